@@ -93,7 +93,20 @@ def pairs_file(store: Store, partition: int, rows: int, crawl: str = CRAWL) -> f
         pa.array(np.full(rows, partition)),
         pa.array(np.arange(rows)),
     )
-    columns = (identity, url, caption, nothing, language, numbers[0], unknown, page, host, *numbers[1:])
+    sources = (pa.repeat("alt", rows), nothing)
+    columns = (
+        identity,
+        url,
+        caption,
+        nothing,
+        language,
+        numbers[0],
+        unknown,
+        page,
+        host,
+        *numbers[1:],
+        *sources,
+    )
     arrays = [
         (c if isinstance(c, pa.Array) else pa.array(c)).cast(f.type)
         for c, f in zip(columns, PAIR_SCHEMA, strict=True)

@@ -34,7 +34,7 @@ _EARLIER = 0.2  # of the pairs of a crawl that is not the first, if it has earli
 _LANGUAGES = ["en"] * 9 + ["", "", "de", "ru", "ja", "fr", "es", "zh", "it", "pt", "pl"]
 _ENDS = ("com", "org", "de", "co.uk", "net", "ru", "jp", "fr")
 _ROWS_PER_GROUP = 10_000  # as parse writes them
-_REPEATED = ["language", "license", "page_url", "domain", "wat_file"]
+_REPEATED = ["language", "license", "page_url", "domain", "wat_file", "caption_source"]
 
 Numbers = NDArray[np.uint64]
 
@@ -153,6 +153,8 @@ def pairs_table(words: Words, numbers: Numbers, wat_files: pa.Array) -> pa.Table
         "domain": domain,
         "wat_file": wat_files,
         "record_offset": pa.array(np.arange(rows) * 2_000),
+        "caption_source": pa.repeat("alt", rows),
+        "page_lang": pa.repeat("", rows),
     }
     return pa.table([columns[field.name].cast(field.type) for field in PAIR_SCHEMA], schema=PAIR_SCHEMA)
 

@@ -1,10 +1,11 @@
 """Parsing a WAT file: gunzip alone, the peers' ways, ours without and with languages; one core.
 
-    python -m benchmarks.parse [--pages N] [--scale N] [--peers PYTHON]
+    python -m benchmarks.parse [--pages N] [--scale N] [--peers PYTHON] [--warc N]
 
 Every way runs in a separate process on the same generated file; CPU seconds are those of the best of three
 runs. The peers run in the environment that `make peers` makes; without it they are left out, and a line says
 so. `--scale` also parses a file that many times as long: cost per page and memory should stay as they are.
+`--warc` compares the sources instead: so many pages in a WAT file and in a WARC file, without languages.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from isal import igzip
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.warc_file import write_warc
 from benchmarks.wat_file import write_wat
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.caption_source import CaptionSource
 from laion_etl.io.storage import LocalStore
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.gzip_members import read_members
@@ -76,9 +79,10 @@ def _members(path: Path) -> int:
         return sum(arena.size for _ in read_members(file, arena, _GROUP_BYTES))
 
 
-def _pairs(path: Path, detector: str) -> int:
+def _pairs(path: Path, detector: str, **others: Any) -> int:
     settings = Settings()
-    parser = FileParser(replace(settings, parse=replace(settings.parse, language_detector=detector)))
+    chosen = replace(settings.parse, language_detector=detector, **others)
+    parser = FileParser(replace(settings, parse=chosen))
     return sum(table.num_rows for table in parser.pairs(0, str(path), FileCounts()))
 
 
@@ -94,23 +98,31 @@ _OWN: dict[str, Callable[[Path], int]] = {
     "without-languages": lambda path: _pairs(path, "none"),
     "complete": lambda path: _pairs(path, "cld3"),
     "stage": _stage,
+    "sources": lambda path: _pairs(path, "none", captions=("alt", "title", "link", "og")),
+    "warc": lambda path: _pairs(path, "none", source="warc"),
+    "warc-sources": lambda path: _pairs(path, "none", source="warc", captions=tuple(CaptionSource)),
 }
 
 
 def _measure(name: str, path: Path, runs: int) -> None:
     """Runs in a separate process: prints the figures of one of our ways."""
     with tempfile.TemporaryDirectory() as folder:
-        small = Path(folder) / "small.warc.wat.gz"
-        write_wat(small, 20)
+        small = Path(folder) / "small.gz"
+        (write_warc if name.startswith("warc") else write_wat)(small, 20)
         _OWN[name](small)  # compiled code is loaded once per process; the rate excludes that cost
     loaded = time.process_time()
     times = []
     for _ in range(runs):
-        start = time.process_time()
+        start = _cpu_s()
         count = _OWN[name](path)
-        times.append(time.process_time() - start)
+        times.append(_cpu_s() - start)
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     print(json.dumps({"cpu_s": min(times), "count": count, "peak_mb": peak, "start_s": loaded}))
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process, and of its processes that have ended."""
+    return sum(os.times()[:4])
 
 
 def _figures(way: Way, path: Path, peers: Path, runs: int = _RUNS) -> dict[str, Any]:
@@ -163,6 +175,25 @@ def _scale(path: Path, pages: int, times: int, peers: Path) -> None:
     Console(width=150).print(table)
 
 
+def _compare_sources(folder: Path, pages: int) -> None:
+    wat, warc = folder / "generated.warc.wat.gz", folder / "generated.warc.gz"
+    write_wat(wat, pages)
+    write_warc(warc, pages)
+    table = Table("source", "captions", "MB(gz)", "cpu s", "cpu µs per page", "pairs")
+    for path, name, captions in (
+        (wat, "without-languages", "alt"),
+        (wat, "sources", "alt, title, link, og"),
+        (warc, "warc", "alt"),
+        (warc, "warc-sources", "all"),
+    ):
+        found = _figures(Way(name, ""), path, _PEERS)
+        table.add_row(
+            "WAT" if path == wat else "WARC", captions, f"{path.stat().st_size / 1e6:.1f}",
+            f"{found['cpu_s']:.2f}", f"{found['cpu_s'] / pages * 1e6:.0f}", f"{found['count']:,}",
+        )  # fmt: skip
+    Console(width=150).print(table)
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         _measure(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
@@ -173,9 +204,13 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, default=_PEERS, help="Python with benchmarks/peers.txt installed"
     )
+    parser.add_argument("--warc", type=int, default=0, help="compare WAT and WARC files of so many pages")
     options = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
+        if options.warc:
+            _compare_sources(Path(folder), options.warc)
+            return
         path = Path(folder) / "generated.warc.wat.gz"
         write_wat(path, options.pages)
         _compare(path, options.pages, options.peers)

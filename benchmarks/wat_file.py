@@ -76,16 +76,17 @@ def write_wat(path: Path, pages: int, seed: int = 0) -> None:
         file.write(
             _member("warcinfo", "", b"Software-Info: benchmark\r\nformat: WARC File Format 1.0\r\n\r\n")
         )
-        site, left = _site(rng), 0
+        site, left = page_site(rng), 0
         for number in range(pages):
             if not left:
-                site, left = _site(rng), rng.choices((1, 2, 5), (80, 15, 5))[0]
+                site, left = page_site(rng), rng.choices((1, 2, 5), (80, 15, 5))[0]
             left -= 1
             for record in _page(rng, site, number):
                 file.write(record)
 
 
-def _site(rng: random.Random) -> _Site:
+def page_site(rng: random.Random) -> _Site:
+    """Returns a site with its template."""
     words = _WORDS[rng.choice(_LANGUAGES)]
     name = f"{rng.choice(_WORDS['en'])}-{rng.choice(_WORDS['en'])}{rng.randrange(100_000)}"
     host = f"{rng.choice(('www.', 'www.', '', 'shop.', 'blog.'))}{name}.{rng.choice(_TOP_LEVELS)}"
@@ -136,7 +137,7 @@ def _page(rng: random.Random, site: _Site, number: int) -> Iterator[bytes]:
         ]
     }
     yield _record(rng, "request", url, number, {"HTTP-Request-Metadata": request})
-    yield _record(rng, "response", url, number, {"HTTP-Response-Metadata": _response(rng, site)})
+    yield _record(rng, "response", url, number, {"HTTP-Response-Metadata": response_metadata(rng, site)})
     yield _record(rng, "metadata", url, number, {"WARC-Metadata-Metadata": fetch})
 
 
@@ -183,7 +184,8 @@ def _record(rng: random.Random, kind: str, url: str, number: int, metadata: dict
     return _member("metadata", url, json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def _response(rng: random.Random, site: _Site) -> dict[str, Any]:
+def response_metadata(rng: random.Random, site: _Site) -> dict[str, Any]:
+    """Returns what the extractor has of a page of a site."""
     metas = [{"name": "viewport", "content": "width=device-width, initial-scale=1"}]
     metas += [{"name": name, "content": _text(rng, site.words, 14)} for name in ("description", "keywords")]
     metas += [

@@ -25,8 +25,8 @@ HASHED_LOCK = HERE.parent / "requirements-hashed.txt"
 
 PYPROJECT = HERE.parent / "pyproject.toml"
 
-# Extras of pyproject.toml. An index is made by a worker; torch is in the image that scores only.
-WORKER = ("search",)
+# Extras of pyproject.toml. A worker makes indexes and reads WARC files; torch is in the image that scores.
+WORKER = ("search", "warc")
 SCORE = ("score",)
 AIRFLOW = ("airflow", "kubernetes")
 TORCH = {"torch", "torchvision"}

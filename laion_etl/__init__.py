@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from laion_etl.parse.custom_filters import LinkFilter as LinkFilter
     from laion_etl.parse.language import LanguageDetector as LanguageDetector
     from laion_etl.parse.language import Languages as Languages
-    from laion_etl.parse.link_batch import ImageLink as ImageLink
     from laion_etl.parse.link_batch import LinkBatch as LinkBatch
-    from laion_etl.parse.link_batch import Page as Page
     from laion_etl.parse.link_batch import link_batches as link_batches
     from laion_etl.parse.link_source import LinkSource as LinkSource
+    from laion_etl.parse.page import ImageLink as ImageLink
+    from laion_etl.parse.page import Page as Page
     from laion_etl.score.head import Head as Head
     from laion_etl.score.head import HeadInput as HeadInput
     from laion_etl.score.model import ClipModel as ClipModel
@@ -53,7 +53,7 @@ _MODULES = {
     "Head": "laion_etl.score.head",
     "HeadColumn": "laion_etl.core.head_columns",
     "HeadInput": "laion_etl.score.head",
-    "ImageLink": "laion_etl.parse.link_batch",
+    "ImageLink": "laion_etl.parse.page",
     "ImageRule": "laion_etl.download.custom_rules",
     "LaionEtlError": "laion_etl.core.errors",
     "LanguageDetector": "laion_etl.parse.language",
@@ -61,7 +61,7 @@ _MODULES = {
     "LinkBatch": "laion_etl.parse.link_batch",
     "LinkFilter": "laion_etl.parse.custom_filters",
     "LinkSource": "laion_etl.parse.link_source",
-    "Page": "laion_etl.parse.link_batch",
+    "Page": "laion_etl.parse.page",
     "PairReader": "laion_etl.api.pairs",
     "RecordReason": "laion_etl.core.funnel",
     "Scorer": "laion_etl.api.scoring",

@@ -22,6 +22,7 @@ from laion_etl.io.remote_files import read_input
 from laion_etl.io.request_limiter import RequestLimiter
 from laion_etl.io.retries import DEFAULT_POLICY, RetryPolicy
 from laion_etl.io.storage import LocalStore
+from laion_etl.io.warc_folder import warc_files_in
 from laion_etl.settings import Settings
 
 _CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
@@ -142,15 +143,15 @@ def patient_if_busy(settings: Settings) -> RetryPolicy:
     return replace(DEFAULT_POLICY, max_s=settings.core.crawl_retry_s)
 
 
-def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
-    """Returns the full URIs of all WAT files of a crawl, in the order of its wat.paths.gz.
+def wat_paths(crawl_id: str, settings: Settings, kind: str = "wat") -> list[str]:
+    """Returns the full URIs of all WAT files of a crawl (or `warc` files), in the order of its wat.paths.gz.
 
     Raises CrawlError for an unknown crawl or a list that cannot be read. A busy server is asked again for as
     long as for a WAT file; one that cannot be reached is not, because its address may be wrong.
     """
     released(crawl_id)  # before the id goes into a path
     source = settings.core.crawl_source.rstrip("/")
-    uri = f"{source}/crawl-data/{crawl_id}/wat.paths.gz"
+    uri = f"{source}/crawl-data/{crawl_id}/{kind}.paths.gz"
     try:
         packed = read_input(uri, _MAX_LIST_BYTES, patient_if_busy(settings))
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
@@ -158,7 +159,7 @@ def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
     except MissingInputError as error:
         raise CrawlError(_unknown(crawl_id, source, settings)) from error
     except InputError as error:
-        raise CrawlError(f"cannot list the WAT files of {crawl_id}: {error}") from error
+        raise CrawlError(f"cannot list the {kind.upper()} files of {crawl_id}: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise CrawlError(f"cannot read {uri}: it is damaged ({error}); fetch it again") from error
     if len(text) > _MAX_UNPACKED_LIST_BYTES:
@@ -169,8 +170,8 @@ def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
     lines = [path for path in text.decode(errors="replace").splitlines() if path.strip()]
     if not lines:
         raise CrawlError(
-            f"cannot work on {crawl_id}: {uri} lists no WAT files; the crawl may not be complete yet, or "
-            "LAION_ETL_CRAWL_SOURCE has only a part of it"
+            f"cannot work on {crawl_id}: {uri} lists no {kind.upper()} files; the crawl may not be complete "
+            "yet, or LAION_ETL_CRAWL_SOURCE has only a part of it"
         )
     return [f"{source}/{_checked(path, uri)}" for path in lines]
 
@@ -178,12 +179,14 @@ def wat_paths(crawl_id: str, settings: Settings) -> list[str]:
 def input_files(crawl_id: str, settings: Settings) -> list[str]:
     """Returns the URIs of the files that parse reads, in the order that numbers them.
 
-    They are those that `files` of a custom source (LAION_ETL_PARSE_SOURCE) names, else the crawl's WAT files.
-    Raises CrawlError where there are none, SettingsError for a source that cannot be used.
+    They are those that `files` of a custom source (LAION_ETL_PARSE_SOURCE) names, else the crawl's WAT files;
+    for the source `warc` those in the folder of the crawl's name, else the crawl's WARC files. Raises
+    CrawlError where there are none, SettingsError for a source that cannot be used.
     """
     name, variable = settings.parse.source, "LAION_ETL_PARSE_SOURCE"
     if not is_factory(name):
-        return wat_paths(crawl_id, settings)
+        own = warc_files_in(settings.core.crawl_source, crawl_id) if name == "warc" else None
+        return own or wat_paths(crawl_id, settings, name)
     source = load_factory(name, variable, "wat")(settings.parse)
     if not hasattr(source, "files"):
         return wat_paths(crawl_id, settings)

@@ -112,3 +112,10 @@ def test_a_missing_package_of_no_extra_is_a_bug_with_a_traceback(tmp_path: Path)
     done = without(["pyarrow.parquet"], tmp_path, "dataset", "verify")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_warc_files_need_their_extra(tmp_path: Path) -> None:
+    (tmp_path / "laion_etl.toml").write_text('[parse]\nsource = "warc"\n')
+    done = without(["selectolax"], tmp_path, "stage", "parse", *CRAWL, "--partition", "0", "a.warc.gz")
+    assert done.returncode == 2
+    assert "the package selectolax is missing; pip install 'laion-etl[warc]'" in done.stderr

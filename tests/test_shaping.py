@@ -25,7 +25,7 @@ FIELDS = {field.variable: field for field in setting_fields()}
 TEXTS = (
     "x", "cpu", "h:1", "postgresql://h/d", "https://h/x", "NSFW,UNSURE", "80", "1.1.1.1", "127.0.0.0/8",
     "a=1.1.1.1:1", "claim:weights", "parse=3", "parse=3h", "a=b", "a:NoSchedule", 'own = "true"',
-    "0.5,0.5,0.5",
+    "0.5,0.5,0.5", "alt,title",
 )  # fmt: skip
 
 

@@ -132,6 +132,7 @@ def _pairs(urls: Sequence[str], captions: Sequence[str], settings: Settings) -> 
             "language": language,
             "license": NO_LICENCE,
             "page_url": "",
+            "caption_source": None,
         }
         for url, caption, language in zip(urls, captions, languages, strict=True)
     ]

@@ -18,6 +18,7 @@ _ALWAYS = {
     "dashboard": ("fastapi", "starlette", "uvicorn"),
     "airflow": ("airflow", "pendulum", "jsonschema"),
     "kubernetes": ("kubernetes",),
+    "warc": ("selectolax",),
 }
 # ... then those that depend on settings or arguments: their absence shows when one is imported.
 _SOMETIMES = {

@@ -91,7 +91,8 @@ def _detect() -> None:
 def _encode(folder: Path) -> None:
     """Rows for Postgres under both rules, and rows of Postgres."""
     url = "https://img.example/a.jpg"
-    row = (pair_id(url, "a"), url, "a", "", "en", 0.9, "?", "https://p.example/", "p.example", 0, 0)
+    values = (url, "a", "", "en", 0.9, "?", "https://p.example/", "p.example", 0, 0, "alt", "")
+    row = (pair_id(url, "a"), *values)
     table = pa.table([[value] for value in row], schema=PAIR_SCHEMA)
     store = LocalStore(folder)
     with store.create("sample.parquet") as file:

@@ -35,6 +35,11 @@ class RecordReason(Reason):
         "page_url_invalid",
         "The page's URL contains a NUL character, which Postgres cannot store.",
     )
+    PAGE_UNREADABLE = (
+        "page_unreadable",
+        "The body of a response in a WARC file has an unknown or broken compression, or its HTML takes more "
+        "than 1 GiB of memory or 10 s of CPU time to parse.",
+    )
     DAMAGED = "damaged", "The gzip member is cut off or corrupt, or holds bytes that are not a WARC record."
     INTERNAL_ERROR = "internal_error", f"{_INTERNAL_ERROR} for the record; {_EXAMPLES}"
 

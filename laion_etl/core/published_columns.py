@@ -35,7 +35,7 @@ class PublishedColumn:
 PUBLISHED_COLUMNS = (
     PublishedColumn("SAMPLE_ID", pa.int64(), "number of the sample, `key` as an integer"),
     PublishedColumn("URL", pa.string(), "where the image was found; it may be gone or changed by now", "url"),
-    PublishedColumn("TEXT", pa.string(), "alt text of the image, cleaned", "caption"),
+    PublishedColumn("TEXT", pa.string(), "text of the image, cleaned; see caption_source", "caption"),
     PublishedColumn("WIDTH", pa.int32(), "width of the image as fetched, pixels", "original_width"),
     PublishedColumn("HEIGHT", pa.int32(), "height of the image as fetched, pixels", "original_height"),
     PublishedColumn("LICENSE", pa.string(), "Creative Commons licence linked on the page, or `?`", "license"),
@@ -60,6 +60,14 @@ PUBLISHED_COLUMNS = (
     ),
     PublishedColumn("crawl", pa.string(), "Common Crawl crawl in which the pair was found"),
     PublishedColumn("page_url", pa.string(), "page that embedded the image", "page_url"),
+    PublishedColumn(
+        "caption_source",
+        pa.string(),
+        "where on the page the text was: alt, title, figcaption, link or og; null, in older rows, means alt",
+        "caption_source",
+        nullable=True,
+        since=2,
+    ),
 )
 
 

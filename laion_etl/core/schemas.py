@@ -36,7 +36,10 @@ PAIR_FILES = SchemaHistory(
         pa.field("domain", pa.string(), nullable=False),
         pa.field("wat_file", pa.int32(), nullable=False),
         pa.field("record_offset", pa.int64(), nullable=False),
+        pa.field("caption_source", pa.string()),  # null, in earlier files, means alt
+        pa.field("page_lang", pa.string()),
     ],
+    added={3: ["caption_source", "page_lang"]},
     renamed=_FORMER_NAMES,
 )
 PAIR_SCHEMA = PAIR_FILES.schema
@@ -51,7 +54,9 @@ BATCH_FILES = SchemaHistory(
         pa.field("language", pa.string(), nullable=False),
         pa.field("license", pa.string(), nullable=False),
         pa.field("page_url", pa.string(), nullable=False),
+        pa.field("caption_source", pa.string()),
     ],
+    added={3: ["caption_source"]},
     renamed=_FORMER_NAMES,
 )
 BATCH_SCHEMA = BATCH_FILES.schema
@@ -77,7 +82,9 @@ SHARD_FILES = SchemaHistory(
         pa.field("md5", pa.string()),
         pa.field("phash", pa.string()),
         pa.field("pdq", pa.string()),
+        pa.field("caption_source", pa.string()),
     ],
+    added={2: ["caption_source"]},
 )
 SHARD_SCHEMA = SHARD_FILES.schema
 

@@ -39,14 +39,28 @@ class Texts:
 
 
 def pair_rows(
-    order: Longs, partition_no: int, page_no: Ints, keys: Bytes, url: Texts, caption: Texts, language: Texts
+    order: Longs, partition_no: int, page_no: Ints, keys: Bytes, texts: tuple[Texts, Texts, Texts, Texts]
 ) -> Bytes:
-    """Returns rows of table pair (partition_no, page_no, pair_id, url, caption, language), without header.
+    """Returns rows of table pair (partition_no, page_no, pair_id and the texts), without header.
 
     `order`: the rows to write, by index into the columns. `keys`: their keys, shape (rows to write, 16).
+    `texts`: url, caption, language, caption_source; an empty caption_source is null.
     """
-    texts = (url.offsets, url.data, caption.offsets, caption.data, language.offsets, language.data)
-    return kernels.pair_rows(order, partition_no, page_no, keys, *texts)
+    url, caption, language, source = texts
+    return kernels.pair_rows(
+        order,
+        partition_no,
+        page_no,
+        keys,
+        url.offsets,
+        url.data,
+        caption.offsets,
+        caption.data,
+        language.offsets,
+        language.data,
+        source.offsets,
+        source.data,
+    )
 
 
 def page_rows(order: Longs, partition_no: int, page_no: Ints, url: Texts, licence: Texts) -> Bytes:

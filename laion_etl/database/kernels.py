@@ -51,17 +51,20 @@ def pair_rows(
     caption: Bytes,
     language_offsets: Ints,
     language: Bytes,
+    source_offsets: Ints,
+    source: Bytes,
 ) -> Bytes:
-    fixed = 2 + 6 * 4 + 4 + 4 + 16
+    fixed = 2 + 7 * 4 + 4 + 4 + 16
     size = fixed * len(order)
     for row in order:
         size += url_offsets[row + 1] - url_offsets[row]
         size += caption_offsets[row + 1] - caption_offsets[row]
         size += language_offsets[row + 1] - language_offsets[row]
+        size += source_offsets[row + 1] - source_offsets[row]
     out = np.empty(size, np.uint8)
     at = 0
     for place, row in enumerate(order):
-        at = _put16(out, at, 6)
+        at = _put16(out, at, 7)
         at = _put32(out, at, 4)
         at = _put32(out, at, partition_no)
         at = _put32(out, at, 4)
@@ -71,6 +74,10 @@ def pair_rows(
         at = _put_text(out, at + 16, url_offsets, url, row)
         at = _put_text(out, at, caption_offsets, caption, row)
         at = _put_text(out, at, language_offsets, language, row)
+        if source_offsets[row + 1] > source_offsets[row]:
+            at = _put_text(out, at, source_offsets, source, row)
+        else:
+            at = _put32(out, at, -1)  # null
     return out
 
 

@@ -15,8 +15,10 @@ from typing import IO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.schemas import PAIR_FILES
 from laion_etl.database.binary_copy import Texts, page_numbers, page_rows, pair_rows
 from laion_etl.database.dedupe_keys import (
@@ -38,7 +40,8 @@ from laion_etl.io.storage import Store
 _ROWS_PER_SEGMENT = 1 << 20  # some 250 megabytes
 _ROWS_PER_READ = 1 << 16
 _ALIGNMENT = 64  # bytes, of Arrow's buffers
-_TEXTS = ["url", "caption", "language", "page_url", "license"]
+_SOURCE = "caption_source"
+_TEXTS = ["url", "caption", "language", _SOURCE, "page_url", "license"]
 
 
 class PairsFile:
@@ -117,9 +120,23 @@ class PairsFile:
             parquet = pq.ParquetFile(file)
             PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
             names = PAIR_FILES.former_names(columns, parquet.schema_arrow)
-            for batch in parquet.iter_batches(_ROWS_PER_READ, columns=names):
+            found = [name for name in names if name != _SOURCE or name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(_ROWS_PER_READ, columns=found):
                 if len(batch):
-                    yield batch.select(names).rename_columns(columns)
+                    yield _complete(batch.select(found), names).rename_columns(columns)
+
+
+def _complete(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
+    """Returns rows in which the source of a caption is empty if it is alt, as in rows of earlier formats."""
+    if _SOURCE not in names:
+        return batch
+    if _SOURCE in batch.schema.names:
+        found = pc.fill_null(batch.column(_SOURCE), "")
+        sources = pc.if_else(pc.equal(found, CaptionSource.ALT.value), "", found)
+    else:
+        sources = pa.repeat(pa.scalar(""), len(batch))
+    columns = [sources if name == _SOURCE else batch.column(name) for name in names]
+    return pa.RecordBatch.from_arrays(columns, names)
 
 
 class PairTexts:
@@ -142,15 +159,16 @@ class PairTexts:
 
     def pair_rows(self, candidates: Candidates, partition_no: int, first_page: int) -> Bytes:
         """Returns rows of table pair in the format of COPY; pages are numbered from `first_page` on."""
-        places, (url, caption, language, _, _) = self._places(candidates.rows), self._texts
+        places, (url, caption, language, source, _, _) = self._places(candidates.rows), self._texts
         pages = self._pages + np.int32(first_page) if first_page else self._pages
-        return pair_rows(places, partition_no, pages, bytes_of(candidates.keys), url, caption, language)
+        texts = (url, caption, language, source)
+        return pair_rows(places, partition_no, pages, bytes_of(candidates.keys), texts)
 
     def page_rows(self, pages: Ints, partition_no: int, first_page: int) -> Bytes:
         """Returns rows of table page in the format of COPY."""
         places = self._row_of_page[np.searchsorted(self._known_pages, pages)]
         numbers = self._pages + np.int32(first_page) if first_page else self._pages
-        return page_rows(places, partition_no, numbers, *self._texts[3:])
+        return page_rows(places, partition_no, numbers, *self._texts[4:])
 
     def _places(self, rows: Longs) -> Longs:
         places: Longs

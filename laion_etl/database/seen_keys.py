@@ -238,6 +238,7 @@ def _insert_keys(connection: Connection, partition_no: int, keys: Keys) -> None:
     """Inserts rows without URL and caption."""
     nothing = Texts(np.zeros(len(keys) + 1, np.int32), np.zeros(1, np.uint8))
     pages = np.zeros(len(keys), np.int32)
-    block = pair_rows(np.arange(len(keys)), partition_no, pages, bytes_of(keys), nothing, nothing, nothing)
+    texts = (nothing, nothing, nothing, nothing)
+    block = pair_rows(np.arange(len(keys)), partition_no, pages, bytes_of(keys), texts)
     with copy_in(connection, "load.copy_pairs") as send:
         send(block)

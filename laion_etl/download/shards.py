@@ -123,6 +123,7 @@ class ShardWriter:
             "md5": hashes.md5 if hashes else None,
             "phash": stored.phash if stored else None,
             "pdq": stored.pdq if stored else None,
+            "caption_source": pair.get("caption_source"),
         }
 
 

@@ -184,7 +184,7 @@ def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:  # pyarrow raises both for damaged files
         raise BatchFileError(f"cannot read {store.uri(name)}: it is damaged ({error}); {advice}") from error
-    return BATCH_FILES.with_todays_names(table)
+    return BATCH_FILES.upgraded(table)
 
 
 @contextmanager

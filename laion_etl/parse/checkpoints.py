@@ -29,10 +29,10 @@ from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.outputs import is_output
 from laion_etl.io.storage import Store
-from laion_etl.parse.file_counts import FileCounts
+from laion_etl.parse.file_counts import FileCounts, SourceCounts
 from laion_etl.parse.internal_errors import InternalErrors
 
-FORMAT = 1
+FORMAT = 2  # 1 has pairs without the source of their captions: such a file is parsed again
 STREAM = pa.ipc.IpcWriteOptions(compression="lz4")
 
 _COPY_BYTES = 1 << 20
@@ -60,7 +60,9 @@ class Checkpoints:
             return None
         try:
             plain = json.loads(self._store.read(f"{name}.json"))
-            counts = _counts(plain, self._store.uri(f"{name}.json"))
+            if check_format(self._store.uri(f"{name}.json"), plain["format"], FORMAT) < FORMAT:
+                return None
+            counts = _counts(plain)
             return tables_of(self._stream(Output(**plain["stream"]))), counts
         except (*_UNUSABLE, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("cannot use the checkpoint %s: %s; %s is parsed again", name, error, uri)
@@ -130,17 +132,23 @@ def _plain(counts: FileCounts) -> dict[str, Any]:
         "links": {"kept": counts.links.kept, "dropped": counts.links.dropped},
         "custom": dict(sorted(counts.custom.items())),
         "damaged": counts.damaged,
+        "sources": {
+            "is_counted": counts.sources.is_counted,
+            "links": dict(sorted(counts.sources.links.items())),
+            "kept": dict(sorted(counts.sources.kept.items())),
+        },
     }
 
 
-def _counts(plain: dict[str, Any], uri: str) -> FileCounts:
-    check_format(uri, plain["format"], FORMAT)
+def _counts(plain: dict[str, Any]) -> FileCounts:
+    sources = plain["sources"]
     return FileCounts(
         records=_outcomes(RecordReason, plain["records"]),
         links=_outcomes(ParseReason, plain["links"]),
         custom=Counter(plain["custom"]),
         damaged=plain["damaged"],
         errors=InternalErrors(),
+        sources=SourceCounts(sources["is_counted"], Counter(sources["links"]), Counter(sources["kept"])),
     )
 
 

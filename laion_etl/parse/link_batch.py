@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.caption_source import CODES
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints, Longs
@@ -20,6 +21,7 @@ from laion_etl.parse.internal_errors import InternalErrors
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.kernels.spans import Links
 from laion_etl.parse.licence import NO_LICENCE
+from laion_etl.parse.page import ImageLink, Page
 from laion_etl.urls.normalize import page_base, without_credentials
 
 _BATCH_BYTES = 8 << 20  # as of WAT files: smaller batches cost more calls, larger ones more memory
@@ -28,39 +30,13 @@ _MAX_FAILED_IN_A_ROW = 100
 _NO_SPANS = np.zeros(0, np.int32)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLink:
-    """An image of a page as the page has it; None where it has no such attribute.
-
-    `url` may be relative; `alt` becomes the caption, once it is cleaned.
-    """
-
-    url: str | None
-    alt: str | None
-    title: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page with its image links.
-
-    `base`: the URL that links are resolved against, '' for the page's own. `licence`: the URL of a licence of
-    everything on the page, like `https://creativecommons.org/licenses/by/4.0/`, '?' for none.
-    """
-
-    url: str
-    images: Sequence[ImageLink]
-    base: str = ""
-    licence: str = NO_LICENCE
-
-
 @dataclass(slots=True)
 class LinkBatch:
     """Image links of some pages; all spans refer to `arena`.
 
     `links.record` indexes `offsets` (of the record in the file: bytes in a WAT file, else the number of the
-    record), `page_urls` and `bases` (starts and ends) and `licences`, which holds only the pages that have
-    one.
+    record), `page_urls` and `bases` (starts and ends), and `licences` and `langs`, which hold only the pages
+    that have one.
     """
 
     arena: ByteArena
@@ -69,6 +45,7 @@ class LinkBatch:
     page_urls: tuple[Ints, Ints]
     bases: tuple[Ints, Ints]
     licences: dict[int, str] = field(default_factory=dict)
+    langs: dict[int, str] = field(default_factory=dict)
     records: Outcomes[RecordReason] = field(default_factory=Outcomes)
     damages: list[Damage] = field(default_factory=list)
     errors: InternalErrors = field(default_factory=InternalErrors)  # of the records
@@ -89,6 +66,7 @@ class LinkBatch:
         self.licences |= {
             known + number: page.licence for number, page in enumerate(pages) if page.licence != NO_LICENCE
         }
+        self.langs |= {known + number: page.lang for number, page in enumerate(pages) if page.lang}
         self.offsets = np.concatenate([self.offsets, np.array(offsets, np.int64)])
         self.page_urls = self._with_texts(self.page_urls, [page.url for page in pages])
         self.bases = self._with_texts(self.bases, [page.base or page.url for page in pages])
@@ -117,18 +95,18 @@ def link_batches(records: Iterable[Page | RecordReason]) -> Iterator[LinkBatch]:
         Exception: The exception of a record after which no other record comes.
     """
     arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
-    batch, waiting, size = _empty(arena), _Waiting(), 0
+    batch, waiting, size = empty_batch(arena), _Waiting(), 0
     for offset, record in enumerate(_every(records)):
-        checked = _contained(record, batch.errors)
-        if isinstance(checked, Page):
-            size += waiting.add(checked, offset)
+        page = _contained(record, batch.errors)
+        if isinstance(page, Page):
+            size += waiting.add(page, offset)
         else:
-            batch.records.drop(checked)
+            batch.records.drop(page)
         if size >= _BATCH_BYTES or batch.records.input + len(waiting.pages) >= _BATCH_PAGES:
             batch.append(waiting.pages, waiting.offsets)
             yield batch
             arena.clear()
-            batch, waiting, size = _empty(arena), _Waiting(), 0
+            batch, waiting, size = empty_batch(arena), _Waiting(), 0
     if batch.records.input or waiting.pages:
         batch.append(waiting.pages, waiting.offsets)
         yield batch
@@ -173,7 +151,8 @@ class _Waiting:
         return _size(page)
 
 
-def _empty(arena: ByteArena) -> LinkBatch:
+def empty_batch(arena: ByteArena) -> LinkBatch:
+    """Return a batch without pages."""
     links = Links(*(_NO_SPANS for _ in Links._fields))
     return LinkBatch(arena, links, np.zeros(0, np.int64), (_NO_SPANS, _NO_SPANS), (_NO_SPANS, _NO_SPANS))
 
@@ -203,7 +182,7 @@ def _contained(record: object, errors: InternalErrors) -> Page | RecordReason:
         errors.note("", record)
         return RecordReason.INTERNAL_ERROR
     try:
-        return _checked(record)
+        return checked(record)
     except NOT_CONTAINED:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a rule raises for it
@@ -211,8 +190,8 @@ def _contained(record: object, errors: InternalErrors) -> Page | RecordReason:
         return RecordReason.INTERNAL_ERROR
 
 
-def _checked(record: object) -> Page | RecordReason:
-    """Returns a record as parse takes it: pages with their absolute base, or why they are left out."""
+def checked(record: object) -> Page | RecordReason:
+    """Return a record as parse takes it: pages with their absolute base, or why they are left out."""
     if isinstance(record, RecordReason):
         return record
     if not isinstance(record, Page):
@@ -226,11 +205,12 @@ def _checked(record: object) -> Page | RecordReason:
     url, base = page_urls(record.url, record.base)
     if reason := page_url_problem(url, base):
         return reason
-    return replace(record, url=url, base=base, licence=without_surrogates(record.licence))
+    licence, lang = without_surrogates(record.licence), without_surrogates(record.lang)
+    return replace(record, url=url, base=base, licence=licence, lang=lang)
 
 
 def _size(page: Page) -> int:
-    texts = (text for image in page.images for text in (image.url, image.alt, image.title))
+    texts = (text for image in page.images for text in (image.url, image.alt, image.title, image.text))
     return 1 + len(page.url) + sum(len(text) for text in texts if isinstance(text, str))
 
 
@@ -241,5 +221,5 @@ def _add_text(arena: ByteArena, text: object) -> tuple[int, int]:
 
 def _link_row(arena: ByteArena, record: int, image: ImageLink) -> list[int]:
     """Returns the fields of Links for a link that was read in Python."""
-    spans = [_add_text(arena, text) for text in (image.url, image.alt, image.title)]
-    return [record, *(edge for span in spans for edge in span), 0]
+    spans = [_add_text(arena, text) for text in (image.url, image.alt, image.title, image.text)]
+    return [record, *(edge for span in spans for edge in span), CODES[image.source], 0]

@@ -3,6 +3,10 @@
 Cheap filters come first: caption, URL, host, blocked URLs, placeholders, then duplicates. The language is
 detected later, for what is left, because it costs more than all filters together. A link for which a filter
 raises an exception is dropped and counted (internal_errors.py).
+
+Which text is the caption: that of the first source that is long enough (captions.py). Where captions come
+from other sources than alt, those of a page are put in the order of their sources, so that of two equal pairs
+the one is kept whose source comes first.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,17 +18,19 @@ import pyarrow as pa
 from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.byte_arena import ByteArena
-from laion_etl.core.funnel import Outcomes, ParseReason
+from laion_etl.core.caption_source import SOURCES, CaptionSource
+from laion_etl.core.funnel import ParseReason
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.reason_codes import REASON_CODES, count_drops
 from laion_etl.core.rule_failures import apply_by_rows
+from laion_etl.parse.captions import CaptionRule
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
-from laion_etl.parse.internal_errors import InternalErrors
+from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.placeholders import PlaceholderRule
-from laion_etl.parse.text import clean_texts, wide_lengths
+from laion_etl.parse.text import clean_texts
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.hosts import HostRule
 from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls
@@ -42,7 +48,7 @@ _BLOCKED = {
 }
 
 
-_COLUMNS = 7  # of a batch of links, which are also those of _Rows
+_COLUMNS = 10  # of a batch of links, which are also those of _Rows
 
 
 class _Rows(NamedTuple):
@@ -55,9 +61,20 @@ class _Rows(NamedTuple):
     alt_end: Ints
     title_start: Ints
     title_end: Ints
+    text_start: Ints
+    text_end: Ints
+    source: Ints
     raw_start: Ints  # the URL as it is in the page
     raw_end: Ints
     host: Ints
+
+    @property
+    def texts(self) -> list[tuple[Ints, Ints]]:
+        return [
+            (self.alt_start, self.alt_end),
+            (self.title_start, self.title_end),
+            (self.text_start, self.text_end),
+        ]
 
 
 _Rule = Callable[[_Rows, Bytes], None]  # sets the reasons of rows that are dropped; may change spans
@@ -70,11 +87,13 @@ class LinkFilters:
         self,
         settings: ParseSettings,
         blocklists: Blocklists,
-        outcomes: Outcomes[ParseReason] | None = None,
-        errors: InternalErrors | None = None,
+        counts: FileCounts | None = None,
     ) -> None:
-        self.outcomes = Outcomes[ParseReason]() if outcomes is None else outcomes
-        self._errors = InternalErrors() if errors is None else errors
+        counts = FileCounts() if counts is None else counts
+        self.outcomes = counts.links
+        self._errors = counts.errors
+        self._sources = counts.sources
+        self._captions = CaptionRule(settings)
         self._settings = settings
         self._blocklists = blocklists
         self._urls = UrlRule(settings)
@@ -88,8 +107,8 @@ class LinkFilters:
         language and the WAT file. Modifies the spans of the batch.
         """
         size = batch.arena.size
-        for first in range(0, batch.links.record.size, _CHUNK_ROWS):
-            columns = [column[first : first + _CHUNK_ROWS] for column in batch.links[:_COLUMNS]]
+        for chunk in _chunks(batch.links.record, whole_pages=self._captions.has_several_sources):
+            columns = [column[chunk] for column in batch.links[:_COLUMNS]]
             columns += [columns[1].copy(), columns[2].copy()]  # before they become absolute
             columns += [np.zeros(columns[0].size, np.int32)]
             rows = _Rows(*columns)
@@ -112,7 +131,8 @@ class LinkFilters:
             rows.host[:] = self._hosts.judge(arena, (rows.url_start, rows.url_end), reasons)
 
         def caption(rows: _Rows, reasons: Bytes) -> None:
-            self._judge_captions(arena, rows, reasons)
+            self._captions.judge(arena, rows.texts, rows.source, reasons)
+            reasons[rows.url_start >= rows.url_end] = REASON_CODES[ParseReason.NO_URL]
 
         def last_filters(rows: _Rows, reasons: Bytes) -> None:
             self._judge_last(batch, rows, reasons)
@@ -120,7 +140,13 @@ class LinkFilters:
         def title(rows: _Rows, _: Bytes) -> None:
             clean_texts(arena, rows.title_start, rows.title_end, settings.max_alt_chars)
 
-        for rule in (caption, absolute, within_limits, known_host, last_filters):
+        reasons = self._reasons(batch, rows, caption)
+        self._sources.read(rows.source)
+        rows = self._drop(rows, reasons)
+        if self._captions.has_several_sources:
+            order = np.lexsort((rows.source, rows.record))
+            rows = _Rows(*(column[order] for column in rows))
+        for rule in (absolute, within_limits, known_host, last_filters):
             rows = self._passing(batch, rows, rule)
         ids = pair_ids(arena.data, rows.url_start, rows.url_end, rows.alt_start, rows.alt_end)
         reasons = self._duplicate_reasons(arena, rows, ids)
@@ -179,16 +205,6 @@ class LinkFilters:
             for kind, mask in lists.masks(forms, captions):
                 reasons[mask & (reasons == 0)] = REASON_CODES[_BLOCKED[kind]]
 
-    def _judge_captions(self, arena: ByteArena, rows: _Rows, reasons: Bytes) -> None:
-        settings = self._settings
-        lengths = clean_texts(arena, rows.alt_start, rows.alt_end, settings.max_alt_chars)
-        counted = lengths
-        if settings.count_wide_as_two:
-            counted = wide_lengths(arena, rows.alt_start, rows.alt_end, lengths, settings.min_alt_chars)
-        reasons[counted < settings.min_alt_chars] = REASON_CODES[ParseReason.ALT_TOO_SHORT]
-        reasons[lengths == 0] = REASON_CODES[ParseReason.NO_ALT]
-        reasons[rows.url_start >= rows.url_end] = REASON_CODES[ParseReason.NO_URL]
-
     def _duplicate_reasons(self, arena: ByteArena, rows: _Rows, ids: Bytes) -> Bytes:
         reasons = _all_kept(rows)
         if self._blocklists.blocks_pairs:
@@ -219,12 +235,25 @@ class LinkFilters:
             "url": _strings(arena, rows.url_start, rows.url_end),
             "caption": _strings(arena, rows.alt_start, rows.alt_end),
             "title": _strings(arena, rows.title_start, rows.title_end),
-            "license": _licences(batch.licences, batch.offsets.size, pages),
+            "license": _of_pages(batch.licences, NO_LICENCE, batch.offsets.size, pages),
             "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),
             "domain": self._hosts.domains(rows.host),
             "record_offset": pa.array(batch.offsets[pages]),
+            "caption_source": _source_names(rows.source),
+            "page_lang": _of_pages(batch.langs, "", batch.offsets.size, pages),
         }
         return pa.table(fields)
+
+
+def _chunks(records: Ints, *, whole_pages: bool) -> Iterator[slice]:
+    """Yields slices of some thousand rows; with whole pages, no page is in two of them."""
+    first = 0
+    while first < records.size:
+        end = min(first + _CHUNK_ROWS, records.size)
+        if whole_pages and end < records.size:
+            end = int(np.searchsorted(records, records[end - 1], side="right"))
+        yield slice(first, end)
+        first = end
 
 
 def _all_kept(rows: _Rows) -> Bytes:
@@ -238,11 +267,19 @@ def _strings(arena: ByteArena, starts: Ints, ends: Ints) -> pa.StringArray:
     return pa.StringArray.from_buffers(starts.size, pa.py_buffer(offsets), pa.py_buffer(data))
 
 
-def _licences(licences: dict[int, str], page_count: int, pages: Ints) -> pa.StringArray:
-    if not licences:
-        return pa.repeat(pa.scalar(NO_LICENCE), pages.size)
-    names = [NO_LICENCE, *sorted(set(licences.values()))]
-    name_of_page = np.zeros(page_count, np.int32)
-    for page, licence in licences.items():
-        name_of_page[page] = names.index(licence)
-    return pa.array(names, pa.string()).take(pa.array(name_of_page[pages]))
+def _source_names(sources: Ints) -> pa.StringArray:
+    if not sources.any():
+        return pa.repeat(pa.scalar(CaptionSource.ALT.value), sources.size)
+    return pa.array([source.value for source in SOURCES], pa.string()).take(pa.array(sources))
+
+
+def _of_pages(values: dict[int, str], default: str, page_count: int, pages: Ints) -> pa.StringArray:
+    """Returns the value of the page of each row; most pages have the default."""
+    if not values:
+        return pa.repeat(pa.scalar(default), pages.size)
+    names = [default, *sorted(set(values.values()))]
+    place_of = {name: place for place, name in enumerate(names)}
+    place_of_page = np.zeros(page_count, np.int32)
+    for page, value in values.items():
+        place_of_page[page] = place_of[value]
+    return pa.array(names, pa.string()).take(pa.array(place_of_page[pages]))

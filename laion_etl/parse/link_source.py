@@ -1,4 +1,4 @@
-"""Where links come from: WAT files, or what a custom source reads.
+"""Where links come from: WAT files, WARC files, or what a custom source reads.
 
 One object for each parse process, made from the setting. A source decides how a file is read and nothing
 else: its links go through the same filters, in the same order, as those of WAT files.
@@ -12,6 +12,7 @@ from laion_etl.core.import_factory import load_choice
 from laion_etl.io.remote_files import open_input
 from laion_etl.io.retries import DEFAULT_POLICY, RetryPolicy
 from laion_etl.parse.link_batch import LinkBatch
+from laion_etl.parse.warc_source import WarcSource
 from laion_etl.parse.wat_reader import read_batches
 from laion_etl.settings import ParseSettings
 
@@ -39,22 +40,26 @@ class LinkSource(Protocol):
 class WatSource:
     """Common Crawl's WAT files: a path, or s3://, https:// or file://."""
 
-    def __init__(self, _settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> None:
+    def __init__(self, settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> None:
+        self._captions = settings.captions
         self._policy = policy
 
     def batches(self, uri: str) -> Iterator[LinkBatch]:
         """Yields the links of a WAT file; raises InputError for one that cannot be read at all."""
         with open_input(uri, self._policy) as stream:
-            yield from read_batches(stream, uri)
+            yield from read_batches(stream, uri, self._captions)
 
 
 def link_source(settings: ParseSettings, policy: RetryPolicy = DEFAULT_POLICY) -> LinkSource:
-    """Return the source that the setting names: `wat` or `module:factory`.
+    """Return the source that the setting names: `wat`, `warc` or `module:factory`.
 
-    The policy is for requests of the shipped source. A factory is called with the settings and returns a
+    The policy is for requests of the shipped sources. A factory is called with the settings and returns a
     LinkSource. Raises SettingsError if it does not.
     """
-    shipped: dict[str, Callable[[ParseSettings], LinkSource]] = {"wat": partial(WatSource, policy=policy)}
+    shipped: dict[str, Callable[[ParseSettings], LinkSource]] = {
+        "wat": partial(WatSource, policy=policy),
+        "warc": partial(WarcSource, policy=policy),
+    }
     return load_choice(
         settings.source, VARIABLE, shipped, settings, "batches(uri)", "LinkSource (docs/library.md)"
     )

@@ -5,13 +5,15 @@ each record a member of its own; others split head and body, or cut the stream i
 """
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.kernels import Ints, Longs
-from laion_etl.parse.gzip_members import MAX_MEMBER_BYTES
-from laion_etl.parse.warc_records import begins_a_record
+from laion_etl.parse.gzip_members import MAX_MEMBER_BYTES, Members
+from laion_etl.parse.warc_records import NoRecord, WarcRecord, begins_a_record, split_records
 
 
 @dataclass(slots=True)
@@ -68,3 +70,54 @@ def member_runs(
         runs[-1].add(row, int(offsets[row]), data)
         previous = row
     return runs
+
+
+def spans_of(group: Members) -> tuple[Ints, Ints]:
+    """Returns where the members of a group begin and end in the arena."""
+    ends = group.ends
+    return np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]]), ends
+
+
+class RunRecords:
+    """The records in runs of members, batch by batch: one that goes on in the next batch waits for it."""
+
+    def __init__(self) -> None:
+        self._rest: MemberRun | None = None
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether the last batch ended within a record."""
+        return self._rest is not None
+
+    def records(
+        self,
+        arena: ByteArena,
+        members: tuple[Ints, Ints, Longs],
+        rows: list[int],
+        after_damage: Collection[int],
+        *,
+        ended: bool,
+    ) -> Iterator[tuple[tuple[int, int], WarcRecord | NoRecord]]:
+        """Yields the records in some members of a batch, each with its place: row, and offset in the file.
+
+        The arguments are those of `member_runs`. `ended`: nothing follows.
+        """
+        size = members[0].size
+        runs = member_runs(self._rest, arena, members, rows, after_damage)
+        ends_open = bool(rows) and rows[-1] == size - 1 and not ended and size not in after_damage
+        self._rest = None
+        for run in runs:
+            for record in split_records(bytes(run.data)):
+                is_cut = isinstance(record, WarcRecord) and not record.is_whole
+                if is_cut and ends_open and run is runs[-1]:
+                    self._rest = run.rest(record.start)
+                    if self._rest is not None:
+                        break
+                yield run.place(record.start), record
+
+    def rest_records(self) -> Iterator[tuple[tuple[int, int], WarcRecord | NoRecord]]:
+        """Yields what is left after the last batch."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            for record in split_records(bytes(rest.data)):
+                yield rest.place(record.start), record

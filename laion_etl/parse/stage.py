@@ -22,17 +22,25 @@ from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
 from laion_etl.parse.checkpoints import Checkpoints, delete_checkpoints
 from laion_etl.parse.dedupe import RecentPairs
-from laion_etl.parse.file_counts import FileCounts
+from laion_etl.parse.file_counts import FileCounts, SourceCounts
 from laion_etl.parse.internal_errors import check_something_is_left
 from laion_etl.parse.link_filters import RULES_VERSION
 from laion_etl.parse.wat_workers import parse_files
-from laion_etl.settings import Settings, Stage, shaping
+from laion_etl.settings import ParseSettings, Settings, Stage, shaping
 from laion_etl.urls import normalize
 
 _log = logging.getLogger(__name__)
 
 _ROWS_PER_GROUP = 10_000
-_REPEATED = ["language", "license", "page_url", "domain", "wat_file"]  # columns worth a dictionary
+_REPEATED = [
+    "language",
+    "license",
+    "page_url",
+    "domain",
+    "wat_file",
+    "caption_source",
+    "page_lang",
+]  # columns worth a dictionary
 
 
 def parse_partition(
@@ -46,7 +54,8 @@ def parse_partition(
     """Parses (index in wat.paths, URI) files into `pairs/<crawl>/part-<partition>.parquet`.
 
     The stats count image links; `details.records` counts the WAT records, and `details.damaged` lists the
-    first damaged ones as (WAT file, offset). `on_file` receives the files done and the total. Raises
+    first damaged ones as (WAT file, offset); `details.caption_sources` counts by source, where there are
+    several. `on_file` receives the files done and the total. Raises
     InputError for a file that is not readable at all, InternalError if rules failed too often. Files that
     were finished before that are not parsed again by the next attempt.
     """
@@ -61,7 +70,7 @@ def parse_partition(
         delete_checkpoints(store, crawl, unit)  # one that was killed after it wrote its stats left them
         return done
     store.delete(stats_name)  # until it is parsed anew, or the pairs of older rules would pass for these
-    merged = _Merged(settings.parse.dedupe_pairs)
+    merged = _Merged(settings.parse)
     with (
         store.create(f"pairs/{crawl}/{unit}.parquet") as file,
         pq.ParquetWriter(file, PAIR_SCHEMA, compression="zstd", use_dictionary=_REPEATED) as writer,
@@ -98,6 +107,7 @@ def parse_partition(
                 "kept": counts.records.kept,
                 "dropped": counts.records.dropped,
             },
+            **_sources(counts),
             **_errors(counts),
         },
     )
@@ -125,6 +135,10 @@ def plain_rules(settings: Settings) -> dict[str, Any]:
     """The settings by which pairs are chosen, as JSON has them."""
     rules: dict[str, Any] = json.loads(json.dumps(shaping(settings.parse, Stage.PARSE)["parse"]))
     return rules
+
+
+def _sources(counts: FileCounts) -> dict[str, Any]:
+    return {"caption_sources": counts.sources.to_plain()} if counts.sources.is_counted else {}
 
 
 def _errors(counts: FileCounts) -> dict[str, Any]:
@@ -159,9 +173,9 @@ def _blocked(settings: Settings, removed: BlockedLinks) -> str:
 class _Merged:
     """Merges the pairs and counts of the files of a partition."""
 
-    def __init__(self, dedupe_pairs: int) -> None:
-        self.counts = FileCounts()
-        self._seen = RecentPairs(dedupe_pairs)
+    def __init__(self, settings: ParseSettings) -> None:
+        self.counts = FileCounts(sources=SourceCounts.of(settings.captions))
+        self._seen = RecentPairs(settings.dedupe_pairs)
 
     def new_pairs(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Yields the pairs that earlier files do not have; moves the others from kept to duplicate."""
@@ -170,6 +184,7 @@ class _Merged:
             fresh = self._seen.add(ids.reshape(-1, 16)[: table.num_rows]) == 1
             known = table.num_rows - int(np.count_nonzero(fresh))
             if known:
+                self.counts.sources.drop(table.filter(pa.array(~fresh)))
                 self.counts.links.keep(-known)
                 self.counts.links.drop(ParseReason.DUPLICATE, known)
             if known < table.num_rows:

@@ -16,6 +16,8 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
 _TARGET = re.compile(rb"^WARC-Target-URI:[ \t]*<?([^\r\n>]*)", re.IGNORECASE | re.MULTILINE)
 _METADATA = re.compile(rb"^WARC-Type:[ \t]*metadata\s", re.IGNORECASE | re.MULTILINE)
+_RESPONSE = re.compile(rb"^WARC-Type:[ \t]*response\s", re.IGNORECASE | re.MULTILINE)
+_CONVERSION = re.compile(rb"^WARC-Type:[ \t]*conversion\s", re.IGNORECASE | re.MULTILINE)
 _NEXT = re.compile(rb"(?<=\n)WARC/(?=[0-9])")
 _FOLD = re.compile(rb"\r?\n[ \t]+")  # RFC 2822 2.2.3, which WARC allows
 
@@ -32,6 +34,15 @@ class WarcRecord:
     @property
     def is_metadata(self) -> bool:
         return bool(_METADATA.search(self.head))
+
+    @property
+    def is_response(self) -> bool:
+        return bool(_RESPONSE.search(self.head))
+
+    @property
+    def is_conversion(self) -> bool:
+        """Whether it is made from another record: the text of a page in a WET file."""
+        return bool(_CONVERSION.search(self.head))
 
     @property
     def target(self) -> str:

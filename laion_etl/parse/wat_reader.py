@@ -5,20 +5,22 @@ whole by wat_record.py and its links are inserted in their place. That goes for 
 several gzip members, too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints
 from laion_etl.core.rule_failures import NOT_CONTAINED
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
-from laion_etl.parse.kernels.records import IMAGE_START, NOT_A_PAGE, ODD, PAGE, cut_links
+from laion_etl.parse.kernels.records import LINK_START, LINKS, NOT_A_PAGE, ODD, PAGE, PREVIEWS, cut_links
 from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
-from laion_etl.parse.link_batch import LinkBatch, Page, without_surrogates
-from laion_etl.parse.member_runs import MemberRun, member_runs
+from laion_etl.parse.link_batch import LinkBatch, without_surrogates
+from laion_etl.parse.member_runs import RunRecords, spans_of
+from laion_etl.parse.page import Page
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 from laion_etl.parse.wat_record import json_text, page_of
 from laion_etl.urls.normalize import page_base
@@ -28,13 +30,16 @@ _HEAD_BYTES = 16_384  # of a record, with the beginning of its payload
 _SHOWN_BYTES = 40
 
 
-def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
+def read_batches(
+    stream: ByteSource, uri: str, captions: Collection[str] = (CaptionSource.ALT,)
+) -> Iterator[LinkBatch]:
     """Yields the file batch by batch; the arena of a batch is reused for the next one.
 
+    `captions`: the sources of captions; links to images, and previews, are read for their sources only.
     A damaged gzip member is counted and listed in its batch. Raises DamagedInputError for a file that has not
     a single record of a WAT file (metadata in JSON): one that is cut off, empty or of another kind.
     """
-    reader = _Reader()
+    reader = _Reader(frozenset(map(CaptionSource, captions)))
     for group in read_members(stream, reader.arena, _BATCH_BYTES):
         yield reader.batch(group)
     if reader.has_rest:
@@ -49,10 +54,12 @@ def read_batches(stream: ByteSource, uri: str) -> Iterator[LinkBatch]:
 class _Reader:
     """Turns groups of gzip members into batches; remembers what it needs of earlier ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: frozenset[CaptionSource]) -> None:
+        self._wanted = wanted
+        self._bits = LINKS * (CaptionSource.LINK in wanted) | PREVIEWS * (CaptionSource.OG in wanted)
         self.arena = ByteArena(_BATCH_BYTES + (_BATCH_BYTES >> 1))
         self.is_wat = False
-        self._rest: MemberRun | None = None
+        self._runs = RunRecords()
         self._records = 0
         self._damage: Damage | None = None
         self._begins = b""
@@ -60,16 +67,16 @@ class _Reader:
     @property
     def has_rest(self) -> bool:
         """Whether the last batch ended within a record."""
-        return self._rest is not None
+        return self._runs.has_rest
 
     def batch(self, group: Members, ended: bool = False) -> LinkBatch:
         """Returns the links of a group of members; after the last one, those of what was left."""
-        starts, ends = _spans(group)
+        starts, ends = spans_of(group)
         if not self._begins and ends.size:
             self._begins = self.arena.bytes(0, min(int(ends[-1]), _SHOWN_BYTES))
         records = new_records(starts, ends)
-        links = new_links(self.arena.size // len(IMAGE_START) + 1)  # an upper bound; unused rows cost nothing
-        count = cut_links(self.arena.data, self.arena.words, records, links)
+        links = new_links(self.arena.size // len(LINK_START) + 1)  # an upper bound; unused rows cost nothing
+        count = cut_links(self.arena.data, self.arena.words, records, links, self._bits)
         links = Links(*(column[:count] for column in links))
         bases, links = _finished(self.arena, records, links)
         counts = Outcomes[RecordReason]()
@@ -123,27 +130,17 @@ class _Reader:
         odd = np.flatnonzero(records.state == ODD).tolist()
         members = (records.start, records.end, batch.offsets)
         after_damage = np.searchsorted(batch.offsets, [damage.offset for damage in batch.damages]).tolist()
-        ended |= records.start.size in after_damage
-        runs = member_runs(self._rest, batch.arena, members, odd, after_damage)
-        last_row = odd[-1] if odd else -1
-        self._rest = None
         pages: list[Page] = []
         places: list[tuple[int, int]] = []  # of their records: row, offset
-        for run in runs:
-            may_go_on = run is runs[-1] and last_row == records.start.size - 1 and not ended
-            for record in split_records(bytes(run.data)):
-                if isinstance(record, WarcRecord) and not record.is_whole and may_go_on:
-                    self._rest = run.rest(record.start)
-                    if self._rest is not None:
-                        break
-                page = self._page(batch, record)
-                if isinstance(page, Page):
-                    pages.append(page)
-                    places.append(run.place(record.start))
-                else:
-                    batch.records.drop(page)
-                    if page is RecordReason.DAMAGED:
-                        batch.damages.append(Damage(run.place(record.start)[1], "not a WARC record"))
+        for place, record in self._runs.records(batch.arena, members, odd, after_damage, ended=ended):
+            page = self._page(batch, record)
+            if isinstance(page, Page):
+                pages.append(page)
+                places.append(place)
+            else:
+                batch.records.drop(page)
+                if page is RecordReason.DAMAGED:
+                    batch.damages.append(Damage(place[1], "not a WARC record"))
         self._damage = self._damage or next(iter(batch.damages), None)
         if pages:
             _insert(batch, pages, places)
@@ -153,17 +150,12 @@ class _Reader:
             return RecordReason.DAMAGED
         self.is_wat = self.is_wat or record.is_of_a_wat_file
         try:
-            return page_of(record)
+            return page_of(record, self._wanted)
         except NOT_CONTAINED:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a rule raises for it
             batch.errors.note(record.target, error)
             return RecordReason.INTERNAL_ERROR
-
-
-def _spans(group: Members) -> tuple[Ints, Ints]:
-    ends = group.ends
-    return np.concatenate([np.zeros(min(1, ends.size), np.int32), ends[:-1]]), ends
 
 
 def _finished(arena: ByteArena, records: Records, links: Links) -> tuple[tuple[Ints, Ints], Links]:
@@ -203,6 +195,7 @@ def _unescape(arena: ByteArena, links: Links, row: int) -> None:
         (1, links.url_start, links.url_end),
         (2, links.alt_start, links.alt_end),
         (4, links.title_start, links.title_end),
+        (8, links.text_start, links.text_end),
     )
     for bit, starts, ends in spans:
         if links.escaped[row] & bit:

@@ -1,8 +1,8 @@
 """Parses WAT records: WARC `metadata` records whose JSON describes one crawled page.
 
-An image link is an entry of `Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links` with path
-`IMG@/src` (written by the extractor ia-web-commons). Here a record is parsed as a whole, whatever its form;
-wat_reader.py does so only for the few records that its kernels cannot read.
+An image is an entry of `Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links` with path
+`IMG@/src` (written by the extractor ia-web-commons); links are `A@/href`. Here a record is parsed as a whole,
+whatever its form; wat_reader.py does so only for the few records that its kernels cannot read.
 """
 
 import json
@@ -11,24 +11,31 @@ from collections.abc import Iterator
 
 import orjson
 
+from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.funnel import RecordReason
+from laion_etl.parse.image_links import link_to_image, preview_images
 from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
-from laion_etl.parse.link_batch import ImageLink, Page, page_url_problem, page_urls, without_surrogates
+from laion_etl.parse.link_batch import page_url_problem, page_urls, without_surrogates
+from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 
 _HTML = b'"HTML-Metadata"'
+_PREVIEW = b"og:image:alt"
 _COMMONS = re.compile(rb"creativecommons\.org", re.IGNORECASE)
 _PADDING = b"\r\n\t \0"
 
 
-def records_of(data: bytes) -> Iterator[Page | RecordReason]:
+def records_of(data: bytes, wanted: frozenset[CaptionSource] = frozenset()) -> Iterator[Page | RecordReason]:
     """Yields the WARC records in some bytes: each as a page, or the reason why it has none."""
     for record in split_records(data):
-        yield RecordReason.DAMAGED if isinstance(record, NoRecord) else page_of(record)
+        yield RecordReason.DAMAGED if isinstance(record, NoRecord) else page_of(record, wanted)
 
 
-def page_of(record: WarcRecord) -> Page | RecordReason:
-    """Returns the page that a record describes, or the reason why there is none."""
+def page_of(record: WarcRecord, wanted: frozenset[CaptionSource] = frozenset()) -> Page | RecordReason:
+    """Returns the page that a record describes, or the reason why there is none.
+
+    Its images, and those that it names elsewhere as far as these sources are wanted.
+    """
     payload = record.payload.strip(_PADDING)
     if not record.is_metadata:
         return RecordReason.NOT_A_PAGE
@@ -53,22 +60,46 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
         url=without_surrogates(url),
         base=without_surrogates(base),
         licence=_licence(html, [*links, *head_links]) if _COMMONS.search(payload) else NO_LICENCE,
-        images=[
-            ImageLink(_text(link.get("url")), _text(link.get("alt")), _text(link.get("title")))
-            for link in links
-            if link.get("path") == "IMG@/src"
-        ],
+        images=[*_images(links, wanted), *_previews(html, payload, wanted)],
     )
+
+
+def _images(links: list[dict[object, object]], wanted: frozenset[CaptionSource]) -> Iterator[ImageLink]:
+    for link in links:
+        url, title = _text(link.get("url")), _text(link.get("title"))
+        if link.get("path") == "IMG@/src":
+            yield ImageLink(url, _text(link.get("alt")), title)
+        elif (
+            CaptionSource.LINK in wanted
+            and link.get("path") == "A@/href"
+            and (found := link_to_image(url, title, _text(link.get("text"))))
+        ):
+            yield found
+
+
+def _previews(
+    html: dict[object, object], payload: bytes, wanted: frozenset[CaptionSource]
+) -> list[ImageLink]:
+    """Returns the previews of a page that states a caption of one; the kernel leaves all others alone."""
+    if CaptionSource.OG not in wanted or _PREVIEW not in payload[payload.find(_HTML) :]:
+        return []
+    return preview_images(_metas(html))
 
 
 def _licence(html: dict[object, object], links: list[dict[object, object]]) -> str:
     """Returns the licence that a page links to or states; the sources of images are not links."""
     found = ((link.get("url"), link.get("rel")) for link in links if link.get("path") != "IMG@/src")
-    metas = [meta for meta in _list(_dig(html, "Head", "Metas")) if isinstance(meta, dict)]
     return page_licence(
         ((url, _text(rel)) for url, rel in found if isinstance(url, str) and may_have_licence(url)),
-        ((_text(meta.get("name") or meta.get("property")), _text(meta.get("content"))) for meta in metas),
+        _metas(html),
     )
+
+
+def _metas(html: dict[object, object]) -> Iterator[tuple[str | None, str | None]]:
+    """Yields name (or property) and content of the meta elements, in order."""
+    for meta in _list(_dig(html, "Head", "Metas")):
+        if isinstance(meta, dict):
+            yield _text(meta.get("name") or meta.get("property")), _text(meta.get("content"))
 
 
 def json_text(quoted: bytes) -> str:

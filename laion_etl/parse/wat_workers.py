@@ -25,7 +25,7 @@ from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.crawl import file_policy
 from laion_etl.parse.checkpoints import STREAM, Checkpoints, Saved, tables_of
 from laion_etl.parse.custom_filters import LinkFilter, keep_passing, load_filters
-from laion_etl.parse.file_counts import FileCounts
+from laion_etl.parse.file_counts import FileCounts, SourceCounts
 from laion_etl.parse.internal_errors import InternalErrors, check_share
 from laion_etl.parse.language import (
     LanguageDetector,
@@ -38,6 +38,7 @@ from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.link_source import VARIABLE, LinkSource, WatSource, link_source
 from laion_etl.parse.storable import storable
+from laion_etl.parse.warc_source import WarcSource
 from laion_etl.settings import Settings
 
 
@@ -65,7 +66,8 @@ class FileParser:
 
         Raises InternalError after the last table if rules failed for more than 1% of the records or links.
         """
-        filters = LinkFilters(self._settings, self._blocklists, counts.links, counts.errors)
+        counts.sources = SourceCounts.of(self._settings.captions)
+        filters = LinkFilters(self._settings, self._blocklists, counts)
         for batch in self._batches(uri):
             counts.records.add(batch.records)
             counts.errors.add(batch.errors)
@@ -74,6 +76,7 @@ class FileParser:
                 wanted = self._with_languages(table, wat_file, counts)
                 wanted = self._in_wanted_languages(storable(wanted, counts.links), counts)
                 wanted = self._passing(wanted, counts)
+                counts.sources.keep(wanted)
                 if wanted.num_rows:
                     yield wanted
         failed_records = counts.records.count(RecordReason.INTERNAL_ERROR)
@@ -87,7 +90,7 @@ class FileParser:
         except NOT_CONTAINED:
             raise
         except Exception as error:
-            if isinstance(self._source, WatSource):
+            if isinstance(self._source, (WatSource, WarcSource)):
                 raise
             raise InternalError(
                 f"cannot parse {uri}: the source {type(self._source).__name__} raised {described(error)}; "

@@ -10,7 +10,7 @@ from laion_etl.dataset.subsets import DataFile
 from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MISUSES, PERSONAL, USES
 from laion_etl.report.publish_context import PIPELINE, PublishContext
 from laion_etl.report.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
-from laion_etl.report.tables import duplicates, filtered, opt_outs, repeats
+from laion_etl.report.tables import caption_sources, duplicates, filtered, opt_outs, repeats
 from laion_etl.report.templating import environment, words
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
@@ -46,6 +46,7 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         ],
         languages=_lines([(language_name(code), n) for code, n in statistics.languages.top()]),
         licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
+        sources=[(name, int(found.kept.sum())) for name, found in caption_sources(statistics)],
         safety=statistics.safety_kept.top(),
         short_sides=_short_sides(context),
         quantiles=[(share, statistics.quantile(share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)],

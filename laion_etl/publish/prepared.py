@@ -23,7 +23,7 @@ from laion_etl.report.publish_context import PIPELINE
 from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.settings.publish import MAX_RANGES
 
-FORMAT = 1
+FORMAT = 2  # 1: statistics of ranges without the sources of captions
 _NAME = "prepared.json"
 _OF_ALL = ("compared.json", "compared.parquet")  # range_images.py writes them
 _OF_RANGE = re.compile(r"/[a-z]+-(\d{5})\.[a-z]+\Z")

@@ -18,7 +18,7 @@ from laion_etl.io.storage import Store
 from laion_etl.report.contact_sheets import Band, embedded_images
 from laion_etl.report.figures import figures
 from laion_etl.report.publish_context import PIPELINE, PublishContext, number_list
-from laion_etl.report.tables import language_quartiles, stage_reasons, tables
+from laion_etl.report.tables import language_quartiles, source_similarities, stage_reasons, tables
 from laion_etl.report.templating import TEMPLATES, environment, percent
 
 STYLES = ("palette.css", "chart.css", "report.css")
@@ -68,6 +68,7 @@ def report_page(context: PublishContext, store: Store) -> bytes:
             drawings=figures(context),
             tables=tables(context),
             language_quartiles=language_quartiles(context),
+            source_similarities=source_similarities(context),
             parts=_parts(context),
             stage_reasons=stage_reasons(context.funnel),
             sheets=(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from laion_etl.core.caption_source import SOURCES, CaptionSource
 from laion_etl.dataset.subsets import NO_LANGUAGE, Subset, count_rows
 from laion_etl.report.sketches import HexGrid, Repeats, Tally
 
@@ -86,6 +87,9 @@ class Statistics:
     similarities: dict[str, GroupSimilarities] = field(
         default_factory=lambda: {group: GroupSimilarities() for group in (ENGLISH, OTHER)}
     )
+    source_similarities: dict[str, GroupSimilarities] = field(
+        default_factory=dict
+    )  # by source of the caption
     language_similarities: dict[str, Counts] = field(default_factory=dict)
     more_languages: bool = False  # than have a histogram
     sides: HexGrid = field(default_factory=lambda: HexGrid(*SIDE_LOG2, SIDE_CELL))
@@ -115,6 +119,7 @@ class Statistics:
         english = pc.field("language") == "en"
         self.similarities[ENGLISH].add(kept.filter(english), rejected.filter(english))
         self.similarities[OTHER].add(kept.filter(~english), rejected.filter(~english))
+        self._add_sources(kept, rejected)
         self.file_bytes += histogram(kept["bytes"], BYTES_EDGES)
         self.images.add(kept["sha256"])
         self.safety_kept.add(pc.fill_null(kept["nsfw_tag"], "not tagged"))
@@ -131,6 +136,8 @@ class Statistics:
             self.subset_rows[subset] += other.subset_rows[subset]
         for group, found in self.similarities.items():
             found.merge(other.similarities[group])
+        for source, counted in other.source_similarities.items():
+            self.source_similarities.setdefault(source, GroupSimilarities()).merge(counted)
         self._merge_languages(other)
         self.sides.merge(other.sides)
         self.images.merge(other.images)
@@ -143,6 +150,9 @@ class Statistics:
             **{name: getattr(self, name).to_plain() for name in _TALLIES},
             "subset_rows": dict(self.subset_rows),
             "similarities": {group: found.to_plain() for group, found in self.similarities.items()},
+            "source_similarities": {
+                source: found.to_plain() for source, found in sorted(self.source_similarities.items())
+            },
             "language_similarities": {
                 language: counts.tolist() for language, counts in self.language_similarities.items()
             },
@@ -164,6 +174,10 @@ class Statistics:
         found.subset_rows = {subset.name: int(plain["subset_rows"][subset.name]) for subset in subsets}
         found.similarities = {
             group: GroupSimilarities.from_plain(plain["similarities"][group]) for group in (ENGLISH, OTHER)
+        }
+        found.source_similarities = {
+            CaptionSource(source).value: GroupSimilarities.from_plain(counted)
+            for source, counted in plain["source_similarities"].items()
         }
         found.language_similarities = {
             str(language): _counts(counts, SIMILARITY_EDGES)
@@ -187,6 +201,15 @@ class Statistics:
     def quantile(self, share: float) -> float | None:
         """Return the similarity of kept samples at a quantile, to half a step; None without samples."""
         return similarity_quantile(self.similarity_kept, share)
+
+    def _add_sources(self, kept: pa.Table, rejected: pa.Table) -> None:
+        """Rows without a source are of an earlier version, which knew only alt."""
+        sources = [pc.fill_null(rows["caption_source"], CaptionSource.ALT) for rows in (kept, rejected)]
+        for source in SOURCES:
+            mine = [pc.equal(column, source) for column in sources]
+            if any(pc.any(mask).as_py() for mask in mine):
+                found = self.source_similarities.setdefault(source.value, GroupSimilarities())
+                found.add(kept.filter(mine[0]), rejected.filter(mine[1]))
 
     def _add_published(self, published: pa.Table) -> None:
         for name, rows in count_rows(self.subsets, published).items():

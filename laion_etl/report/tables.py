@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from laion_etl.core.caption_source import SOURCES
 from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.report import charts
@@ -21,6 +22,8 @@ from laion_etl.report.statistics import (
     SIMILARITY_EDGES,
     Counts,
     Edges,
+    GroupSimilarities,
+    Statistics,
     language_name,
     similarity_quantile,
 )
@@ -150,6 +153,25 @@ def language_quartiles(context: PublishContext) -> list[tuple[str, list[float | 
         for code, _ in context.statistics.languages.top(LANGUAGES_SHOWN)
         if code in found
     ]
+
+
+def caption_sources(statistics: Statistics) -> list[tuple[str, GroupSimilarities]]:
+    """Return the sources of captions that occur, in their order, with the similarities of their samples."""
+    found = statistics.source_similarities
+    return [(source.value, found[source]) for source in SOURCES if source in found]
+
+
+def source_similarities(context: PublishContext) -> list[tuple[str, int, float, list[float | None]]]:
+    """Return for each source of captions the scored samples, the share that is kept, and the quartiles of
+    similarity of all of them; nothing where all captions come from one source.
+    """
+    found = []
+    for source, counted in caption_sources(context.statistics):
+        scored, kept = counted.kept + counted.rejected, int(counted.kept.sum())
+        total = int(scored.sum())
+        quartiles = [similarity_quantile(scored, share) for share in (0.25, 0.5, 0.75)]
+        found.append((source, total, kept / total if total else 0.0, quartiles))
+    return found if len(found) > 1 else []
 
 
 def rows(counts: Iterable[tuple[str, int]], whole: int, max_rows: int = _MAX_ROWS) -> list[Row]:

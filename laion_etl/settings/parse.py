@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from laion_etl.core.caption_source import CaptionSource
 from laion_etl.settings.checks import each, factory, place
 from laion_etl.settings.fields import Group, Stage, setting
 
@@ -20,6 +21,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 _a_list = each(place("s3", "https", "http", "file"))
+
+
+def _with_alt(sources: tuple[str, ...]) -> str:
+    return "" if "alt" in sources else "alt is missing; the other sources only add to it, so name it, too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,19 @@ class ParseSettings(Group):
     )
     source: str = setting(
         "wat",
-        "Where links are read from: wat (Common Crawl's WAT files), or module:factory (docs/library.md).",
+        "Where links are read from: wat (Common Crawl's WAT files), warc (pages in WARC files, of Common "
+        "Crawl or those of a folder), or module:factory (docs/library.md).",
         changes=Stage.PARSE,
-        choices=("wat",),
+        choices=("wat", "warc"),
         or_factory=True,
+    )
+    captions: tuple[str, ...] = setting(
+        ("alt",),
+        "Where captions come from: alt, and any of title, figcaption (WARC), link, og (docs/formats.md).",
+        changes=Stage.PARSE,
+        choices=tuple(source.value for source in CaptionSource),
+        check=_with_alt,
+        unnamed_default=True,
     )
     min_alt_chars: int = setting(
         5, "Shortest caption kept.", changes=Stage.PARSE, unit="characters", minimum=0

@@ -166,7 +166,7 @@ from pair
 where partition_no = %(partition_no)s and pair_id between %(first)s and %(last)s
 
 -- name: copy_pairs
-copy pair (partition_no, page_no, pair_id, url, caption, language) from stdin (format binary)
+copy pair (partition_no, page_no, pair_id, url, caption, language, caption_source) from stdin (format binary)
 
 -- name: copy_pages
 copy page (partition_no, page_no, url, license) from stdin (format binary)

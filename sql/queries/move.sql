@@ -16,7 +16,7 @@ select server_no, moving_to from range_home where range_no = %(range_no)s
 
 -- name: copy_pairs
 copy (
-    select partition_no, page_no, pair_id, url, caption, language from pair
+    select partition_no, page_no, pair_id, url, caption, language, caption_source from pair
     where pair_id between {first} and {last} order by pair_id
 ) to stdout (format binary)
 
@@ -37,8 +37,8 @@ delete from pair where pair_id between %(first)s and %(last)s
 -- name: sum_of_pairs
 -- Number and checksum of rows with all their columns and their pages; independent of order and server.
 select count(*)::bigint,
-       coalesce(sum(('x' || left(md5(row(pair.partition_no, pair.page_no, pair_id, pair.url, caption, language, page.url,
-                                         page.license)::text), 15))::bit(60)::bigint), 0)::numeric
+       coalesce(sum(('x' || left(md5(row(pair.partition_no, pair.page_no, pair_id, pair.url, caption, language,
+                                         caption_source, page.url, page.license)::text), 15))::bit(60)::bigint), 0)::numeric
 from pair left join page using (partition_no, page_no)
 where pair_id between %(first)s and %(last)s
 

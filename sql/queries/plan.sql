@@ -55,7 +55,7 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- In the order of the table's key, also where the first column is computed: it is named pair_id, too.
 copy (
     select case when {by_url} and pair.url <> '' then md5(pair.url || caption)::uuid else pair_id end,
-           pair.url, caption, language, page.license, page.url
+           pair.url, caption, language, page.license, page.url, coalesce(caption_source, 'alt')
     from pair join page using (partition_no, page_no)
     where pair_id between {first} and {last} and partition_no = any ({partitions})
     order by pair.pair_id

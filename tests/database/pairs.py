@@ -17,7 +17,21 @@ def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], lan
     unit = partition_name(partition)
     page = f"https://pages.example/{partition}"
     rows = [
-        (pair_id(url, caption), url, caption, "", language, 0.9, "?", page, "example.org", partition, index)
+        (
+            pair_id(url, caption),
+            url,
+            caption,
+            "",
+            language,
+            0.9,
+            "?",
+            page,
+            "example.org",
+            partition,
+            index,
+            "alt",
+            "",
+        )
         for index, (url, caption) in enumerate(pairs)
     ]
     columns = [[row[column] for row in rows] for column in range(len(PAIR_SCHEMA))]

@@ -21,7 +21,8 @@ from laion_etl.database.binary_copy import (
 
 # Postgres allows no NUL in texts; parse removes it.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
-rows = st.lists(st.tuples(texts, texts, texts), max_size=30)
+sources = st.sampled_from(["", "title", "link"])  # '' is null
+rows = st.lists(st.tuples(texts, texts, texts, sources), max_size=30)
 SCHEMA = pa.schema(
     [("pair_id", pa.binary(16)), ("url", pa.string()), ("caption", pa.string()), ("l", pa.string())]
 )
@@ -29,19 +30,22 @@ SCHEMA = pa.schema(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(rows)
-def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str, str, str]]) -> None:
+def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str, str, str, str]]) -> None:
     count = len(values)
     keys = np.frombuffer(os.urandom(16 * count), np.uint8).reshape(-1, 16)
-    columns = [Texts.from_column(pa.array([row[i] for row in values], pa.string())) for i in range(3)]
+    url, text, language, source = (
+        Texts.from_column(pa.array([row[i] for row in values], pa.string())) for i in range(4)
+    )
     order = np.arange(count)[::-1].copy()
-    block = pair_rows(order, 7, np.arange(count, dtype=np.int32), keys[order], *columns)
+    block = pair_rows(order, 7, np.arange(count, dtype=np.int32), keys[order], (url, text, language, source))
     with connection.transaction(force_rollback=True):
         with copy_in(connection, "load.copy_pairs") as send:
             send(block)
         found = connection.execute(
-            "select partition_no, page_no, pair_id, url, caption, language from pair order by page_no"
+            "select partition_no, page_no, pair_id, url, caption, language, caption_source from pair "
+            "order by page_no"
         )
-        expected = [(7, n, keys[n].tobytes(), *values[n]) for n in range(count)]
+        expected = [(7, n, keys[n].tobytes(), *values[n][:3], values[n][3] or None) for n in range(count)]
         assert [(no, page, key.bytes, *rest) for no, page, key, *rest in found] == expected
         statement = sql.SQL(
             "copy (select pair_id, url, caption, language from pair order by page_no) "
@@ -50,7 +54,7 @@ def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str,
         table = read_rows(b"".join(copy_out(connection, statement)), SCHEMA)
     assert table.to_pylist() == [
         {"pair_id": keys[n].tobytes(), "url": url, "caption": caption, "l": language}
-        for n, (url, caption, language) in enumerate(values)
+        for n, (url, caption, language, _) in enumerate(values)
     ]
 
 

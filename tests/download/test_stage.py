@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from laion_etl.core.schemas import BATCH_SCHEMA, SHARD_SCHEMA, pair_id
+from laion_etl.core.schemas import BATCH_FILES, BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.hashes import pdq_hash
@@ -122,17 +122,19 @@ def test_the_same_answers_give_the_same_bytes_whatever_the_order(tmp_path: Path,
     assert outputs[0] == outputs[1]
 
 
-def test_a_batch_of_the_previous_version_has_its_captions_in_alt(store: Store, settings: Settings) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_batch_of_an_earlier_format_is_downloaded(number: int, store: Store, settings: Settings) -> None:
+    """Format 1 has its captions in `alt`, neither says where they come from."""
     plan(store, ["not a url"])
     name = "batches/C/000000007.parquet"
     with store.open(name) as file:
-        table = pq.read_table(file)
+        table = pq.ParquetFile(file).read()
+    earlier = table.drop_columns(BATCH_FILES.added[3]).cast(BATCH_FILES.columns(2).with_metadata(None))
     with store.create(name) as written:
-        pq.write_table(
-            table.rename_columns(["alt" if n == "caption" else n for n in table.column_names]), written
-        )
+        pq.write_table(earlier.rename_columns(BATCH_FILES.columns(number).names), written)
     download_batch("C", 7, settings, store)
-    assert [(row["status"], row["caption"]) for row in rows_of(store)] == [("url_invalid", "text 0")]
+    [row] = rows_of(store)
+    assert (row["status"], row["caption"], row["caption_source"]) == ("url_invalid", "text 0", None)
 
 
 def test_a_finished_batch_is_not_fetched_again(store: Store, settings: Settings) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.reason_codes import REASON_CODES
-from laion_etl.parse.link_batch import Page
+from laion_etl.parse.page import Page
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
 from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.wat_record import records_of

@@ -1,14 +1,17 @@
 """What the parse rules say of one link, and what the reader says of records, in plain values for tests."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 
 from laion_etl.blocklists import load_blocklists
+from laion_etl.core.caption_source import SOURCES
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.gzip_members import Damage
-from laion_etl.parse.link_batch import ImageLink, LinkBatch
+from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.link_filters import LinkFilters
+from laion_etl.parse.page import ImageLink
 from laion_etl.parse.wat_reader import read_batches
 from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image
@@ -30,11 +33,11 @@ class Found:
     damages: list[Damage]
 
 
-def read(data: bytes) -> Found:
+def read(data: bytes, captions: Collection[str] = ("alt",)) -> Found:
     """Everything that is in a WAT file; a file of nothing but damage gives no pages."""
     found = Found([], {}, [])
     try:
-        for batch in read_batches(BytesIO(data), "test.wat.gz"):
+        for batch in read_batches(BytesIO(data), "test.wat.gz", captions):
             found.pages.extend(_pages(batch))
             found.damages.extend(batch.damages)
             counts = {"kept": batch.records.kept, **batch.records.dropped}
@@ -53,8 +56,10 @@ def _pages(batch: LinkBatch) -> list[FoundPage]:
             (links.url_start[row], links.url_end[row]),
             (links.alt_start[row], links.alt_end[row]),
             (links.title_start[row], links.title_end[row]),
+            (links.text_start[row], links.text_end[row]),
         )
-        images.setdefault(record, []).append(ImageLink(*(text(*s) if s[0] >= 0 else None for s in spans)))
+        texts = (text(*span) if span[0] >= 0 else None for span in spans)
+        images.setdefault(record, []).append(ImageLink(*texts, SOURCES[links.source[row]]))
     return [
         FoundPage(
             url=text(batch.page_urls[0][record], batch.page_urls[1][record]),

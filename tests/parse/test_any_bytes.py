@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.caption_source import CaptionSource
 from laion_etl.parse.gzip_members import read_members
-from laion_etl.parse.link_batch import ImageLink, Page
+from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.wat_record import records_of
 from tests.parse.outcomes import FoundPage, read
 from tests.parse.wat_files import compact_page_record, image, page_record, record
@@ -112,11 +113,72 @@ def test_links_round_trip_however_they_are_written(
     assert page == _read_whole(data)
 
 
-def _read_whole(data: bytes) -> FoundPage:
+def _read_whole(data: bytes, wanted: frozenset[CaptionSource] = frozenset()) -> FoundPage:
     """The same page by its whole JSON."""
-    [page] = records_of(gzip.decompress(data))
+    [page] = records_of(gzip.decompress(data), wanted)
     assert isinstance(page, Page)
-    return FoundPage(page.url, page.base, page.licence, page.images, 0)
+    return FoundPage(page.url, page.base, page.licence, list(page.images), 0)
+
+
+ADDRESSES = st.builds(
+    "".join,
+    st.lists(
+        st.sampled_from(
+            [
+                "/a",
+                ".jpg",
+                ".JPEG",
+                ".png",
+                ".webp",
+                ".html",
+                "?x",
+                "#y",
+                " ",
+                ":",
+                "File:",
+                "\\",
+                '"',
+                "ä",
+                "/",
+                "a",
+            ]
+        ),
+        max_size=5,
+    ),
+)
+ENTRIES = st.lists(
+    st.fixed_dictionaries(
+        {"path": st.sampled_from(["A@/href", "A@/href", "IMG@/src", "LINK@/href"])},
+        optional={"url": ADDRESSES, "title": TEXTS, "alt": TEXTS, "text": TEXTS},
+    ),
+    max_size=6,
+)
+METAS = st.lists(
+    st.fixed_dictionaries(
+        {"content": TEXTS},
+        optional={"property": st.sampled_from(["og:image", "og:image:url", "og:image:alt", "og:title"])},
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=300)
+@given(ENTRIES, METAS, st.booleans())
+def test_links_and_previews_are_those_of_the_whole_json(
+    links: list[dict[str, str | None]], metas: list[dict[str, str | None]], ascii_only: bool
+) -> None:
+    """Whatever deviates from the extractor's form, a null for example, is left to the whole JSON."""
+    html = {"Head": {"Metas": metas}, "Links": links}
+    envelope = {
+        "WARC-Header-Metadata": {"WARC-Target-URI": "https://example.org/"},
+        "Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": html}},
+    }
+    text = json.dumps({"Envelope": envelope}, separators=(",", ":"), ensure_ascii=ascii_only)
+    data = record("https://example.org/", text.encode())
+    found = read(data, ["alt", "link", "og"])
+    assert found.records == {"kept": 1}
+    expected = _read_whole(data, frozenset({CaptionSource.LINK, CaptionSource.OG}))
+    assert found.pages == ([expected] if expected.images else [])
 
 
 NAMES = st.sampled_from(["path", "url", "alt", "title", "Base", "Links", "x"])

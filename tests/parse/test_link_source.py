@@ -18,7 +18,8 @@ from laion_etl.core.funnel import RecordReason
 from laion_etl.crawl import partitions
 from laion_etl.io.storage import Store
 from laion_etl.parse import link_batch
-from laion_etl.parse.link_batch import ImageLink, LinkBatch, Page, link_batches
+from laion_etl.parse.link_batch import LinkBatch, link_batches
+from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.wat_workers import FileParser
 from laion_etl.settings import CoreSettings, ParseSettings, Settings, load_settings
@@ -199,8 +200,8 @@ def test_a_factory_that_gives_no_source_is_refused_before_a_run(name: str, cause
 
 
 def test_an_unknown_source_is_refused_when_settings_are_loaded() -> None:
-    with pytest.raises(SettingsError, match=r"LAION_ETL_PARSE_SOURCE=warc.*use wat or module:factory"):
-        load_settings({"LAION_ETL_PARSE_SOURCE": "warc"})
+    with pytest.raises(SettingsError, match=r"LAION_ETL_PARSE_SOURCE=wet.*use wat, warc or module:factory"):
+        load_settings({"LAION_ETL_PARSE_SOURCE": "wet"})
 
 
 def test_a_source_without_files_for_a_crawl_is_refused(tmp_path: Path) -> None:

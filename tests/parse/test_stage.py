@@ -59,6 +59,8 @@ def test_links_become_pairs_or_reasons(wat: str, any_store: Store) -> None:
         "domain": "example.org",
         "wat_file": 17,
         "record_offset": 0,
+        "caption_source": "alt",
+        "page_lang": "",
     }
     assert rot["language"] == "de"
 

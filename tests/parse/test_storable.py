@@ -10,7 +10,8 @@ import laion_etl as le
 from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.parse.language import Languages
-from laion_etl.parse.link_batch import ImageLink, LinkBatch, Page, link_batches
+from laion_etl.parse.link_batch import LinkBatch, link_batches
+from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.storable import storable
 from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image, page_record, write_wat

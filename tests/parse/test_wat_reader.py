@@ -12,7 +12,7 @@ import pytest
 
 from laion_etl.core.errors import InputError
 from laion_etl.parse.gzip_members import MAX_MEMBER_BYTES, Damage
-from laion_etl.parse.link_batch import ImageLink
+from laion_etl.parse.page import ImageLink
 from laion_etl.parse.wat_reader import read_batches
 from tests.parse.outcomes import Found, read
 from tests.parse.wat_files import compact_page_record, image, json_record, page_record, record

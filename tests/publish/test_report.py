@@ -119,6 +119,26 @@ def test_hostile_urls_and_licences_stay_text_in_report_and_card(store: Store) ->
     assert "\u202e" not in card
 
 
+def test_captions_of_several_sources_are_counted_on_the_card_and_compared_in_the_report(store: Store) -> None:
+    world = build_world()
+    rows = {
+        batch: [
+            row | {"caption_source": "title" if place % 4 == 0 else "alt"} for place, row in enumerate(found)
+        ]
+        for batch, found in world.batches.items()
+    }
+    write_world(World(rows), store)
+    publish_dataset(CRAWL, Settings(), store)
+    folder = f"dataset/laion/{CRAWL}"
+    kept = [row for found in rows.values() for row in found if row["reason"] is None]
+    titles = sum(row["caption_source"] == "title" for row in kept)
+    card = store.read(f"{folder}/README.md").decode()
+    assert f"| title | {titles:,} | {percent(titles / len(kept))} |" in card
+    texts = [text for _, text in Page(store.read(f"{folder}/report/index.html")).texts]
+    assert "Similarity by source of the caption" in texts
+    assert "Similarity by source of the caption" not in [text for _, text in Page(report(world, store)).texts]
+
+
 def test_images_tagged_unsafe_are_never_embedded(store: Store) -> None:
     world = build_world()
     page = Page(report(world, store))

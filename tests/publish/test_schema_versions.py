@@ -34,7 +34,7 @@ from tests.publish.world import CRAWL, World, build_world, write_world
 
 NEXT = f"{CRAWL}.2"
 PART = f"dataset/laion/{CRAWL}/laion-en/part-00000.parquet"
-NEWER = "of a newer laion-etl, this one reads up to 1; upgrade laion-etl"
+NEWER = "of a newer laion-etl, this one reads up to 2; upgrade laion-etl"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,9 @@ def yesterday(tmp_path: Path, published: Path) -> LocalStore:
 def add_column(files: SchemaHistory, name: str, patch: pytest.MonkeyPatch, *, in_file: bool) -> None:
     """Do what a change of core/schemas.py does that adds a column."""
     fields = [*files.schema, pa.field(name, pa.string())]
-    grown = SchemaHistory(files.what, fields, added={2: (name,)}, in_file=in_file)
+    grown = SchemaHistory(
+        files.what, fields, added={**files.added, files.number + 1: (name,)}, in_file=in_file
+    )
     for attribute, value in vars(grown).items():
         patch.setattr(files, attribute, value)
 
@@ -67,7 +69,7 @@ def add_column(files: SchemaHistory, name: str, patch: pytest.MonkeyPatch, *, in
 @pytest.fixture
 def today(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The dataset has the column phash from today on."""
-    phash = PublishedColumn("phash", pa.string(), "a perceptual hash", "phash", nullable=True, since=2)
+    phash = PublishedColumn("phash", pa.string(), "a perceptual hash", "phash", nullable=True, since=3)
     add_column(DATASET_FILES, "phash", monkeypatch, in_file=False)
     for module in (subsets, card, croissant):
         monkeypatch.setattr(module, "PUBLISHED_COLUMNS", (*PUBLISHED_COLUMNS, phash))
@@ -124,7 +126,7 @@ def test_rows_are_removed_from_an_older_version(
     assert sum(change.removed for change in found.subsets if change.subset == "laion-en") == 1
 
     today.undo()
-    refused = f"{NEXT}/manifest.json: it was written by schema 2 {NEWER}"
+    refused = f"{NEXT}/manifest.json: it was written by schema 3 {NEWER}"
     [problem] = verify_version("laion", NEXT, yesterday).problems
     assert refused in problem.what
     with pytest.raises(InputError, match=refused):
@@ -178,7 +180,7 @@ def test_an_older_scored_shard_is_published_and_a_newer_one_is_refused(
         assert rows.column("faces").null_count == rows.num_rows
         with yesterday.create(scored.shard_name(0, ".parquet")) as file:
             pq.write_table(pa.Table.from_batches([rows]), file)
-    with pytest.raises(InputError, match=f"000000000.parquet: it was written by format 2 {NEWER}"):
+    with pytest.raises(InputError, match=f"000000000.parquet: it was written by format 3 {NEWER}"):
         list(read_batch(scored, scored.batches[0], yesterday))
 
 
@@ -234,12 +236,14 @@ def test_renamed_and_added_columns_of_every_format() -> None:
     assert files.upgraded(pa.table({"z": pa.array([1], pa.int32())})).to_pylist() == [{"a": 1, "b": None}]
     with pytest.raises(ValueError, match="make it nullable"):
         SchemaHistory("tests", fields, added={2: ("a",)})
-    assert {files.number: files.columns(1).names[2] for files in (PAIR_FILES, BATCH_FILES)} == {2: "alt"}
+    for files in (PAIR_FILES, BATCH_FILES):
+        assert [files.columns(number).names[2] for number in (1, 2)] == ["alt", "caption"]
+        assert files.columns(2).names == [n for n in files.schema.names if n not in files.added[3]]
 
 
 def test_a_published_column_names_the_format_that_added_it() -> None:
-    assert added_since(PUBLISHED_COLUMNS) == {}
+    assert added_since(PUBLISHED_COLUMNS) == {2: ["caption_source"]}
     newer = [
         PublishedColumn(name, pa.string(), "", nullable=True, since=n) for n, name in ((3, "c"), (2, "b"))
     ]
-    assert added_since((*PUBLISHED_COLUMNS, *newer)) == {2: ["b"], 3: ["c"]}
+    assert added_since((*PUBLISHED_COLUMNS, *newer)) == {2: ["caption_source", "b"], 3: ["c"]}

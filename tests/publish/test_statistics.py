@@ -194,3 +194,16 @@ def test_a_tally_ignores_the_order_of_its_input() -> None:
     one.add(pa.chunked_array([values]))
     other.add(pa.chunked_array([values[::-1]]))
     assert one.top() == other.top() == [("a", 2), ("b", 2), ("c", 1)]
+
+
+def test_similarities_by_the_source_of_the_caption() -> None:
+    world = build_world(batches=1)
+    [rows] = world.batches.values()
+    sources = (None, "alt", "title", "og")
+    marked = [row | {"caption_source": sources[place % 4]} for place, row in enumerate(rows)]
+    found = carried(statistics_of(World({0: marked}))).source_similarities
+    assert list(found) == ["alt", "og", "title"]
+    for source, names in (("alt", (None, "alt")), ("title", ("title",)), ("og", ("og",))):
+        mine = [row for row in marked if row["caption_source"] in names]
+        kept = sum(row["reason"] is None for row in mine)
+        assert (found[source].kept.sum(), found[source].rejected.sum()) == (kept, len(mine) - kept)

@@ -1,13 +1,19 @@
-"""Reads an image entry of the extractor's JSON: the spans of its url, alt and title."""
+"""Reads an entry of the extractor's JSON: the spans of an image's url, alt and title, or of a link's."""
 
 import numpy as np
 
+from laion_etl.core.caption_source import CODES, CaptionSource
 from laion_etl.core.kernels import Bytes, constant, equals
 from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels.spans import Links
 
 _PATH = constant(b'{"path":')
 IMAGE_PATH = constant(b'"IMG@/src"')
+LINK_PATH = constant(b'"A@/href"')
+
+_TEXT = constant(b"text")
+_ENDINGS = tuple(constant(ending) for ending in (b".jpg", b".jpeg", b".png", b".webp"))
+_ALT, _LINK = CODES[CaptionSource.ALT], CODES[CaptionSource.LINK]
 
 
 def _string_table() -> Bytes:
@@ -28,11 +34,73 @@ def read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row:
         return -1
     if not equals(data, sign - _PATH.size, _PATH):
         return -1
+    links.source[row] = _ALT
+    return _read_values(data, sign + IMAGE_PATH.size, end, record, links, row)
+
+
+@kernel
+def read_link(data: Bytes, sign: int, end: int, record: int, links: Links, row: int) -> int:
+    """Reads the entry of a link like `read_entry`; it is irregular if its url has JSON escapes, too."""
+    if row == links.record.size or end - sign < LINK_PATH.size or not equals(data, sign, LINK_PATH):
+        return -1
+    if not equals(data, sign - _PATH.size, _PATH):
+        return -1
+    links.source[row] = _LINK
+    position = _read_values(data, sign + LINK_PATH.size, end, record, links, row)
+    return -1 if links.escaped[row] & 1 else position
+
+
+@kernel
+def names_image(data: Bytes, start: int, end: int) -> bool:
+    """Whether the path of a URL ends like an image that is downloaded, by the rule of image_links.py."""
+    while start < end and data[start] <= 32:
+        start += 1
+    stop = start
+    while stop < end and data[stop] != 63 and data[stop] != 35:  # ?#
+        stop += 1
+    while stop > start and data[stop - 1] <= 32:
+        stop -= 1
+    if not _ends_as_image(data, start, stop):
+        return False
+    position = stop - 1
+    while position >= start and data[position] != 47:
+        if data[position] == 58:  # a colon, as in File:Name.jpg
+            return False
+        position -= 1
+    return True
+
+
+@kernel
+def _ends_as_image(data: Bytes, start: int, stop: int) -> bool:
+    return (
+        _ends_with(data, start, stop, _ENDINGS[0])
+        or _ends_with(data, start, stop, _ENDINGS[1])
+        or _ends_with(data, start, stop, _ENDINGS[2])
+        or _ends_with(data, start, stop, _ENDINGS[3])
+    )
+
+
+@kernel
+def _ends_with(data: Bytes, start: int, stop: int, ending: Bytes) -> bool:
+    """Whether a span ends so, in any case."""
+    first = stop - ending.size
+    if first < start:
+        return False
+    for i in range(ending.size):
+        byte = data[first + i]
+        if byte != ending[i] and not (65 <= byte <= 90 and byte + 32 == ending[i]):
+            return False
+    return True
+
+
+@kernel
+def _read_values(data: Bytes, position: int, end: int, record: int, links: Links, row: int) -> int:
+    """Reads the entry from the end of its path on; returns its end, -1 if it is irregular."""
     links.record[row] = record
     links.url_start[row], links.alt_start[row], links.title_start[row] = -1, -1, -1
     links.url_end[row], links.alt_end[row], links.title_end[row] = -1, -1, -1
+    links.text_start[row], links.text_end[row] = -1, -1
     links.escaped[row] = 0
-    position = sign + IMAGE_PATH.size
     while position + 1 < end and data[position] == 44 and data[position + 1] == 34:  # ,"
         name = position + 2
         name_end, _ = string_end(data, name, end)
@@ -72,11 +140,22 @@ def string_end(data: Bytes, start: int, end: int) -> tuple[int, bool]:
 def _store(
     data: Bytes, name: int, name_end: int, value: int, value_end: int, escapes: bool, links: Links, row: int
 ) -> None:
-    """Stores the span of a url, alt or title; a later one of the same name wins, as in JSON parsers."""
+    """Stores the span of a value of a known name; a later one of the same name wins, as in JSON parsers.
+
+    An image's text and a link's alt are none of the extractor's, and not stored.
+    """
     length = name_end - name
     if length == 3 and data[name] == 117 and data[name + 1] == 114 and data[name + 2] == 108:
         links.url_start[row], links.url_end[row], bit = value, value_end, 1
-    elif length == 3 and data[name] == 97 and data[name + 1] == 108 and data[name + 2] == 116:
+    elif length == 4 and links.source[row] == _LINK and equals(data, name, _TEXT):
+        links.text_start[row], links.text_end[row], bit = value, value_end, 8
+    elif (
+        length == 3
+        and links.source[row] == _ALT
+        and data[name] == 97
+        and data[name + 1] == 108
+        and data[name + 2] == 116
+    ):
         links.alt_start[row], links.alt_end[row], bit = value, value_end, 2
     elif length == 5 and data[name] == 116 and data[name + 1] == 105 and data[name + 4] == 101:
         links.title_start[row], links.title_end[row], bit = value, value_end, 4

@@ -10,13 +10,15 @@ import numpy as np
 
 from laion_etl.core.kernels import Bytes, Hashes, constant, equals
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels.image_entry import IMAGE_PATH, read_entry, string_end
+from laion_etl.parse.kernels.image_entry import IMAGE_PATH, names_image, read_entry, read_link, string_end
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES, read_head
 from laion_etl.parse.kernels.spans import Links, Records
 
 PAGE, NOT_A_PAGE, ODD = 0, 1, 2  # states of a record
 
 IMAGE_START = b'{"path":"IMG@/src"'
+LINK_START = b'{"path":"A@/href"'
+LINKS, PREVIEWS = 1, 2  # bits of what is wanted besides images
 
 _HTML = constant(b'"HTML-Metadata":{')
 
@@ -24,7 +26,7 @@ _HTML = constant(b'"HTML-Metadata":{')
 # two to four bytes that are rare elsewhere; eight places are compared at once in 64-bit words (the zero-byte
 # test of Hacker's Delight 6-1), which is ten times as fast as a skip table. Within a block that has one, its
 # second or third byte, the rarest, is searched for.
-_SIGNS = (b"G@", b'"Bas', b"ns.o")
+_SIGNS = (b"G@", b'"Bas', b"ns.o")  # and `"A@` of links, where they are wanted
 _KEYS = b"@B."
 _LOWER = np.uint64(0x2020202020202020)
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
@@ -41,13 +43,15 @@ _COMMONS0, _COMMONS1, _COMMONS2, _COMMONS3 = (_repeated(byte) for byte in _SIGNS
 _BASE = constant(b'"Base":"')
 _COMMONS = constant(b"creativecommons.org")
 _HEADERS = constant(b'"Headers":')
+_LINK0, _LINK1, _LINK2 = (_repeated(byte) for byte in b'"A@')
+_PREVIEW = constant(b"og:image:alt")
 
 
-def _name_skip_table() -> Bytes:
-    """Returns how far the search for the HTML name may move per last byte of the window (Horspool 1980)."""
-    skip = np.full(256, _NAME_BYTES, np.uint8)
-    for i in range(_NAME_BYTES):
-        skip[_HTML[i]] = _NAME_BYTES - 1 - i
+def _skip_table(name: Bytes) -> Bytes:
+    """Returns how far the search for a name may move per last byte of the window (Horspool 1980)."""
+    skip = np.full(256, name.size, np.uint8)
+    for i in range(name.size):
+        skip[name[i]] = name.size - 1 - i
     return skip
 
 
@@ -59,12 +63,16 @@ def _key_table() -> Bytes:
 
 _IS_KEY = _key_table()
 _NAME_BYTES = 15  # "HTML-Metadata" with its quotes
-_NAME_SKIP = _name_skip_table()
+_NAME_SKIP = _skip_table(_HTML[:_NAME_BYTES])
+_PREVIEW_SKIP = _skip_table(_PREVIEW)
 
 
 @kernel
-def cut_links(data: Bytes, words: Hashes, records: Records, links: Links) -> int:
-    """Fills in states and page URLs of records and the links of PAGE records; returns the number of links."""
+def cut_links(data: Bytes, words: Hashes, records: Records, links: Links, wanted: int) -> int:
+    """Fills in states and page URLs of records and the links of PAGE records; returns the number of links.
+
+    `wanted`: 0 for images alone, or with them LINKS to image files, or PREVIEWS (og:image).
+    """
     count = 0
     for record in range(records.start.size):
         end = records.end[record]
@@ -84,7 +92,10 @@ def cut_links(data: Bytes, words: Hashes, records: Records, links: Links) -> int
         if html < 0:
             records.state[record] = NOT_A_PAGE if html == -1 else ODD
             continue
-        found = _scan_page(data, words, (html, end), records, record, links, count)
+        if wanted & PREVIEWS and _has_preview(data, html, end):
+            records.state[record] = ODD
+            continue
+        found = _scan_page(data, words, (html, end), records, record, links, count, wanted)
         if found < 0 or records.url_end[record] <= records.url_start[record]:
             records.state[record] = ODD
         else:
@@ -112,15 +123,39 @@ def _find_html(data: Bytes, start: int, end: int) -> int:
 
 
 @kernel
+def _has_preview(data: Bytes, start: int, end: int) -> bool:
+    """Whether the JSON of a page has the name og:image:alt."""
+    position = start + _PREVIEW.size - 1
+    while position < end:
+        skip = _PREVIEW_SKIP[data[position]]
+        if skip:
+            position += skip
+        elif equals(data, position - _PREVIEW.size + 1, _PREVIEW):
+            return True
+        else:
+            position += 1
+    return False
+
+
+@kernel
 def _scan_page(
-    data: Bytes, words: Hashes, span: tuple[int, int], records: Records, record: int, links: Links, count: int
+    data: Bytes,
+    words: Hashes,
+    span: tuple[int, int],
+    records: Records,
+    record: int,
+    links: Links,
+    count: int,
+    wanted: int,
 ) -> int:
     """Adds the image links of a page; returns the new count, or -1 if the page needs its whole JSON."""
     start, end = span
     position = start
     block_bytes = 8 * _BLOCK_WORDS
     for block in range(start // block_bytes, (end - 1) // block_bytes + 1):
-        if not _has_sign(words, block * _BLOCK_WORDS):
+        if not _has_sign(words, block * _BLOCK_WORDS) and not (
+            wanted & LINKS and _has_link(words, block * _BLOCK_WORDS)
+        ):
             continue
         stop = min((block + 1) * block_bytes + 2, end - IMAGE_PATH.size)
         position = _next_key(data, max(position, block * block_bytes), stop)
@@ -129,6 +164,10 @@ def _scan_page(
             if byte == 64 and data[position - 1] == 71 and data[position - 2] == 77:  # MG@
                 position = read_entry(data, position - 4, end, record, links, count)
                 count += 1
+            elif wanted & LINKS and byte == 64 and data[position - 1] == 65 and data[position - 2] == 34:
+                position = read_link(data, position - 2, end, record, links, count)
+                if position > 0 and names_image(data, links.url_start[count], links.url_end[count]):
+                    count += 1
             elif byte == 66 and equals(data, position - 1, _BASE):
                 position = _read_base(data, span, position - 1 + _BASE.size, records, record)
             elif byte == 46 and _is_licence(data, position, start):
@@ -183,6 +222,19 @@ def _has_sign(words: Hashes, first: int) -> bool:
         # In any case: a letter with this bit is lower case, and a dot has it anyway.
         x = (word | _LOWER) ^ _COMMONS0 | (second | _LOWER) ^ _COMMONS1
         x |= (third | _LOWER) ^ _COMMONS2 | (fourth | _LOWER) ^ _COMMONS3
+        found |= (x - _ONES) & ~x
+    return bool(found & _HIGHS != 0)
+
+
+@kernel
+def _has_link(words: Hashes, first: int) -> bool:
+    """Whether the sign of a link begins in a block of words."""
+    found = np.uint64(0)
+    for i in range(first, first + _BLOCK_WORDS):
+        word, after = words[i], words[i + 1]
+        second = (word >> np.uint64(8)) | (after << np.uint64(56))
+        third = (word >> np.uint64(16)) | (after << np.uint64(48))
+        x = (word ^ _LINK0) | (second ^ _LINK1) | (third ^ _LINK2)
         found |= (x - _ONES) & ~x
     return bool(found & _HIGHS != 0)
 

@@ -22,7 +22,9 @@ class Records(NamedTuple):
 class Links(NamedTuple):
     """One row per image link: its record and the spans of its JSON strings; start -1 if one is missing.
 
-    `escaped` has bit 1 for a url, 2 for an alt and 4 for a title that contains a JSON escape.
+    `text` is that of a link to an image, or the figcaption of an image. `source` is the code of the caption's
+    source (core/caption_source.py) as far as it is known: ALT for an image, LINK, or OG. `escaped` has bit 1
+    for a url, 2 for an alt, 4 for a title and 8 for a text that contains a JSON escape.
     """
 
     record: Ints
@@ -32,6 +34,9 @@ class Links(NamedTuple):
     alt_end: Ints
     title_start: Ints
     title_end: Ints
+    text_start: Ints
+    text_end: Ints
+    source: Ints
     escaped: Ints
 
 

@@ -1,0 +1,64 @@
+"""The process that parses HTML: one page at a time, until its input ends.
+
+A parser of HTML written in C meets anything here, and some pages cost it time that grows with the square of
+their size (a hundred thousand nested elements take 20 s). So it runs confined: its memory is limited, and so
+is the CPU time that it may spend on a page. A page that ends it costs itself only.
+
+In:  4 bytes length of charset, 4 bytes length of body, charset, body.    Out: 4 bytes length, JSON.
+The JSON has the fields of Found, images as lists, or {"error": text} for an exception.
+"""
+
+import math
+import resource
+import struct
+import sys
+import time
+from collections.abc import Collection
+from typing import BinaryIO
+
+import orjson
+
+from laion_etl.parse.charsets import decoded
+from laion_etl.parse.html_links import Found, found_in
+from laion_etl.sandbox.limits import confine
+
+REQUEST = struct.Struct(">II")
+ANSWER = struct.Struct(">I")
+_MEMORY_MB = 1_024  # address space; a page of 8 MiB of tags takes 300
+
+
+def answer(body: bytes, charset: str, wanted: Collection[str]) -> bytes:
+    """Returns the answer for one page, without its length."""
+    try:
+        return _plain(found_in(decoded(body, charset), wanted))
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a rule raises: the caller counts it
+        return orjson.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
+
+
+def _plain(found: Found) -> bytes:
+    images = [[image.url, image.alt, image.title, image.text, image.source] for image in found.images]
+    return orjson.dumps({"images": images, "base": found.base, "licence": found.licence, "lang": found.lang})
+
+
+def serve(source: BinaryIO, sink: BinaryIO, wanted: Collection[str], max_cpu_s: int) -> None:
+    while header := source.read(REQUEST.size):
+        charset_length, length = REQUEST.unpack(header)
+        charset = source.read(charset_length).decode()
+        body = source.read(length)
+        limit = math.ceil(time.process_time()) + max_cpu_s
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        found = answer(body, charset, wanted)
+        sink.write(ANSWER.pack(len(found)) + found)
+        sink.flush()
+
+
+def main() -> None:
+    """Arguments: CPU seconds for a page, and the sources of captions that are wanted."""
+    confine(_MEMORY_MB)
+    serve(sys.stdin.buffer, sys.stdout.buffer, sys.argv[2:], int(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
