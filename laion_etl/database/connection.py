@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from laion_etl.core.errors import DatabaseError, DatabaseOutageError, DatabaseRefusedError
 from laion_etl.core.outages import is_outage, is_refusal
@@ -133,9 +134,16 @@ class Database:
 
     def _transaction(self, work: Callable[[Connection], ResultT], timeout_s: float) -> ResultT:
         connection = self.connection
-        with connection.transaction():
-            self._set_limits(connection, timeout_s)
-            result = work(connection)
+        try:
+            with connection.transaction():
+                self._set_limits(connection, timeout_s)
+                result = work(connection)
+        except BaseException:
+            # Interrupted while a statement was sent or its answer read, it takes no other one: not even the
+            # one that returns what an interrupted worker holds.
+            if connection.info.transaction_status is TransactionStatus.ACTIVE:
+                connection.close()
+            raise
         self._succeeded_s = time.monotonic()
         return result
 

@@ -76,7 +76,7 @@ def test_sigterm_gives_the_batch_back_at_no_cost(
             output = running.stdout.read().decode()
         assert running.wait() == 130, output
         assert "stopped; run the same command again to continue" in output
-        assert "Traceback" not in output
+        assert "Traceback" not in output, output
         rows = db.execute(
             "select distinct state::text, attempts from batch where state not in ('downloaded', 'scored')"
         ).fetchall()
