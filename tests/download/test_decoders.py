@@ -123,14 +123,17 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
 
 
 def test_decoders_that_were_killed_when_idle_cost_no_image() -> None:
+    def kill_all() -> None:
+        for pid in decoders_of(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
     async def main() -> StoredImage | S:
         async with Decoders(DownloadSettings(decoders=2)) as decoders:
             async with trio.open_nursery() as nursery:
                 for _ in range(2):
                     nursery.start_soon(decoders.decode, GOOD)
-            for pid in decoders_of(os.getpid()):
-                os.kill(pid, signal.SIGKILL)
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            kill_all()
             return (await decoders.decode(GOOD)).found
 
     assert isinstance(trio.run(main), StoredImage)
