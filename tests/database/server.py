@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from laion_etl.database.embedded import EmbeddedServer, running_server
@@ -33,8 +34,10 @@ def quick_place() -> Path:
 
     A container has a few megabytes of memory there.
     """
-    if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM:
-        return _MEMORY
+    if _MEMORY.is_dir():
+        room = min(shutil.disk_usage(_MEMORY).free, psutil.virtual_memory().available)
+        if room > _ROOM:
+            return _MEMORY
     return Path(tempfile.gettempdir())
 
 
