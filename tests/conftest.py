@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -25,6 +26,8 @@ from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import CoreSettings, Settings
 from tests.database.templates import copied, freeze
+from tests.forked_command import installed
+from tests.preloaded_commands import command_server
 from tests.runs import finish_run, run_environment
 from tests.scheduling import Scheduling, rank
 from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
@@ -242,6 +245,16 @@ def undisturbed_run(
         return store
 
     return shared.once("undisturbed", run)
+
+
+@pytest.fixture
+def forked_scoring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: SharedFolder) -> None:
+    """Processes that score are forks of one that has imported torch: each would do so for five seconds."""
+    from laion_etl.score import multi_gpu
+
+    assert (sys.executable, "-m", "laion_etl") == multi_gpu.PROGRAM
+    program = installed(tmp_path / "bin", command_server(shared, os.environ))
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(program),))
 
 
 @pytest.fixture(scope="module")

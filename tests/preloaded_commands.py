@@ -45,6 +45,13 @@ def _import_all() -> None:
     gc.enable()
 
 
+def _score_in_forks(server: Path, folder: Path) -> None:
+    """The process in which `laion-etl run` scores is a fork, too."""
+    from laion_etl.score import multi_gpu
+
+    multi_gpu.PROGRAM = (str(installed(folder, str(server))),)
+
+
 def completed(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path
 ) -> "subprocess.CompletedProcess[str]":
@@ -79,5 +86,7 @@ def command_server(shared: SharedFolder, environment: Mapping[str, str]) -> str:
 
 if __name__ == "__main__":
     before = dict(os.environ)
+    own = Path(sys.argv[1])
     _import_all()
-    serve(Path(sys.argv[1]) / "socket", before)
+    _score_in_forks(own / "socket", own / "bin")
+    serve(own / "socket", before)

@@ -92,6 +92,7 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["db", "move-ranges", "--dry-run"]
 
 
+@pytest.mark.usefixtures("forked_scoring")
 def test_stdout_is_one_json_object(
     place: Path, minicrawl: MiniCrawl, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ def transaction(connection: Connection) -> Iterator[None]:
     """
     previous = _raising_handler()
     if previous is None:
-        with connection.transaction():
+        with _closed_if_broken_off(connection), connection.transaction():
             yield
         return
     interrupted = False
@@ -40,7 +40,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
     signal.signal(signal.SIGINT, note)
     try:
-        with connection.transaction():
+        with _closed_if_broken_off(connection), connection.transaction():
             yield
     except Exception:
         if not interrupted:
@@ -49,6 +49,16 @@ def transaction(connection: Connection) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
     if interrupted:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def _closed_if_broken_off(connection: Connection) -> Iterator[None]:
+    """Closes a connection whose statement was left without an answer: it takes no other one."""
+    try:
+        yield
+    finally:
+        if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            connection.close()
 
 
 def _raising_handler() -> Callable[[int, FrameType | None], Any] | None:

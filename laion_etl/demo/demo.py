@@ -34,15 +34,18 @@ globals().update(crawl_dags(), new_crawls=new_crawls_dag())
 """
 
 _RUN_CONF = {"download_workers": 2, "score_workers": 1}
-# Small units so that there is something to see; short timeouts because parts of the mini web never answer.
+# Small units so that there is something to see; short timeouts because parts of the mini web never answer. A
+# process more for a task takes a second to start, longer than what it has to do.
 _SETTINGS = {
     "LAION_ETL_WAT_FILES_PER_PARTITION": "2",
+    "LAION_ETL_PARSE_JOBS": "1",
     "LAION_ETL_PLAN_BATCH_SIZE": "500",
     "LAION_ETL_DOWNLOAD_CONNECT_TIMEOUT_S": "4",
     "LAION_ETL_DOWNLOAD_TIMEOUT_S": "4",
     "LAION_ETL_DOWNLOAD_DECODERS": "1",
     "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
     "LAION_ETL_CLIP_PRETRAINED": "scenes",
+    "LAION_ETL_CLIP_PREPARERS": "1",
     "LAION_ETL_PUBLISH_NAME": "mini",
 }
 

@@ -96,6 +96,10 @@ class _Decoder:
         end = ANSWER.size + text_length
         return json.loads(received[ANSWER.size : end]), bytes(received[end:length])
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     async def kill(self) -> None:
         with trio.CancelScope(shield=True):
             self._process.kill()
@@ -147,7 +151,7 @@ class Decoders:
         return Decoded(DownloadStatus.DECODER_CRASHED)
 
     async def _try(self, data: bytes) -> Decoded:
-        decoder = self._idle.pop() if self._idle else await self._started()
+        decoder = await self._living()
         finished = False
         try:
             with trio.move_on_after(self._settings.decode_timeout_s):
@@ -159,6 +163,15 @@ class Decoders:
             else:
                 await decoder.kill()
         return found if finished else Decoded(DownloadStatus.DECODE_TIMEOUT)
+
+    async def _living(self) -> _Decoder:
+        """Return an idle decoder or a new one. No image is at fault for idle ones that were killed."""
+        while self._idle:
+            decoder = self._idle.pop()
+            if decoder.is_alive:
+                return decoder
+            await decoder.kill()
+        return await self._started()
 
     async def _started(self) -> _Decoder:
         for _ in range(_STARTS):

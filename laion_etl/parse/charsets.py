@@ -54,6 +54,12 @@ _BY_LABEL = {label: codec for codec, labels in _CODECS.items() for label in labe
 _WIDE = ("utf-16-le", "utf-16-be")
 
 
+def load_codecs() -> None:
+    """Imports the codecs, for a process that cannot import anything later."""
+    for codec in _CODECS:
+        codecs.lookup(codec)
+
+
 def decoded(body: bytes, served_as: str) -> str:
     """Returns the text of a page; what is not valid in its encoding becomes U+FFFD."""
     for mark, codec in _MARKS:

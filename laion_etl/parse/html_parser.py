@@ -1,12 +1,13 @@
 """Parses HTML in a process of its own (html_process.py), which is started again when a page ends it."""
 
 import os
-import signal
+import select
 import subprocess
 import sys
 from collections.abc import Collection
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,11 +15,16 @@ import orjson
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.parse.http_response import Html
 from laion_etl.parse.page import ImageLink, Page
-from laion_etl.sandbox.limits import ENVIRONMENT
+from laion_etl.sandbox.limits import confined_environment, prepare_parent
 
 MAX_CPU_S = 10  # of a page; an ordinary one takes milliseconds
+_LOOK_S = 0.5  # between looks at the CPU time of a page that takes long
 _TRIES = 2  # a process may be killed for another reason; if two die, the page is at fault
 _REQUEST_LENGTHS, _ANSWER_LENGTH = 4, 4  # bytes
+
+
+class _TooSlowError(Exception):
+    """The process has used too much CPU time for a page."""
 
 
 class PageRuleError(Exception):
@@ -31,7 +37,9 @@ class HtmlParser:
     def __init__(self, captions: Collection[str], max_cpu_s: int = MAX_CPU_S) -> None:
         """Raises ModuleNotFoundError where the extra `warc` is not installed."""
         import_module("selectolax")
-        self._command = [sys.executable, "-m", "laion_etl.parse.html_process", str(max_cpu_s), *captions]
+        prepare_parent()
+        self._max_cpu_s = max_cpu_s
+        self._command = [sys.executable, "-m", "laion_etl.parse.html_process", *captions]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "HtmlParser":
@@ -49,9 +57,12 @@ class HtmlParser:
         lengths = (len(charset).to_bytes(_REQUEST_LENGTHS), len(html.body).to_bytes(_REQUEST_LENGTHS))
         request = b"".join((*lengths, charset, html.body))
         for _ in range(_TRIES):
-            with suppress(BrokenPipeError, EOFError):
+            try:
                 return _page(url, orjson.loads(self._answer(request)))
-            if self._stop() == -signal.SIGXCPU:
+            except (BrokenPipeError, EOFError):
+                self._stop()
+            except _TooSlowError:
+                self._stop()
                 break  # it would be the same again
         return None
 
@@ -61,25 +72,33 @@ class HtmlParser:
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **ENVIRONMENT},
+                env=confined_environment(),
             )
         source, sink = self._process.stdout, self._process.stdin
         if source is None or sink is None:
             raise EOFError
+        began_s = _cpu_s(self._process)
         sink.write(request)
         sink.flush()
+        while not select.select([source], [], [], _LOOK_S)[0]:
+            if _cpu_s(self._process) - began_s > self._max_cpu_s:
+                raise _TooSlowError
         length = int.from_bytes(_read(source, _ANSWER_LENGTH))
         return _read(source, length)
 
-    def _stop(self) -> int:
-        """Ends the process. Returns its exit code, negative for the signal that ended it; 0 without one."""
+    def _stop(self) -> None:
+        """Ends the process."""
         process, self._process = self._process, None
-        if process is None:
-            return 0
-        process.kill()  # does nothing to one that has ended
-        with suppress(BrokenPipeError):  # what it has not read of a request
-            process.communicate()
-        return process.returncode
+        if process is not None:
+            process.kill()  # does nothing to one that has ended
+            with suppress(BrokenPipeError):  # what it has not read of a request
+                process.communicate()
+
+
+def _cpu_s(process: "subprocess.Popen[bytes]") -> float:
+    """Returns the CPU seconds that a running process has used (man 5 proc)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _read(source: Any, length: int) -> bytes:

@@ -1,24 +1,21 @@
 """The process that parses HTML: one page at a time, until its input ends.
 
 A parser of HTML written in C meets anything here, and some pages cost it time that grows with the square of
-their size (a hundred thousand nested elements take 20 s). So it runs confined: its memory is limited, and so
-is the CPU time that it may spend on a page. A page that ends it costs itself only.
+their size (a hundred thousand nested elements take 20 s). So it runs confined (`sandbox`), and is killed when
+a page has cost too much CPU time (html_parser.py). A page that ends it costs itself only.
 
 In:  4 bytes length of charset, 4 bytes length of body, charset, body.    Out: 4 bytes length, JSON.
 The JSON has the fields of Found, images as lists, or {"error": text} for an exception.
 """
 
-import math
-import resource
 import struct
 import sys
-import time
 from collections.abc import Collection
 from typing import BinaryIO
 
 import orjson
 
-from laion_etl.parse.charsets import decoded
+from laion_etl.parse.charsets import decoded, load_codecs
 from laion_etl.parse.html_links import Found, found_in
 from laion_etl.sandbox.limits import confine
 
@@ -42,22 +39,23 @@ def _plain(found: Found) -> bytes:
     return orjson.dumps({"images": images, "base": found.base, "licence": found.licence, "lang": found.lang})
 
 
-def serve(source: BinaryIO, sink: BinaryIO, wanted: Collection[str], max_cpu_s: int) -> None:
+def serve(source: BinaryIO, sink: BinaryIO, wanted: Collection[str]) -> None:
     while header := source.read(REQUEST.size):
         charset_length, length = REQUEST.unpack(header)
         charset = source.read(charset_length).decode()
         body = source.read(length)
-        limit = math.ceil(time.process_time()) + max_cpu_s
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         found = answer(body, charset, wanted)
         sink.write(ANSWER.pack(len(found)) + found)
         sink.flush()
 
 
 def main() -> None:
-    """Arguments: CPU seconds for a page, and the sources of captions that are wanted."""
+    """Arguments: the sources of captions that are wanted."""
+    wanted = sys.argv[1:]
+    load_codecs()  # and what parsing imports at its first use: later nothing can be imported
+    answer(b"<img src=a alt=b><noscript><img data-src=c></noscript><figcaption>d</figcaption>", "", wanted)
     confine(_MEMORY_MB)
-    serve(sys.stdin.buffer, sys.stdout.buffer, sys.argv[2:], int(sys.argv[1]))
+    serve(sys.stdin.buffer, sys.stdout.buffer, wanted)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.airflow.conftest import Airflow
+from tests.preloaded_commands import forked_commands
+from tests.shared_folder import SharedFolder
 
 pytestmark = pytest.mark.airflow
 
@@ -22,11 +24,15 @@ NOVEMBER = ["2024-11-01T00:00:00+00:00", "2024-12-01T00:00:00+00:00"]
 
 
 @pytest.fixture
-def monthly(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
+def monthly(migrated_airflow: Airflow, tmp_path: Path, shared: SharedFolder) -> Iterator[Airflow]:
     """Airflow with an index of three crawls, without any runs, and DAGs in their initial state."""
     index = tmp_path / "collinfo.json"
     index.write_text(json.dumps([{"id": crawl, "name": crawl} for crawl in RELEASED]))
-    own = {"LAION_ETL_COLLINFO": str(index), "LAION_ETL_DATA_DIR": str(tmp_path / "data")}
+    own = {
+        "LAION_ETL_COLLINFO": str(index),
+        "LAION_ETL_DATA_DIR": str(tmp_path / "data"),
+        **forked_commands(shared, migrated_airflow.environment, tmp_path),
+    }
     airflow = migrated_airflow.with_settings(**own)
     clean(airflow)
     yield airflow

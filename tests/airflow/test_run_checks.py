@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.airflow.conftest import ROOT, Airflow
+from tests.preloaded_commands import forked_commands
+from tests.shared_folder import SharedFolder
 
 pytestmark = pytest.mark.airflow
 
@@ -26,13 +28,14 @@ def list_wat_files(source: Path, count: int) -> None:
 
 
 @pytest.fixture
-def crawled(migrated_airflow: Airflow, tmp_path: Path) -> Iterator[Airflow]:
+def crawled(migrated_airflow: Airflow, tmp_path: Path, shared: SharedFolder) -> Iterator[Airflow]:
     """Airflow with a crawl of two WAT files."""
     list_wat_files(tmp_path / "source", 2)
     own = {
         "LAION_ETL_CRAWL_SOURCE": str(tmp_path / "source"),
         "LAION_ETL_DATA_DIR": str(tmp_path / "data"),
         "LAION_ETL_STORE": str(tmp_path / "store"),
+        **forked_commands(shared, migrated_airflow.environment, tmp_path),
     }
     yield migrated_airflow.with_settings(**own)
     migrated_airflow.forget_runs()

@@ -5,7 +5,7 @@ import psycopg
 import pytest
 
 from laion_etl.core.errors import DatabaseError
-from laion_etl.database.connection import migrate, open_database
+from laion_etl.database.connection import Database, migrate, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.settings import CoreSettings, Settings
 
@@ -46,6 +46,18 @@ def test_a_refused_statement_is_a_database_error(settings: Settings) -> None:
         open_database(settings) as database,
     ):
         database.connection.execute("select 1 from nowhere")
+
+
+def test_after_an_interrupted_statement_the_next_one_gets_its_answer(database: Database) -> None:
+    """SIGTERM may come between a statement and its answer; the worker then returns its batch."""
+
+    def interrupted(connection: psycopg.Connection) -> None:
+        connection.pgconn.send_query(b"select 1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        database.run(interrupted)
+    assert database.run(lambda connection: connection.execute("select 2").fetchone()) == (2,)
 
 
 def test_every_table_is_commented(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from laion_etl.database.embedded import running_server
 from laion_etl.database.embedded_lifecycle import postmaster
 from laion_etl.database.postgres_programs import PostgresPrograms
 from tests.database.pg_server import server_of, start_keeper
+from tests.database.server import quick_place
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,7 @@ class Kept:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Short, for Unix sockets have short names only."""
-    folder = Path(tempfile.mkdtemp(prefix="laion-pg-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="laion-pg-", dir=quick_place()))
     yield folder
     for process in postmasters._processes(folder / "postgres"):
         with suppress(psutil.NoSuchProcess):  # they end with the first

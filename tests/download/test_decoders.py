@@ -135,6 +135,24 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
     assert isinstance(found[1], StoredImage)
 
 
+def test_decoders_that_were_killed_when_idle_cost_no_image() -> None:
+    def kill_all() -> None:
+        for pid in decoders_of(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    async def main() -> StoredImage | S:
+        settings = DownloadSettings(decoders=2)
+        async with Decoders(settings, ImageSettings.from_settings(settings)) as decoders:
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(decoders.decode, GOOD)
+            kill_all()
+            return (await decoders.decode(GOOD)).found
+
+    assert isinstance(trio.run(main), StoredImage)
+
+
 def test_a_cancelled_decode_leaves_no_process_and_no_half_read_answer() -> None:
     async def main() -> StoredImage | S:
         async with stopped_decoder(DownloadSettings(decoders=1)) as (decoders, pid):

@@ -4,7 +4,6 @@ no pair is missing or stored twice, no batch is finished twice."""
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from laion_etl.io.storage import LocalStore
 from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 from tests.database.pg_server import server_of, start_keeper
+from tests.database.server import quick_place
 from tests.database.wire import Network
 from tests.faults.test_full_disk import mount
 from tests.forks import Fork, piped
@@ -213,7 +213,7 @@ def test_the_network_breaks_and_the_loader_goes_on(site: Site, after: int) -> No
 
 def short_folder() -> Path:
     """Unix sockets have short names only."""
-    return Path(tempfile.gettempdir()) / f"laion-pg-{uuid4().hex[:8]}"
+    return quick_place() / f"laion-pg-{uuid4().hex[:8]}"
 
 
 class OwnServer:

@@ -92,13 +92,14 @@ def two_runs(
         settings,
         plan=PlanSettings(batch_size=30),
         download=replace(settings.download, connect_to=miniweb.connect_to, timeout_s=4, decoders=2),
-        clip=ClipSettings(model="laion-etl-tiny", pretrained="scenes"),
+        clip=ClipSettings(model="laion-etl-tiny", pretrained="scenes", preparers=1),
     )
     url = copied(postgres, migrated_template, f"flaky_{uuid4().hex}")
     return [settings, replace(settings, core=replace(settings.core, database_url=url))]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_scoring")
 def test_a_crawl_through_a_flaky_store_ends_with_the_same_bytes(
     flaky: FlakyS3,
     flaky_store: Store,

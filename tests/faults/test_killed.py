@@ -44,7 +44,7 @@ def test_a_run_killed_at_every_stage_ends_with_the_same_bytes(
     ):
         running = start_run(minicrawl.crawl, killed)
         wait_for(tmp_path, pattern, running)
-        others = children_of(running.pid, "laion_etl")  # one scores, others decode
+        others = children_of(running.pid, "laion")  # one scores, others decode
         running.kill()
         for pid in others:
             with suppress(ProcessLookupError):  # they end by themselves when their parent has

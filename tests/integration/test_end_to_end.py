@@ -31,7 +31,7 @@ from laion_etl.parse.stage import parse_partition
 from laion_etl.plan.stage import plan_batches
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.score.stage import score_shards
-from laion_etl.settings import ClipSettings, CoreSettings, PlanSettings, Settings
+from laion_etl.settings import ClipSettings, CoreSettings, ParseSettings, PlanSettings, Settings
 from scripts.docs.reproduction import MINI_CRAWL
 from tests.database.pairs import batch_no, batch_nos
 from tests.database.templates import copied
@@ -42,15 +42,16 @@ QUIET = Console(file=io.StringIO())
 
 
 def of_mini_crawl(settings: Settings, miniweb: MiniWeb) -> Settings:
-    """The settings of a run over the mini crawl."""
+    """The settings of a run over the mini crawl. To start a job takes longer than to parse a file."""
     return replace(
         settings,
         core=replace(settings.core, crawl_source=miniweb.url, wat_files_per_partition=2),
+        parse=ParseSettings(jobs=1),
         plan=PlanSettings(batch_size=500),
         download=replace(
             settings.download, connect_to=miniweb.connect_to, connect_timeout_s=4, timeout_s=4, decoders=2
         ),
-        clip=ClipSettings(model="laion-etl-tiny", pretrained="scenes"),
+        clip=ClipSettings(model="laion-etl-tiny", pretrained="scenes", preparers=1),
     )
 
 
@@ -200,6 +201,7 @@ def _stages(settings: Settings, store: Store, found: list[Partition]) -> dict[st
 def test_every_stage_done_twice_gives_the_same_bytes(
     store: Store, mini_settings: Settings, minicrawl: MiniCrawl
 ) -> None:
+    mini_settings = replace(mini_settings, parse=ParseSettings(jobs=2))
     stages = _stages(mini_settings, store, partitions(minicrawl.crawl, mini_settings, slice(0, 1)))
     for folder, stage in stages.items():
         first_stats = stage()
@@ -261,6 +263,7 @@ def test_a_parked_batch_is_named_and_can_be_done_by_hand(
         assert worker.queue.counts().downloaded == 1
 
 
+@pytest.mark.usefixtures("forked_scoring")
 def test_real_pages_end_as_counted_failures(shared_data: Path, store: Store, settings: Settings) -> None:
     """Their images are unreachable here: every link fails quickly, and an empty dataset is published."""
     wat = str(shared_data / "wat" / "real-pages.warc.wat.gz")

@@ -1,8 +1,6 @@
 """A process for each device; two CPUs stand in for GPUs. The processes are forks that have imported torch."""
 
 import json
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from laion_etl.score.devices import devices
 from laion_etl.score.multi_gpu import run_processes, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
-from tests.forked_command import installed
-from tests.preloaded_commands import command_server
 from tests.score.conftest import (
     CRAWL,
     TINY,
@@ -30,16 +26,8 @@ from tests.score.conftest import (
     write_shard,
 )
 from tests.score.test_stage import HEART, MOON, STAR
-from tests.shared_folder import SharedFolder
 
 TWO = replace(TINY_SETTINGS, clip=replace(TINY, device="cpu,cpu"))
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: SharedFolder) -> None:
-    assert (sys.executable, "-m", "laion_etl") == multi_gpu.PROGRAM
-    program = installed(tmp_path / "bin", command_server(shared, os.environ))
-    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(program),))
 
 
 def shards(folder: Path) -> LocalStore:
@@ -55,7 +43,7 @@ def test_devices_are_named_or_found() -> None:
     assert devices(ClipSettings(device="auto"))
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked_scoring")
 def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = shards(tmp_path / "alone")
     expected = score_shards(CRAWL, [0, 1, 2], TINY_SETTINGS, alone, tools=TOOLS)
@@ -72,7 +60,7 @@ def test_two_processes_give_the_files_of_one(tmp_path: Path, monkeypatch: pytest
     assert scored_files(together) == scored_files(alone)
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked_scoring")
 def test_a_device_that_fails_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

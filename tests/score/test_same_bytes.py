@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from laion_etl.io.storage import LocalStore
 from laion_etl.score.encode import SPAN
+from tests.preloaded_commands import completed
 from tests.score.conftest import CRAWL, TINY, scored_files, write_shard
 from tests.score.test_stage import more_than_a_span
 
@@ -36,22 +38,32 @@ def kernels() -> list[str]:
     return list(found.values())
 
 
-def scored(folder: Path, environment: dict[str, str], **settings: str) -> dict[str, str]:
+def scored(
+    start: "Callable[[list[str], dict[str, str]], subprocess.CompletedProcess[str]]",
+    folder: Path,
+    environment: dict[str, str],
+    **settings: str,
+) -> dict[str, str]:
     """SHA-256 of the files of a shard scored by `laion-etl stage score` in an environment."""
     store = LocalStore(folder)
     write_shard(store, more_than_a_span())
     values = {"store": str(folder), "clip_model": TINY.model, "clip_pretrained": TINY.pretrained, **settings}
     given = {f"LAION_ETL_{name.upper()}": value for name, value in values.items()}
     given |= {"LAION_ETL_CLIP_DEVICE": "cpu", "LAION_ETL_CLIP_PREPARERS": "1"}
-    done = run(["laion_etl", "stage", "score", "--crawl", CRAWL, "--shard", "3"], given | environment)
+    done = start(["laion_etl", "stage", "score", "--crawl", CRAWL, "--shard", "3"], given | environment)
     assert done.returncode == 0, done.stderr
     return scored_files(store)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """In the environment of the tests, which have one thread: a fork can have it."""
     folder = tmp_path_factory.mktemp("expected")
-    return scored(folder, ONE, clip_threads="1", clip_batch_size=str(SPAN))
+
+    def fork(arguments: list[str], changes: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        return completed(["-m", *arguments], {**os.environ, **changes}, folder)
+
+    return scored(fork, folder, {}, clip_threads="1", clip_batch_size=str(SPAN))
 
 
 def test_kernels_threads_and_batch_sizes_change_no_byte(tmp_path: Path, expected: dict[str, str]) -> None:
@@ -61,5 +73,5 @@ def test_kernels_threads_and_batch_sizes_change_no_byte(tmp_path: Path, expected
         cores = ["", ""]
     for core, threads, count, batch in ((cores[0], TWO, "2", SPAN), (cores[-1], ONE, "1", 150)):
         environment = threads | ({"OPENBLAS_CORETYPE": core} if core else {})
-        found = scored(tmp_path / count, environment, clip_threads=count, clip_batch_size=str(batch))
+        found = scored(run, tmp_path / count, environment, clip_threads=count, clip_batch_size=str(batch))
         assert found == expected != {}
