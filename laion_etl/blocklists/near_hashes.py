@@ -2,8 +2,10 @@
 
 Hashes are cut into `bits + 1` bands: two that differ in at most `bits` bits agree in at least one band,
 so only hashes with an equal band are compared. With 10 bits a band has 23 bits, eight million values, so that
-few bands agree by chance up to some ten million hashes. PDQ is meaningless for flat images: their hashes have
-(almost) all bits equal; `is_informative` leaves them out.
+few bands agree by chance up to some ten million hashes. PDQ is meaningless for images with little to see: the
+hash comes with a quality from 0 to 100, and nothing is decided by one below MIN_QUALITY, the limit of the
+reference (`is_compared`). Rows of earlier versions have no quality; of theirs `is_informative` leaves out the
+hashes of flat images, which have (almost) all bits equal.
 
 Hashes are rows of 32 bytes, uint8 (n, 32).
 """
@@ -24,10 +26,16 @@ _COMPARED = 1 << 18  # pairs of two sets compared at once, 16 MB
 _MAX_EQUAL_BITS = 15  # bands of 16 bits or more
 _MAX_BITS = 31
 _MAX_LISTED = ((1 << 31) - 1) // 17  # each has 17 entries in a band, whose places are 32 bits
+MIN_QUALITY = 50
 _MIN_ONES = 96  # set bits of an informative hash: PDQ sets half of its 256 bits
 
 Hashes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
+
+
+def is_compared(quality: int | None) -> bool:
+    """Return whether images are recognised by a hash of this quality; None: it is not known."""
+    return quality is None or quality >= MIN_QUALITY
 
 
 def is_informative(hashes: Hashes) -> NDArray[np.bool_]:

@@ -77,7 +77,9 @@ SHARD_FILES = SchemaHistory(
         pa.field("md5", pa.string()),
         pa.field("phash", pa.string()),
         pa.field("pdq", pa.string()),
+        pa.field("pdq_quality", pa.int32()),
     ],
+    added={2: ["pdq_quality"]},
 )
 SHARD_SCHEMA = SHARD_FILES.schema
 

@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
+from laion_etl.blocklists.near_hashes import is_compared
 from laion_etl.blocklists.removal_requests import NO_IMAGES, BlockedImages
 from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus, Outcomes
@@ -247,7 +248,7 @@ class BatchDownloader:
             raise LinkFailed(DownloadStatus.BLOCKED_HASH)
         if not isinstance(found, StoredImage):
             raise LinkFailed(found)
-        pdq = bytes.fromhex(found.pdq) if found.pdq else b""
+        pdq = bytes.fromhex(found.pdq) if found.pdq and is_compared(found.pdq_quality) else b""
         if pdq and (self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq)):
             raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
         try:

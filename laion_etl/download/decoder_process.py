@@ -43,6 +43,7 @@ def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
             "original_height": found.original_height,
             "phash": found.phash,
             "pdq": found.pdq,
+            "pdq_quality": found.pdq_quality,
         }
         body = b"" if found.data is data else found.data
     text = json.dumps(header).encode()

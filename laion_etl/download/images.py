@@ -77,6 +77,7 @@ class StoredImage:
     original_height: int
     phash: str | None
     pdq: str | None
+    pdq_quality: int | None
 
 
 def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
@@ -104,7 +105,7 @@ def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
         return None
     extension = "jpg" if data[0] == 0xFF else "png" if data[0] == 0x89 else "webp"
-    return StoredImage(data, extension, *size, *size, None, None)
+    return StoredImage(data, extension, *size, *size, None, None, None)
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
@@ -143,12 +144,13 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     return StoredImage(stored, settings.encode_format, *upright.size, *original, *_hashes(upright, settings))
 
 
-def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None]:
-    """Returns phash and PDQ of a decoded image."""
+def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None, int | None]:
+    """Returns phash, PDQ and its quality of a decoded image."""
     if not settings.perceptual_hashes:
-        return None, None
+        return None, None, None
     grey = image.convert("L")
-    return perceptual_hash(grey), pdq_hash(grey)
+    pdq = pdq_hash(grey)
+    return perceptual_hash(grey), pdq.hash, pdq.quality
 
 
 def _orientation(image: Image.Image) -> int:

@@ -16,9 +16,10 @@ from laion_etl.core.import_factory import load_factory
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA
 from laion_etl.score import demo_model
 from laion_etl.score.head import Floats, Head, HeadInput
-from laion_etl.score.heads import LinearHead, ReluHead, TextAnchors, checked_file, load_anchors, load_head
+from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
+from laion_etl.score.layer_chain import LayerChain
 from laion_etl.score.model import ClipModel
-from laion_etl.score.nsfw_head import DenseHead, load_nsfw_head
+from laion_etl.score.nsfw_head import DenseHead, NsfwChain, load_nsfw_head
 from laion_etl.score.safety import NOT_STORED, PROMPTS, SafetyJudge, load_prompts
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
@@ -33,7 +34,7 @@ class EmbeddingHead:
     """A small model of the image embedding, as a head of one column."""
 
     columns: tuple[HeadColumn, ...]
-    model: LinearHead | ReluHead | DenseHead | TextAnchors
+    model: LinearHead | LayerChain | DenseHead | NsfwChain | TextAnchors
 
     @property
     def identity(self) -> str:

@@ -196,7 +196,10 @@ def load_scorer(settings: Settings) -> SampleScorer:
         heads=heads,
         columns=own_columns(heads),
         drop_punsafe=settings.safety.drop_punsafe if settings.safety.nsfw_head else None,
-        pixel_plans=tuple(replace(plan, max_pixels=settings.clip.max_pixels) for plan in plans),
+        pixel_plans=tuple(
+            replace(plan, max_pixels=settings.clip.max_pixels, scale_jpegs=settings.clip.jpeg_scaling)
+            for plan in plans
+        ),
     )
 
 
