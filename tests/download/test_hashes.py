@@ -45,7 +45,7 @@ def test_a_large_image_is_averaged_first_which_hardly_changes_its_hash() -> None
     fine = np.random.default_rng(7).integers(0, 256, (90, 120), dtype=np.uint8)
     image = Image.fromarray(fine).resize((2_000, 1_500), Image.Resampling.BICUBIC)
     reference = "9e7a7f0b1e51fc1683727d22e5370d531c12360a3b29d50e581a17baf3a2d6d4"
-    assert distance(pdq_hash(image).hash, reference) <= 4
+    assert distance(pdq_hash(image).hash, reference) <= 10
 
 
 def drawing(circles: int) -> Image.Image:

@@ -70,20 +70,27 @@ def h14(dim: int, path: Path) -> torch.nn.Module:
     sizes = (dim, 32, 64, 32, 16, 8)
     layers = [m for pair in pairwise(sizes) for m in (linear(*pair), relu(), dropout(0.2))]
     network = torch.nn.Sequential(*layers, linear(8, 4), linear(4, 1))
-    torch.nn.init.constant_(network[-1].bias, 0.5)
-    torch.nn.init.normal_(network[-1].weight, std=40)
+    network.eval()
+    with torch.no_grad():  # so that answers for some images lie on both sides of 0 to 1
+        answers = network(images(dim))
+        factor = 4 / float(answers.max() - answers.min())
+        network[-1].weight.mul_(factor)
+        network[-1].bias.mul_(factor).sub_(factor * float(answers.mean())).add_(0.5)
     torch.save({f"layers.{name}": value for name, value in network.state_dict().items()}, path)
-    return network.eval()
+    return network
+
+
+def images(dim: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(60, dim, generator=torch.manual_seed(1)), dim=1)
 
 
 def test_laions_nsfw_head_for_vit_h_14_is_read_as_it_is(tmp_path: Path) -> None:
     """Trained to answer 0 or 1; what lies outside is cut off."""
     network = h14(48, tmp_path / "h14_nsfw.pth")
-    images = torch.nn.functional.normalize(torch.randn(60, 48, generator=torch.manual_seed(1)), dim=1)
-    plain = network(images).detach().numpy()[:, 0]
+    plain = network(images(48)).detach().numpy()[:, 0]
     assert plain.min() < 0 < 1 < plain.max()
     head = load_nsfw_head(tmp_path / "h14_nsfw.pth", 48)
-    assert np.allclose(head.score(images.numpy()), np.clip(plain, 0, 1), atol=1e-5)
+    assert np.allclose(head.score(images(48).numpy()), np.clip(plain, 0, 1), atol=1e-5)
     with pytest.raises(ModelError, match="it is not for embeddings of 8 numbers"):
         load_nsfw_head(tmp_path / "h14_nsfw.pth", 8)
 
