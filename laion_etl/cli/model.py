@@ -118,8 +118,13 @@ def _first_shard(crawl: str, store: "Store") -> int:
 @commands.command()
 @needs("score")
 def check(as_json: JsonOption = False) -> None:
-    """Load the configured CLIP model and show what its scores depend on, and what is unknown."""
+    """Load the configured CLIP model and show what its scores depend on, and what is unknown.
+
+    Of known weights, embeddings of fixed images and captions are compared with recorded ones; the command
+    fails if they differ.
+    """
     from laion_etl.score.model import load_model
+    from laion_etl.score.reference import compare
     from laion_etl.score.thresholds import thresholds, warn_of_other_thresholds
     from laion_etl.settings import load_settings
 
@@ -127,10 +132,14 @@ def check(as_json: JsonOption = False) -> None:
     model = load_model(settings)  # refuses weights and embeddings that are not finite
     limits = thresholds(settings)
     warn_of_other_thresholds(model.name, limits)
+    compared = compare(model)
     found = _described(model) | {"threshold_en": limits.english, "threshold_other": limits.other}
-    say(*(f"{name}: {value}" for name, value in found.items()))
+    reference = compared.sentence if compared else "unknown: no embeddings of these weights are recorded"
+    say(*(f"{name}: {value}" for name, value in found.items()), f"reference: {reference}")
     if as_json:
-        say_json(found)
+        say_json(found | {"reference": asdict(compared) | {"agrees": compared.agrees} if compared else None})
+    if compared is not None:
+        compared.check(model.name)
 
 
 @commands.command()

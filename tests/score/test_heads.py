@@ -90,7 +90,7 @@ def test_laions_nsfw_head_for_vit_h_14_is_read_as_it_is(tmp_path: Path) -> None:
     plain = network(images(48)).detach().numpy()[:, 0]
     assert plain.min() < 0 < 1 < plain.max()
     head = load_nsfw_head(tmp_path / "h14_nsfw.pth", 48)
-    assert np.allclose(head.score(images(48).numpy()), np.clip(plain, 0, 1), atol=1e-5)
+    assert np.allclose(head.score(images(48).numpy()), np.clip(plain, 0, 1), atol=1e-3)
     with pytest.raises(ModelError, match="it is not for embeddings of 8 numbers"):
         load_nsfw_head(tmp_path / "h14_nsfw.pth", 8)
 
