@@ -45,7 +45,9 @@ def plain_embeddings(model: ClipModel) -> tuple[Floats, Floats]:
             network.encode_text(model.tokenize([text[:MAX_TEXT_CHARS]]))  # type: ignore[operator]
             for text in CAPTIONS
         ]
-    found = [torch.nn.functional.normalize(torch.cat(one).float(), dim=-1).numpy() for one in (images, captions)]
+    found = [
+        torch.nn.functional.normalize(torch.cat(one).float(), dim=-1).numpy() for one in (images, captions)
+    ]
     return found[0], found[1]
 
 

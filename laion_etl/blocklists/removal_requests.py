@@ -148,7 +148,9 @@ class Matcher:
         masks += [(kind, is_in(column(rows, kind), self._set(kind)))
                   for kind in ("md5", "sha256") if kind in has]  # fmt: skip
         if "pdq" in has and self._set("pdq"):
-            masks.append(("pdq", near(compared_hashes(rows).to_pylist(), self._set("pdq"), self._pdq_distance)))
+            masks.append(
+                ("pdq", near(compared_hashes(rows).to_pylist(), self._set("pdq"), self._pdq_distance))
+            )
         return masks
 
     def _masks_of_forms(

@@ -6,7 +6,7 @@ its column travels to the dataset as those of custom heads do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,17 @@ def own_columns(heads: Sequence[Head]) -> tuple[HeadColumn, ...]:
         for column in head.columns
         if column.name not in SCORED_SCHEMA.names and column.name not in NOT_STORED
     )
+
+
+def described_safety(heads: Sequence[Head]) -> dict[str, Any]:
+    """Return what the tags and `punsafe` come from: for stats, card and evaluations."""
+    found: dict[str, Any] = {}
+    for head in heads:
+        if isinstance(head, SafetyJudge):
+            found["prompts"] = {**asdict(head.origin), "identity": head.identity}
+        elif any(column.name == "punsafe" for column in head.columns):
+            found["nsfw_head"] = head.identity
+    return found
 
 
 def watermark_model(heads: Sequence[Head]) -> WatermarkModel | None:

@@ -115,7 +115,9 @@ def chain_of(state: State, path: Path, dim: int, layouts: Layouts) -> LayerChain
             f"cannot use the head {path}: it is not for embeddings of {dim} numbers, its layers have the "
             f"shapes {shapes}; give the head of the CLIP model"
         )
-    check_layers({f"layers.{place}.weight": value for place, value in zip(places, weights, strict=True)}, path)
+    check_layers(
+        {f"layers.{place}.weight": value for place, value in zip(places, weights, strict=True)}, path
+    )
     return LayerChain(weights, biases, tuple(place in following for place in places))
 
 

@@ -25,7 +25,9 @@ _LEFT_OUT = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 # Invisible characters that Unicode does not count among the format characters.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]")
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
-_SPACED = re.compile("(?<=[\u3040-\u30ff\u3400-\u9fff]) (?=[\u3040-\u30ff\u3400-\u9fff])")  # Chinese, Japanese
+_SPACED = re.compile(
+    "(?<=[\u3040-\u30ff\u3400-\u9fff]) (?=[\u3040-\u30ff\u3400-\u9fff])"
+)  # Chinese, Japanese
 _SAME_LETTERS = str.maketrans(
     {
         "\u0131": "i",  # Turkish dotless i
@@ -133,5 +135,6 @@ def _any_of(entries: Iterable[str]) -> str:
     """Return a pattern of some texts, grouped by their first letters: so fewer are tried at a place."""
     groups = groupby(sorted(entries), key=lambda entry: entry[0])
     return "|".join(
-        f"{re.escape(first)}(?:{'|'.join(re.escape(entry[1:]) for entry in found)})" for first, found in groups
+        f"{re.escape(first)}(?:{'|'.join(re.escape(entry[1:]) for entry in found)})"
+        for first, found in groups
     )
