@@ -9,6 +9,7 @@ that is checked with the result.
 """
 
 import io
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,27 +29,28 @@ Floats = NDArray[np.float32]
 def record(settings: ClipSettings, folder: Path = FOLDER) -> Path:
     """Write the record of the model of the settings; return its path."""
     model = load_model(replace(settings, device="cpu", precision="fp32"))
-    images, captions = plain_embeddings(model)
+    images, captions = plain_images(model, fixed_images()), plain_captions(model, CAPTIONS)
     name = f"{settings.model}-{Path(settings.pretrained).stem}".replace("/", "-").replace(":", "-")
     return write(folder, name, model.weights_sha256, images, captions)
 
 
-def plain_embeddings(model: ClipModel) -> tuple[Floats, Floats]:
-    """Return embeddings of the fixed images and captions, as open_clip documents it."""
-    network = model.network
+def plain_images(model: ClipModel, files: Iterable[bytes]) -> Floats:
+    """Return embeddings of image files (n, dim), as open_clip documents it."""
+    images = (model.preprocess(Image.open(io.BytesIO(data)).convert("RGB"))[None] for data in files)
     with torch.inference_mode():
-        images = [
-            network.encode_image(model.preprocess(Image.open(io.BytesIO(data)).convert("RGB"))[None])  # type: ignore[operator]
-            for data in fixed_images()
-        ]
-        captions = [
-            network.encode_text(model.tokenize([text[:MAX_TEXT_CHARS]]))  # type: ignore[operator]
-            for text in CAPTIONS
-        ]
-    found = [
-        torch.nn.functional.normalize(torch.cat(one).float(), dim=-1).numpy() for one in (images, captions)
-    ]
-    return found[0], found[1]
+        return _normalised([model.network.encode_image(image) for image in images])  # type: ignore[operator]
+
+
+def plain_captions(model: ClipModel, captions: Iterable[str]) -> Floats:
+    """Return embeddings of captions (n, dim), as open_clip documents it."""
+    tokens = (model.tokenize([caption[:MAX_TEXT_CHARS]]) for caption in captions)
+    with torch.inference_mode():
+        return _normalised([model.network.encode_text(one) for one in tokens])  # type: ignore[operator]
+
+
+def _normalised(embeddings: list[torch.Tensor]) -> Floats:
+    found: Floats = torch.nn.functional.normalize(torch.cat(embeddings).float(), dim=-1).numpy()
+    return found
 
 
 def main() -> None:

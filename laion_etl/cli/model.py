@@ -114,8 +114,8 @@ def safety(
     labels: Annotated[
         Path,
         typer.Option(
-            help="CSV file with the columns image (a path, relative to the file) and label (1: unsafe, 0: safe), "
-            "and if you like caption and underage (1 or 0); with --crawl the columns key and label."
+            help="CSV file with the columns image (path, relative to it) and label (1: unsafe, 0: safe); "
+            "caption and underage (1 or 0) may be there too. With --crawl the columns key and label."
         ),
     ],
     crawl: Annotated[

@@ -12,9 +12,9 @@ a matrix product; the weights of a side length are cached. Rows as a matrix prod
 take twice as long. Of images from twice 768 pixels on, squares of pixels are averaged first: that changes at
 most 2 bits of 100 images with the spectrum of photographs; scaling to 512 pixels instead changed up to 16.
 
-Its quality, 0 to 100, is the reference's too: the differences of neighbouring samples, each in whole hundredths
-of the range from black to white, summed up. The reference says to discard hashes of 49 and less: those of
-blank images, text on white and soft gradients are alike although the images are not.
+Its quality, 0 to 100, is the reference's too: the differences of neighbouring samples, each in whole
+hundredths of the range from black to white, summed up. The reference says to discard hashes of 49 and less:
+those of blank images, text on white and soft gradients are alike although the images are not.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
-from laion_etl.evaluate.label_file import by_key
+from laion_etl.evaluate.label_file import rows_by_key
 from laion_etl.io.storage import Store
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -63,7 +63,7 @@ def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:
 
 def read_labels(path: Path) -> dict[str, bool]:
     """Keys with 1 or 0 from a CSV file with the columns `key` and `label`: whether text and image match."""
-    return {key: row.truth("label") for key, row in by_key(path).items()}
+    return {key: row.truth("label") for key, row in rows_by_key(path).items()}
 
 
 def propose(similarities: Mapping[str, Mapping[str, float]], keep: float) -> list[Proposal]:

@@ -30,8 +30,8 @@ class Row:
         return _VALUES[value]
 
 
-def by_key(path: Path) -> dict[str, Row]:
-    """Return the lines of a file with the columns `key` and `label` by key. Raises InputError if one repeats."""
+def rows_by_key(path: Path) -> dict[str, Row]:
+    """Return the lines of a file with the columns `key` and `label`. Raises InputError if a key repeats."""
     found: dict[str, Row] = {}
     for row in read_rows(path, ("key", "label")):
         if (former := found.setdefault(row.values["key"], row)) is not row:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.scored import find_scored, read_batch
 from laion_etl.evaluate.embed import embedded
-from laion_etl.evaluate.label_file import Row, by_key, read_rows
+from laion_etl.evaluate.label_file import Row, read_rows, rows_by_key
 from laion_etl.io.storage import Store
 from laion_etl.score.head import HeadInput, is_scored, score_all
 from laion_etl.score.pixels import format_of
@@ -66,7 +66,7 @@ def measure(samples: Sequence[Labelled], not_scored: int) -> SafetyReport:
     """Compare labels with tags and scores. Raises InputError if there are no samples."""
     if not samples:
         raise InputError(
-            f"cannot measure safety: none of the {not_scored:,} labelled samples could be scored; check the images"
+            f"cannot measure safety: none of the {not_scored:,} labelled samples has a score; check them"
         )
     unsafe = np.asarray([sample.unsafe for sample in samples])
     tags = np.asarray([sample.tag for sample in samples])
@@ -115,7 +115,7 @@ def labelled_images(path: Path, scorer: SampleScorer) -> tuple[list[Labelled], i
 
 
 def check_labels(path: Path) -> list[Row]:
-    """Read the labels of images. Raises InputError for a line that cannot be used: before a model is loaded."""
+    """Read the labels of images, before a model is loaded. Raises InputError for a line that is unusable."""
     rows = read_rows(path, ("image", "label"))
     for row in rows:
         row.truth("label")
@@ -129,7 +129,7 @@ def labelled_samples(path: Path, crawl: str, store: Store) -> tuple[list[Labelle
 
     Raises InputError for a key that the crawl does not have.
     """
-    rows = by_key(path)
+    rows = rows_by_key(path)
     labels = {key: row.truth("label") for key, row in rows.items()}
     found: list[Labelled] = []
     missing = dict(rows)

@@ -2,8 +2,9 @@
 
 A version that was published by ranges of batches has a file for each range, `_pictures-00001.parquet`.
 A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null if the
-downloader had none, or its quality is too low to recognise an image by it). Later crawls stream through the files of earlier ones, so memory depends only on the
-later crawl, and time grows with the rows of the earlier ones (see docs/operations.md).
+downloader had none, or its quality is too low to recognise an image by it). Later crawls stream through the
+files of earlier ones, so memory depends only on the later crawl, and time grows with the rows of the earlier
+ones (see docs/operations.md).
 """
 
 import re

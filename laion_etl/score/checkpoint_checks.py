@@ -35,8 +35,8 @@ def check_file(path: Path, network: Any, model: str) -> None:
     text, own_text = _one_of(_TEXT, found), _one_of(_TEXT, own)
     if text and own_text and text != own_text:
         raise ModelError(
-            f"cannot load the checkpoint {path} into {model}: it was trained on texts of up to {text} tokens, "
-            f"{model} takes {own_text}; choose the model of the weights"
+            f"cannot load the checkpoint {path} into {model}: it was trained on texts of up to {text} "
+            f"tokens, {model} takes {own_text}; choose the model of the weights"
         )
 
 

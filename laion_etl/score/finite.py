@@ -51,7 +51,8 @@ def check_distinct(embeddings: NDArray[np.float32], model: str, what: str) -> No
     """Raise ModelError if the embeddings (n, dim) of things that differ are all the same but for rounding."""
     if np.abs(embeddings - embeddings[0]).max() < _SAME:
         raise ModelError(
-            f"cannot use the model {model}: its embeddings of different {what} are the same; use other weights"
+            f"cannot use the model {model}: its embeddings of different {what} are the same; "
+            "use other weights"
         )
 
 

@@ -1,7 +1,7 @@
 """NSFW heads: small dense networks on CLIP image embeddings.
 
-LAION's for ViT-H/14, `h14_nsfw.pth`, is read as it is. Those for ViT-B/32 and ViT-L/14 are Keras models, which
-`laion-etl model convert-head` converts to a safetensors format of our own.
+LAION's for ViT-H/14, `h14_nsfw.pth`, is read as it is. Those for ViT-B/32 and ViT-L/14 are Keras models,
+which `laion-etl model convert-head` converts to a safetensors format of our own.
 
 Tensors `mean`, `variance` (dim), `0.weight` (in, out), `0.bias` (out), and so on, and for each number of the
 embedding that is looked up instead of used, `table.N.keys` (int64, millionths) and `table.N.values` (int64).

@@ -1,7 +1,7 @@
 """Recorded embeddings of known weights: whether a loaded model computes what these weights are meant to.
 
-Weights alone do not show a wrong activation, mean or tokenizer (`weights_origin.py`), embeddings do. For known
-weights `references/` has those of the fixed images and captions, recorded in fp32 by open_clip's own
+Weights alone do not show a wrong activation, mean or tokenizer (`weights_origin.py`), embeddings do. For
+known weights `references/` has those of the fixed images and captions, recorded in fp32 by open_clip's own
 transform and towers (`python -m scripts.record_reference`); a file belongs to the weights whose digest its
 name ends with.
 """
@@ -30,8 +30,8 @@ _TOLERANCES = {"fp32": 1e-5}
 _REDUCED = 1e-2
 
 _ADVICE = (
-    "leave LAION_ETL_CLIP_QUICK_GELU, _MEAN, _STD, _INTERPOLATION and _RESIZE_MODE at their defaults, and compare "
-    "the versions of torch and open_clip with requirements.txt"
+    "leave LAION_ETL_CLIP_QUICK_GELU, _MEAN, _STD, _INTERPOLATION and _RESIZE_MODE at their defaults, and "
+    "compare the versions of torch and open_clip with requirements.txt"
 )
 _log = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class Comparison:
         """The result in words."""
         verdict = "agrees with" if self.agrees else "differs from"
         return (
-            f"{verdict} the recorded embeddings of these weights (1 - cosine is at most {self.images:.1e} for "
-            f"images and {self.captions:.1e} for captions, allowed is {self.allowed:.0e})"
+            f"{verdict} the recorded embeddings of these weights (1 - cosine is at most "
+            f"{self.images:.1e} for images and {self.captions:.1e} for captions, allowed {self.allowed:.0e})"
         )
 
     def check(self, name: str) -> None:

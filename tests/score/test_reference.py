@@ -1,4 +1,4 @@
-"""A model with known weights is compared with recorded embeddings; another function of the same weights shows."""
+"""Known weights are compared with recorded embeddings: another function of the same weights shows."""
 
 import json
 import logging
