@@ -37,7 +37,7 @@ _SAME_LETTERS = str.maketrans(
         **dict.fromkeys("\u0629\u06c1", "\u0647"),  # heh
     }
 )
-_UNDECOMPOSED = str.maketrans("łøđ", "lod")
+_UNDECOMPOSED = str.maketrans({"ł": "l", "ø": "o", "đ": "d"})
 _FEWEST_WITHOUT_ACCENTS = 6  # letters: "otros" and "solar" are other words than "otroš" and "šolar"
 
 
