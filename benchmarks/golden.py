@@ -5,10 +5,11 @@ the weights, so a network or a cache of them; without further settings they are 
 
     python -m benchmarks.golden --photos FOLDER
 
-Each image is scored by open_clip's own transform and towers, one at a time, in fp32 on the CPU, which is the
-reference, and then by this package: decoded at full size, scaled while decoding, and in bf16. Every image is
-compared with every caption of a fixed list. The result is a section of docs/accuracy.md, which replaces that of an earlier
-run of the same model. Where embeddings of the weights are recorded, they are compared, too.
+Each image is scored by open_clip's own transform and towers, one at a time, in fp32 on the CPU, which is
+the reference, and then by this package: decoded at full size, scaled while decoding, and in bf16. Every
+image is compared with every caption of a fixed list. The result is a section of docs/accuracy.md, which
+replaces that of an earlier run of the same model. Where embeddings of the weights are recorded, they are
+compared, too.
 """
 
 import argparse

@@ -131,7 +131,8 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
         image.draft(None, needed if orientation not in _TURNS_SIDES else needed[::-1])
     image.load()
     if plain:
-        return StoredImage(data, extension, *original, *original, *_hashes(image, settings))
+        phash, pdq, quality = _hashes(image, settings)
+        return StoredImage(data, extension, *original, *original, phash, pdq, quality)
     upright = _flat(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
@@ -141,7 +142,8 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
     upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
     stored = buffer.getvalue()
-    return StoredImage(stored, settings.encode_format, *upright.size, *original, *_hashes(upright, settings))
+    phash, pdq, quality = _hashes(upright, settings)
+    return StoredImage(stored, settings.encode_format, *upright.size, *original, phash, pdq, quality)
 
 
 def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None, int | None]:

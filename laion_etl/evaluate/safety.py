@@ -1,9 +1,9 @@
 """How well safety tags and scores agree with labels of one's own.
 
 The shipped prompts for real models have never been measured on labelled images: before you rely on them,
-label some hundred images of the kind at hand and measure. A sample is labelled 1 if it is unsafe. Measured are the
-tag, as NSFW alone and together with UNSURE, and `punsafe` at several limits. What is not defined, such as
-the precision of a tag that no image has, is None.
+label some hundred images of the kind at hand and measure. A sample is labelled 1 if it is unsafe. Measured
+are the tag, as NSFW alone and together with UNSURE, and `punsafe` at several limits. What is not defined,
+such as the precision of a tag that no image has, is None.
 """
 
 from collections.abc import Iterator, Sequence
