@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.photos import make_photos
+from laion_etl.core.errors import ModelError
 from laion_etl.core.paper_thresholds import ENGLISH
 from laion_etl.minicrawl.scenes import caption, draw, random_scene
 from laion_etl.score.jpeg import decode_whole_jpeg
@@ -188,19 +189,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("data/golden"), help="folder for made images")
     parser.add_argument("--page", type=Path, default=DOCS, help="page to write the figures into")
     arguments = parser.parse_args()
+    try:
+        _write_section(arguments.photos, arguments.work, arguments.page)
+    except ModelError as error:
+        raise SystemExit(str(error)) from error
+
+
+def _write_section(photos: Path | None, work: Path, page: Path) -> None:
     settings = load_settings().clip
-    files = photographs(arguments.photos, arguments.work)
+    is_tiny = load_model(settings).is_tiny  # before any image is made: the weights may be missing
+    files = photographs(photos, work)
     captions = [f"a photo of a {thing}" for thing in _THINGS]
-    what = "photographs" if arguments.photos else "made ones with the spectrum of photographs"
-    if load_model(settings).is_tiny:
+    what = "photographs" if photos else "made ones with the spectrum of photographs"
+    if is_tiny:
         drawn, captions = scenes()
         files, what = [*drawn, *files], f"{len(drawn)} drawn scenes and {len(files)} {what}"
     figures = measure(settings, files, captions)
     found = section(figures, what)
     print(found)
-    arguments.page.write_text(
-        with_section(arguments.page.read_text(encoding="utf-8"), found), encoding="utf-8"
-    )
+    page.write_text(with_section(page.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 
 if __name__ == "__main__":

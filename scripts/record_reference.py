@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from laion_etl.core.errors import ModelError
 from laion_etl.score.fixed_inputs import CAPTIONS, fixed_images
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel, load_model
 from laion_etl.score.reference import FOLDER, compare, write
@@ -55,7 +56,10 @@ def _normalised(embeddings: list[torch.Tensor]) -> Floats:
 
 def main() -> None:
     settings = load_settings().clip
-    path = record(settings)
+    try:
+        path = record(settings)
+    except ModelError as error:
+        raise SystemExit(str(error)) from error
     found = compare(load_model(settings))
     print(f"{path}: {found}")
 

@@ -19,7 +19,10 @@ from itertools import groupby, product
 from pathlib import Path
 
 _FILE = Path(__file__).parent / "prompts" / "underage.json"
-_WORD = re.compile(r"[^\W\d_]+")  # letters: digits and underscores separate words
+# Letters with the vowel signs of Indian scripts, which Python counts as no letters; digits separate words.
+_WORD = re.compile(
+    "(?:[^\\W\\d_]|[\u0900-\u0903\u093a-\u094f\u0981-\u0983\u09bc-\u09cd\u0b82-\u0bcd\u0c00-\u0c56])+"
+)
 # Marks of pronunciation that Arabic and Hebrew may set or leave out, and the stretching of Arabic letters.
 _LEFT_OUT = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 # Invisible characters that Unicode does not count among the format characters.
