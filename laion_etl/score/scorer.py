@@ -219,4 +219,5 @@ def _multilingual_model(settings: ClipSettings, model: ClipModel) -> ClipModel |
             f"{other.dim} numbers an embedding, {model.name} has {model.pixel_plan.side} and {model.dim}; "
             "set LAION_ETL_CLIP_OTHER_MODEL to a model that matches"
         )
+    warn_of_difference(other)
     return other
