@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet kills check bench peers docs docs-site lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills check bench golden peers docs docs-site lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -62,6 +62,9 @@ check: setup  ## format, lint, types, which package imports which, spelling, len
 
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages
+
+golden: setup  ## compare scores with open_clip's own, into docs/accuracy.md; needs a network for weights
+	$(BIN)/python -m benchmarks.golden
 
 peers: $(VENV)-peers/bin/python $(VENV)-peers-clip/bin/python  ## environments of what the benchmarks compare with
 

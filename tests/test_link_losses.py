@@ -28,7 +28,7 @@ from laion_etl.settings import Settings
 from laion_etl.settings.registry import setting_fields
 
 CRAWL = "CC-MAIN-2026-43"
-IMAGE = StoredImage(b"image", "jpg", 1, 1, 1, 1, None, None)
+IMAGE = StoredImage(b"image", "jpg", 1, 1, 1, 1, None, None, None)
 Link = tuple[str, S, str]
 
 KEPT = [(f"good{n % 3}.example", S.SUCCESS, "") for n in range(6)]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, NearIndex
+from laion_etl.core.pdq_quality import MIN_QUALITY
 
 Mask = npt.NDArray[np.bool_]
 
@@ -16,6 +17,18 @@ def column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     """Return a column in one piece."""
     found = rows.column(name)
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def compared_hashes(rows: pa.RecordBatch | pa.Table) -> pa.Array:
+    """Return the PDQ hashes of rows, null where the quality is too low to recognise an image by them.
+
+    Rows of earlier versions have no quality, or null.
+    """
+    hashes = column(rows, "pdq")
+    if "pdq_quality" not in rows.schema.names:
+        return hashes
+    low = pc.fill_null(pc.less(column(rows, "pdq_quality"), MIN_QUALITY), False)
+    return pc.if_else(low, pa.scalar(None, hashes.type), hashes)
 
 
 def is_in(values: pa.Array, listed: Iterable[str | bytes]) -> Mask:

@@ -2,8 +2,10 @@
 
 Hashes are cut into `bits + 1` bands: two that differ in at most `bits` bits agree in at least one band,
 so only hashes with an equal band are compared. With 10 bits a band has 23 bits, eight million values, so that
-few bands agree by chance up to some ten million hashes. PDQ is meaningless for flat images: their hashes have
-(almost) all bits equal; `is_informative` leaves them out.
+few bands agree by chance up to some ten million hashes. PDQ is meaningless for images with little to see: the
+hash comes with a quality, and nothing is decided by a low one (core/pdq_quality.py). Rows of earlier versions
+have no quality; of theirs `is_informative` leaves out the hashes of flat images, which have (almost) all bits
+equal.
 
 Hashes are rows of 32 bytes, uint8 (n, 32).
 """

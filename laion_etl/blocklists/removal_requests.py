@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists
-from laion_etl.blocklists.column_masks import Mask, column, is_in, near
+from laion_etl.blocklists.column_masks import Mask, column, compared_hashes, is_in, near
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
@@ -110,7 +110,7 @@ class Matcher:
     def match_rules(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.object_]:
         """Return the rule that matches each row; None for rows that stay.
 
-        Uses those of the columns url, caption, pair_id, md5, sha256 and pdq that the rows have.
+        Uses those of the columns url, caption, pair_id, md5, sha256, pdq and pdq_quality that the rows have.
         """
         found = np.full(rows.num_rows, None, np.object_)
         for kind, mask in reversed(self._masks(rows)):
@@ -148,7 +148,9 @@ class Matcher:
         masks += [(kind, is_in(column(rows, kind), self._set(kind)))
                   for kind in ("md5", "sha256") if kind in has]  # fmt: skip
         if "pdq" in has and self._set("pdq"):
-            masks.append(("pdq", near(column(rows, "pdq").to_pylist(), self._set("pdq"), self._pdq_distance)))
+            masks.append(
+                ("pdq", near(compared_hashes(rows).to_pylist(), self._set("pdq"), self._pdq_distance))
+            )
         return masks
 
     def _masks_of_forms(

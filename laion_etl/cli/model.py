@@ -9,6 +9,7 @@ import typer
 from laion_etl.cli.common import (
     CrawlOption,
     JsonOption,
+    as_name,
     console,
     say,
     say_json,
@@ -107,6 +108,59 @@ def retrieval(
         say_json({"model": _described(model), "crawl": crawl, "shard": shard, **asdict(found)})
 
 
+@evaluation.command()
+@needs("score")
+def safety(
+    labels: Annotated[
+        Path,
+        typer.Option(
+            help="CSV file with the columns image (path, relative to it) and label (1: unsafe, 0: safe); "
+            "caption and underage (1 or 0) may be there too. With --crawl the columns key and label."
+        ),
+    ],
+    crawl: Annotated[
+        str, typer.Option(callback=as_name, help="Use the scores of this crawl's samples instead of images.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure safety tags and punsafe on labels of your own: precision and recall, and a limit to choose.
+
+    Images are scored with the configured model, prompts and heads; nothing is stored.
+    """
+    from rich.table import Table
+
+    from laion_etl.evaluate import safety as task
+    from laion_etl.score.head_registry import described_safety
+    from laion_etl.score.scorer import load_scorer
+
+    settings, store = settings_and_store()
+    identity: dict[str, Any] = {}
+    if crawl:
+        samples, lost = task.labelled_samples(labels, crawl, store)
+        identity = {"crawl": crawl, **task.scored_by(crawl, store)}
+    else:
+        task.check_labels(labels)
+        scorer = load_scorer(settings)
+        samples, lost = task.labelled_images(labels, scorer)
+        identity = {**_described(scorer.model), "safety": described_safety(scorer.heads)}
+    found = task.measure(samples, lost)
+    table = Table("rule", "found", "right", "precision", "recall")
+    for one in found.rules:
+        table.add_row(one.rule, f"{one.found:,}", f"{one.right:,}", _share(one.precision), _share(one.recall))
+    say(f"{found.samples:,} samples, {found.unsafe:,} labelled unsafe, {found.not_scored:,} without a score")
+    console().print(table)
+    if found.best_limit is None:
+        say("no limit is proposed: the labels are all of one kind; label safe and unsafe samples")
+    else:
+        say(f"the best limit of punsafe for these labels: {found.best_limit:.4g}")
+    if as_json:
+        say_json({**identity, **asdict(found)})
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _first_shard(crawl: str, store: "Store") -> int:
     from laion_etl.io.planned import planned_batches
 
@@ -118,8 +172,13 @@ def _first_shard(crawl: str, store: "Store") -> int:
 @commands.command()
 @needs("score")
 def check(as_json: JsonOption = False) -> None:
-    """Load the configured CLIP model and show what its scores depend on, and what is unknown."""
+    """Load the configured CLIP model and show what its scores depend on, and what is unknown.
+
+    Of known weights, embeddings of fixed images and captions are compared with recorded ones; the command
+    fails if they differ.
+    """
     from laion_etl.score.model import load_model
+    from laion_etl.score.reference import compare
     from laion_etl.score.thresholds import thresholds, warn_of_other_thresholds
     from laion_etl.settings import load_settings
 
@@ -127,10 +186,14 @@ def check(as_json: JsonOption = False) -> None:
     model = load_model(settings)  # refuses weights and embeddings that are not finite
     limits = thresholds(settings)
     warn_of_other_thresholds(model.name, limits)
+    compared = compare(model)
     found = _described(model) | {"threshold_en": limits.english, "threshold_other": limits.other}
-    say(*(f"{name}: {value}" for name, value in found.items()))
+    reference = compared.sentence if compared else "unknown: no embeddings of these weights are recorded"
+    say(*(f"{name}: {value}" for name, value in found.items()), f"reference: {reference}")
     if as_json:
-        say_json(found)
+        say_json(found | {"reference": asdict(compared) | {"agrees": compared.agrees} if compared else None})
+    if compared is not None:
+        compared.check(model.name)
 
 
 @commands.command()
@@ -200,6 +263,6 @@ def _described(model: "ClipModel") -> dict[str, Any]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the class names in {path}: {error}") from error

@@ -83,8 +83,9 @@ SHARD_FILES = SchemaHistory(
         pa.field("phash", pa.string()),
         pa.field("pdq", pa.string()),
         pa.field("caption_source", pa.string()),
+        pa.field("pdq_quality", pa.int32()),
     ],
-    added={2: ["caption_source"]},
+    added={2: ["caption_source", "pdq_quality"]},
 )
 SHARD_SCHEMA = SHARD_FILES.schema
 

@@ -24,6 +24,7 @@ class Coverage:
     damaged: tuple[int, ...] = ()
     models: tuple[str, ...] = ()
     columns: tuple[HeadColumn, ...] = ()
+    safety: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -44,6 +45,7 @@ class Coverage:
             missing=(*self.missing, *later.missing),
             damaged=(*self.damaged, *later.damaged),
             models=tuple(sorted({*self.models, *later.models})),
+            safety=tuple(sorted({*self.safety, *later.safety})),
         )
 
     def to_plain(self) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class ScoredBatch:
     model: str
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
     dropped: Mapping[str, int] = field(default_factory=dict)
+    safety: str = ""  # where its safety tags come from; '' if its stats do not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class ScoredCrawl:
         return tuple(sorted({batch.model for batch in self.batches if batch.model}))
 
     @property
+    def safety(self) -> tuple[str, ...]:
+        """Where the safety tags come from, a text for each set of prompts and heads."""
+        return tuple(sorted({batch.safety for batch in self.batches if batch.safety}))
+
+    @property
     def columns(self) -> tuple[HeadColumn, ...]:
         """The columns of custom heads. Raises InputError where batches were scored by different heads."""
         try:
@@ -92,6 +98,7 @@ class ScoredCrawl:
             self.damaged,
             self.models,
             self.columns,
+            self.safety,
         )
 
     def shard_name(self, batch: int, suffix: str) -> str:
@@ -161,7 +168,7 @@ def read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | Non
 def _batch(number: int, stats: StageStats) -> ScoredBatch:
     model = _model(stats)
     columns = from_plain(stats.details.get("columns", ()))
-    return ScoredBatch(number, stats.kept, stats.outputs, model, columns, stats.dropped)
+    return ScoredBatch(number, stats.kept, stats.outputs, model, columns, stats.dropped, _safety(stats))
 
 
 def _model(stats: StageStats) -> str:
@@ -172,6 +179,17 @@ def _model(stats: StageStats) -> str:
     function = stats.details.get("function")
     where = f", {function.get('precision')} on {function.get('device')}" if isinstance(function, dict) else ""
     return f"{name or 'unnamed model'}, weights {weights[:12]}{where}"
+
+
+def _safety(stats: StageStats) -> str:
+    """Return where the tags of a batch come from, and whether that was ever measured."""
+    safety = stats.details.get("safety")
+    prompts = safety.get("prompts") if isinstance(safety, dict) else None
+    if not isinstance(safety, dict) or not isinstance(prompts, dict):
+        return ""
+    name, provenance, validation = (str(prompts.get(key, "")) for key in ("name", "provenance", "validation"))
+    head = f" punsafe comes from a trained head ({safety['nsfw_head']})." if safety.get("nsfw_head") else ""
+    return f"Prompts {name}: {provenance} {validation}{head}"
 
 
 def _planned(crawl: str, store: Store) -> set[int] | None:

@@ -49,6 +49,7 @@ def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
             "original_height": found.original_height,
             "phash": found.phash,
             "pdq": found.pdq,
+            "pdq_quality": found.pdq_quality,
             "original_pdq": found.original_pdq,
         }
         body = b"" if found.data is data else found.data

@@ -9,7 +9,12 @@ reference (D. Dalins et al., "PDQ & TMK + PDQF", 2019, and its C++ code): luma, 
 filter, 64 x 64 samples, the 16 x 16 lowest frequencies of a DCT without the constant one, one bit per
 coefficient. Everything before the median is linear: the rows are weighted sums of few neighbours, the columns
 a matrix product; the weights of a side length are cached. Rows as a matrix product, which is mostly zeros,
-take twice as long.
+take twice as long. Of images from twice 768 pixels on, squares of pixels are averaged first: that changes at
+most 2 bits of 100 images with the spectrum of photographs; scaling to 512 pixels instead changed up to 16.
+
+Its quality, 0 to 100, is the reference's too: the differences of neighbouring samples, each in whole
+hundredths of the range from black to white, summed up. The reference says to discard hashes of 49 and less:
+those of blank images, text on white and soft gradients are alike although the images are not.
 """
 
 import hashlib
@@ -26,8 +31,11 @@ _PHASH_MIDDLE = (_PHASH_LOW**2 - 1) // 2  # place of the median of all coefficie
 _PDQ_BITS = 256
 _PDQ_SAMPLES = 64
 _PDQ_LOW = 16
-_PDQ_MAX_SIDE = 512  # larger images are scaled down first, as the reference does
+_PDQ_ENOUGH = 768  # pixels of a side that stay when squares of a larger image's are averaged first
+_PDQ_MIN_SIDE = 5  # pixels; smaller images have quality 0
 _PDQ_PASSES = 2
+_PDQ_LEVELS = 256  # steps of a sample's value, so that the order of summation decides no difference
+_PDQ_GRADIENTS = 90  # of the sum of differences, for each point of quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +70,32 @@ def perceptual_hash(grey: Image.Image) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-def pdq_hash(grey: Image.Image) -> str:
-    """Hashes a decoded image in mode L: 64 hexadecimal digits in the reference's order of bits."""
-    return _pdq_hex(_pdq_coefficients(_pdq_samples(grey)))
+@dataclass(frozen=True, slots=True)
+class Pdq:
+    """A PDQ hash, 64 hexadecimal digits in the reference's order of bits, and its quality from 0 to 100."""
+
+    hash: str
+    quality: int
+
+
+def pdq_hash(grey: Image.Image) -> Pdq:
+    """Hashes a decoded image in mode L."""
+    samples = _pdq_samples(grey)
+    quality = _pdq_quality(samples) if min(grey.size) >= _PDQ_MIN_SIDE else 0
+    return Pdq(_pdq_hex(_pdq_coefficients(samples)), quality)
+
+
+def _pdq_quality(samples: np.ndarray) -> int:
+    levels = np.rint(samples * _PDQ_LEVELS).astype(np.int32)
+    steps = (np.abs(np.diff(levels, axis=axis)) * 100 // (255 * _PDQ_LEVELS) for axis in (0, 1))
+    return min(100, int(sum(int(step.sum()) for step in steps) // _PDQ_GRADIENTS))
 
 
 def _pdq_samples(grey: Image.Image) -> np.ndarray:
     """Samples the filtered image at 64 x 64 points, float32."""
-    longer_side = max(grey.size)
-    if longer_side > _PDQ_MAX_SIDE:
-        width, height = (max(1, round(side * _PDQ_MAX_SIDE / longer_side)) for side in grey.size)
-        grey = grey.resize((width, height), Image.Resampling.BOX)
+    factor = max(grey.size) // _PDQ_ENOUGH
+    if factor > 1:
+        grey = grey.reduce(factor)
     pixels = np.asarray(grey)
     height, width = pixels.shape
     (first, *rest), (weight, *weights) = _pdq_neighbours(height)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.pdq_quality import is_compared
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import CONTAINER_HEAD_BYTES, ImageRules, dimensions, plain_size, sniff
 from laion_etl.download.jpeg_segments import has_every_coefficient, too_many_scans
@@ -90,6 +91,7 @@ class StoredImage:
     original_height: int
     phash: str | None
     pdq: str | None
+    pdq_quality: int | None
     original_pdq: str | None = None  # of the image before it was scaled, if it is to be compared with lists
 
 
@@ -129,7 +131,7 @@ def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
         return None
     if too_many_scans(data) or plain_size(data) is None:
         return None
-    return StoredImage(data, "jpg", *size, *size, None, None)
+    return StoredImage(data, "jpg", *size, *size, None, None, None)
 
 
 def _readable(data: bytes) -> bytes:
@@ -190,8 +192,9 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     image.load()
     if plain:
         extension = EXTENSIONS[image.format or ""]
-        hashes = (*_hashes(image, settings), _original_hash(image, settings))
-        return StoredImage(data, extension, *original, *original, *hashes)
+        original_hash = _original_hash(image, settings)
+        phash, pdq, hash_quality = _hashes(image, settings)
+        return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hash)
     upright = _flat(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
@@ -202,16 +205,19 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     buffer = io.BytesIO()
     encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
     upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
-    hashes = (*_hashes(upright, settings), original_hash)
-    return StoredImage(buffer.getvalue(), settings.encode_format, *upright.size, *original, *hashes)
+    phash, pdq, hash_quality = _hashes(upright, settings)
+    stored = buffer.getvalue()
+    sizes = (*upright.size, *original)
+    return StoredImage(stored, settings.encode_format, *sizes, phash, pdq, hash_quality, original_hash)
 
 
-def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None]:
-    """Returns phash and PDQ of a decoded image."""
+def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None, int | None]:
+    """Returns phash, PDQ and its quality of a decoded image."""
     if not settings.perceptual_hashes:
-        return None, None
+        return None, None, None
     grey = image.convert("L")
-    return perceptual_hash(grey), pdq_hash(grey)
+    pdq = pdq_hash(grey)
+    return perceptual_hash(grey), pdq.hash, pdq.quality
 
 
 def _original_hash(image: Image.Image, settings: ImageSettings) -> str | None:
@@ -220,9 +226,13 @@ def _original_hash(image: Image.Image, settings: ImageSettings) -> str | None:
     Lists hold hashes of originals. That of the image scaled to 256 pixels is up to 34 bits away (17 on
     average of 39 images), which is more than lists are searched for; that of the original as libjpeg decodes
     it for scaling is 12 at most. The stored hash remains that of the stored image: hashes of one image in
-    several sizes are then closer to each other (87% within 10 bits, of originals 68%).
+    several sizes are then closer to each other (87% within 10 bits, of originals 68%). None also for an image
+    of low quality, which no list is searched for.
     """
-    return pdq_hash(image.convert("L")) if settings.listed_hashes else None
+    if not settings.listed_hashes:
+        return None
+    found = pdq_hash(image.convert("L"))
+    return found.hash if is_compared(found.quality) else None
 
 
 def _orientation(image: Image.Image) -> int:

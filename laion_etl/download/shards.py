@@ -34,6 +34,7 @@ class _Stored:
     original_size: tuple[int, int]
     phash: str | None
     pdq: str | None
+    pdq_quality: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class ShardWriter:
             (image.original_width, image.original_height),
             image.phash,
             image.pdq,
+            image.pdq_quality,
         )
         self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
 
@@ -124,6 +126,7 @@ class ShardWriter:
             "phash": stored.phash if stored else None,
             "pdq": stored.pdq if stored else None,
             "caption_source": pair.get("caption_source"),
+            "pdq_quality": stored.pdq_quality if stored else None,
         }
 
 

@@ -4,7 +4,6 @@ The scored shards hold the similarity of every sample, including dropped ones, s
 enough to choose thresholds; comparing another choice needs no new scoring.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
+from laion_etl.evaluate.label_file import rows_by_key
 from laion_etl.io.storage import Store
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -63,15 +63,7 @@ def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:
 
 def read_labels(path: Path) -> dict[str, bool]:
     """Keys with 1 or 0 from a CSV file with the columns `key` and `label`: whether text and image match."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        values = {"1": True, "0": False}
-        return {row["key"]: values[row["label"].strip()] for row in rows}
-    except (OSError, KeyError, UnicodeDecodeError, AttributeError) as error:
-        raise InputError(
-            f"cannot read labels from {path}: it needs columns key and label (1 or 0)"
-        ) from error
+    return {key: row.truth("label") for key, row in rows_by_key(path).items()}
 
 
 def propose(similarities: Mapping[str, Mapping[str, float]], keep: float) -> list[Proposal]:

@@ -48,6 +48,7 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         licenses=_lines([("none stated" if n == "?" else n, c) for n, c in statistics.licenses.top()]),
         sources=[(name, int(found.kept.sum())) for name, found in caption_sources(statistics)],
         safety=statistics.safety_kept.top(),
+        safety_origins=[_escaped(" ".join(origin.split())) for origin in context.scored.safety],
         short_sides=_short_sides(context),
         quantiles=[(share, statistics.quantile(share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)],
         thresholds={group: sorted(values) for group, values in statistics.thresholds.items()},

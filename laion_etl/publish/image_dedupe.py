@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from laion_etl.blocklists.column_masks import compared_hashes
 from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, is_informative, near_better
 from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import Output
@@ -117,7 +118,7 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
         for rows in read_rows(batch):
             kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
             found = image_hashes.to_image_hashes(
-                image_hashes.digests(kept["sha256"]), image_hashes.digests(kept["pdq"])
+                image_hashes.digests(kept["sha256"]), image_hashes.digests(compared_hashes(kept))
             )
             parts.append(
                 _Samples(

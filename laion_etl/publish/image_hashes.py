@@ -2,8 +2,9 @@
 
 A version that was published by ranges of batches has a file for each range, `_pictures-00001.parquet`.
 A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null if the
-downloader had none). Later crawls stream through the files of earlier ones, so memory depends only on the
-later crawl, and time grows with the rows of the earlier ones (see docs/operations.md).
+downloader had none, or its quality is too low to recognise an image by it). Later crawls stream through the
+files of earlier ones, so memory depends only on the later crawl, and time grows with the rows of the earlier
+ones (see docs/operations.md).
 """
 
 import re
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from laion_etl.blocklists.column_masks import compared_hashes
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes
 from laion_etl.core.errors import InputError
 from laion_etl.core.schema_history import SchemaHistory
@@ -64,7 +66,11 @@ class ImageHashesWriter:
     def add(self, rows: pa.RecordBatch) -> None:
         """Add scored rows; those with a reason are left out."""
         kept = pa.Table.from_batches([rows]).filter(pc.field("reason").is_null())
-        columns = {"key": kept["key"], **{name: digests(kept[name]) for name in ("sha256", "pdq")}}
+        columns = {
+            "key": kept["key"],
+            "sha256": digests(kept["sha256"]),
+            "pdq": digests(compared_hashes(kept)),
+        }
         self._writer.write_table(pa.table(columns, schema=SCHEMA))
         self.rows += kept.num_rows
 
@@ -72,7 +78,7 @@ class ImageHashesWriter:
         self._writer.close()
 
 
-def digests(column: pa.ChunkedArray) -> pa.Array:
+def digests(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Convert hexadecimal digests to 32 bytes each, null for none."""
     values = [
         bytes.fromhex(value).rjust(HASH_BYTES, b"\0") if value else None for value in column.to_pylist()

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from laion_etl.blocklists.column_masks import compared_hashes
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, Ints, is_informative
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.stage_stats import Output, StageStats
@@ -102,7 +103,7 @@ class ImageRows:
             "pixels": pixels_of(kept),
         }
         if self._schema is NEAR_SCHEMA:
-            columns["pdq"] = image_hashes.digests(kept["pdq"])
+            columns["pdq"] = image_hashes.digests(compared_hashes(kept))
         self._tables.append(pa.table(columns, schema=self._schema))
 
     def write(self, prepared: Prepared, one: BatchRange, made_from: str, store: Store) -> StageStats:

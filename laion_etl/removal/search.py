@@ -25,7 +25,8 @@ from laion_etl.io.storage import Store
 from laion_etl.removal.rewrite import read_table
 from laion_etl.settings import Settings
 
-_COLUMNS = ["pair_id", "url", "caption", "alt", "md5", "sha256", "pdq"]  # alt: caption of older files
+# alt: caption of older files
+_COLUMNS = ["pair_id", "url", "caption", "alt", "md5", "sha256", "pdq", "pdq_quality"]
 _ORDER = ("shards", "scored", "pairs", "batches")  # images first, whose pairs are then found everywhere
 _IMAGE_RULES = ("md5", "sha256", "pdq")
 _UNREADABLE = (InputError, MissingFileError, DamagedFileError)  # of one file; the store itself answers

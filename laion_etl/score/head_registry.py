@@ -6,7 +6,7 @@ its column travels to the dataset as those of custom heads do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from laion_etl.core.import_factory import load_factory
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA
 from laion_etl.score import demo_model
 from laion_etl.score.head import Floats, Head, HeadInput
-from laion_etl.score.heads import LinearHead, ReluHead, TextAnchors, checked_file, load_anchors, load_head
+from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
+from laion_etl.score.layer_chain import LayerChain
 from laion_etl.score.model import ClipModel
-from laion_etl.score.nsfw_head import DenseHead, load_nsfw_head
+from laion_etl.score.nsfw_head import DenseHead, NsfwChain, load_nsfw_head
 from laion_etl.score.safety import NOT_STORED, PROMPTS, SafetyJudge, load_prompts
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
@@ -33,7 +34,7 @@ class EmbeddingHead:
     """A small model of the image embedding, as a head of one column."""
 
     columns: tuple[HeadColumn, ...]
-    model: LinearHead | ReluHead | DenseHead | TextAnchors
+    model: LinearHead | LayerChain | DenseHead | NsfwChain | TextAnchors
 
     @property
     def identity(self) -> str:
@@ -72,6 +73,17 @@ def own_columns(heads: Sequence[Head]) -> tuple[HeadColumn, ...]:
         for column in head.columns
         if column.name not in SCORED_SCHEMA.names and column.name not in NOT_STORED
     )
+
+
+def described_safety(heads: Sequence[Head]) -> dict[str, Any]:
+    """Return what the tags and `punsafe` come from: for stats, card and evaluations."""
+    found: dict[str, Any] = {}
+    for head in heads:
+        if isinstance(head, SafetyJudge):
+            found["prompts"] = {**asdict(head.origin), "identity": head.identity}
+        elif any(column.name == "punsafe" for column in head.columns):
+            found["nsfw_head"] = head.identity
+    return found
 
 
 def watermark_model(heads: Sequence[Head]) -> WatermarkModel | None:

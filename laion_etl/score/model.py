@@ -8,7 +8,7 @@ bfloat16 unless set otherwise.
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,9 @@ import numpy as np
 from laion_etl.core.errors import ModelError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.device_transfer import DeviceFuture, Floats, FromDevice, to_device
-from laion_etl.score.finite import check_embeddings, check_network
+from laion_etl.score.finite import check_network
 from laion_etl.score.hub import in_folder, is_layout
+from laion_etl.score.model_probe import described_tokenizer, probe
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pinned import PART, FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
@@ -63,13 +64,15 @@ class ClipModel:
     text_plan: TextPlan | None = None  # with which a worker process can tokenise texts
     threads: int = 0  # of a CPU; 0: one per usable core
     architecture: str = ""  # changes with open_clip's config of it
+    scale_jpegs: bool = True  # large JPEGs while they are decoded
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its embeddings depend on besides its weights: activation, preprocessing, precision, device."""
+        """What its embeddings depend on besides its weights."""
         device = self.device.partition(":")[0]
         return {
             **description(self.network),
+            **described_tokenizer(self),
             "architecture": self.architecture,
             "precision": self.precision,
             "device": device,
@@ -84,7 +87,8 @@ class ClipModel:
     def pixel_plan(self) -> PixelPlan:
         """Input of its image tower. Raises ModelError for an unsupported preprocessing config."""
         config = self.network.visual.preprocess_cfg  # type: ignore[union-attr]
-        return pixel_plan(config, self.name)  # type: ignore[arg-type]
+        plan = pixel_plan(config, self.name)  # type: ignore[arg-type]
+        return replace(plan, scale_jpegs=self.scale_jpegs)
 
     def embed_images(self, images: Sequence["torch.Tensor"]) -> Floats:
         """L2-normalised embeddings (n, dim) of images preprocessed by `preprocess`."""
@@ -190,21 +194,10 @@ def load_model(settings: ClipSettings) -> ClipModel:
         text_plan=text_plan(tokenizer),
         threads=settings.threads,
         architecture=fingerprint(open_clip().get_model_config(settings.model)),
+        scale_jpegs=settings.jpeg_scaling,
     )
-    _probe(model)
+    probe(model)
     return model
-
-
-def _probe(model: ClipModel) -> None:
-    """Embed a fixed image and a fixed text. Raises ModelError if an embedding is not finite.
-
-    Finite weights may overflow, in fp16 above all: then every sample would fail, and here only one does.
-    """
-    side = model.pixel_plan.side
-    ramp = np.linspace(0, 255, side).astype(np.uint8)
-    image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(128)), axis=-1)
-    check_embeddings(model.embed_pixels(np.ascontiguousarray(image[None])), model.name, "an image")
-    check_embeddings(model.embed_texts(["a photo of a lamp"]), model.name, "a text")
 
 
 def embedding_dim(settings: ClipSettings) -> int:

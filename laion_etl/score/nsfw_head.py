@@ -1,9 +1,11 @@
-"""NSFW heads: small dense networks on CLIP image embeddings, in our own safetensors format.
+"""NSFW heads: small dense networks on CLIP image embeddings.
+
+LAION's for ViT-H/14, `h14_nsfw.pth`, is read as it is. Those for ViT-B/32 and ViT-L/14 are Keras models,
+which `laion-etl model convert-head` converts to a safetensors format of our own.
 
 Tensors `mean`, `variance` (dim), `0.weight` (in, out), `0.bias` (out), and so on, and for each number of the
 embedding that is looked up instead of used, `table.N.keys` (int64, millionths) and `table.N.values` (int64).
-The file's metadata says `format: laion-etl-dense-head`. `laion-etl model convert-head` makes one from LAION's
-Keras models (`keras_head.py`).
+The file's metadata says `format: laion-etl-dense-head`.
 """
 
 from collections.abc import Mapping
@@ -16,11 +18,13 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.score.finite import check_arrays
+from laion_etl.score.finite import check_arrays, check_layers
+from laion_etl.score.layer_chain import NSFW, LayerChain, chain_of, places_of, read_state
 from laion_etl.score.products import product
 
 Floats = NDArray[np.float32]
 _FORMAT = "laion-etl-dense-head"
+_TORCH = frozenset({".pth", ".pt", ".bin"})
 _EPSILON = np.float32(1e-7)  # of Keras
 
 
@@ -72,8 +76,40 @@ class DenseHead:
         save_file(contiguous, path, {"format": _FORMAT})
 
 
-def load_nsfw_head(path: Path, dim: int) -> DenseHead:
+@dataclass(frozen=True, slots=True)
+class NsfwChain:
+    """LAION's detector for ViT-H/14: it was trained to answer 0 or 1, and what lies outside is cut off."""
+
+    chain: LayerChain
+
+    def score(self, images: Floats) -> Floats:
+        """Scores (n), 0 to 1, of L2-normalised embeddings (n, dim)."""
+        return np.clip(self.chain.score(images), 0, 1)
+
+    @property
+    def identity(self) -> str:
+        """Changes when the head does."""
+        return fingerprint("nsfw", self.chain.identity)
+
+
+def load_nsfw_head(path: Path, dim: int) -> DenseHead | NsfwChain:
     """Reads a head for embeddings of `dim`; raises ModelError for another file or another model."""
+    if path.suffix in _TORCH:
+        return _read_chain(path, dim)
+    return _read_dense(path, dim)
+
+
+def _read_chain(path: Path, dim: int) -> NsfwChain:
+    state = read_state(path, "NSFW head")
+    if places_of(state) not in NSFW:
+        raise ModelError(
+            f"cannot use the NSFW head {path}: it is not LAION's h14_nsfw.pth; give that file, or one that "
+            "`laion-etl model convert-head` has made"
+        )
+    return NsfwChain(chain_of(state, path, dim, NSFW))
+
+
+def _read_dense(path: Path, dim: int) -> DenseHead:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -85,11 +121,13 @@ def load_nsfw_head(path: Path, dim: int) -> DenseHead:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         check_arrays(arrays, path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read the NSFW head {path}: {error}") from error
+        advice = "run `laion-etl model convert-head` on it" if path.suffix == ".zip" else "convert it again"
+        raise ModelError(f"cannot read the NSFW head {path}: {error}; {advice}") from error
     try:
         head = _head(arrays)
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path} is a damaged NSFW head: {error}") from error
+    check_layers({f"{number}.weight": weight for number, weight in enumerate(head.weights)}, path)
     if head.dim != dim:
         raise ModelError(f"{path} is a head for embeddings of {head.dim} numbers, the CLIP model makes {dim}")
     return head

@@ -1,7 +1,8 @@
 """From image bytes to the pixels image models take: open_clip's inference transform, only faster.
 
 open_clip scales the shorter side to the input size, cuts the middle out, and normalises. Here large JPEGs are
-scaled by powers of two while they are decoded, to no less than twice the input size. All other images with 8
+scaled by powers of two while they are decoded, to no less than twice the input size, unless a plan forbids it
+(LAION_ETL_CLIP_JPEG_SCALING; docs/accuracy.md has what that changes). All other images with 8
 bits of red, green and blue, or of grey, come out the same to the last bit (`resize.py`, `jpeg.py`). Palettes,
 1 and 16 bits do not: they become RGB before they are resized, open_clip resizes them first, palettes to the
 nearest pixel. Normalising is left to the device (`ClipModel.embed_pixels`). An image is decoded once, however
@@ -41,12 +42,16 @@ def format_of(data: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class PixelPlan:
-    """What an image model takes: a square of `side` pixels. `squash`: without regard to the aspect ratio."""
+    """What an image model takes: a square of `side` pixels. `squash`: without regard to the aspect ratio.
+
+    `scale_jpegs`: large JPEGs may be scaled while they are decoded.
+    """
 
     side: int
     squash: bool = False
     bilinear: bool = False
     max_pixels: int = 89_478_484
+    scale_jpegs: bool = True
 
     @property
     def bytes(self) -> int:
@@ -62,7 +67,9 @@ def load_pixels(data: bytes, ending: str, plans: Sequence[PixelPlan]) -> list[Pi
             if image.width * image.height > min(plan.max_pixels for plan in plans):
                 return None
             sizes = [_scaled_size(plan, *image.size) for plan in plans]
-            decoded = _decoded(image, sizes)
+            if _may_scale(plans) and image.format == "JPEG" and image.mode in ("RGB", "L"):
+                image.draft(None, _draft_size(sizes))
+            decoded = image.convert("RGB")
             return [_cut(decoded, plan, size) for plan, size in zip(plans, sizes, strict=True)]
     except DECODE_ERRORS:
         return None
@@ -72,8 +79,14 @@ def _is_whole(plans: Sequence[PixelPlan], width: int, height: int) -> bool:
     """Whether a JPEG is decoded as it is: neither refused for its size nor scaled while it is decoded."""
     if not 0 < width * height <= min(_MAX_WHOLE, *(plan.max_pixels for plan in plans)):
         return False
+    if not _may_scale(plans):
+        return True
     wide, high = _draft_size([_scaled_size(plan, width, height) for plan in plans])
     return width < 2 * wide or height < 2 * high
+
+
+def _may_scale(plans: Sequence[PixelPlan]) -> bool:
+    return all(plan.scale_jpegs for plan in plans)
 
 
 def _scaled_size(plan: PixelPlan, width: int, height: int) -> tuple[int, int]:
@@ -89,12 +102,6 @@ def _scaled_size(plan: PixelPlan, width: int, height: int) -> tuple[int, int]:
 def _draft_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     wide, high = (max(lengths) for lengths in zip(*sizes, strict=True))
     return int(wide * _DRAFT_GAP), int(high * _DRAFT_GAP)
-
-
-def _decoded(image: Image.Image, sizes: Sequence[tuple[int, int]]) -> Image.Image:
-    if image.format == "JPEG" and image.mode in ("RGB", "L"):
-        image.draft(None, _draft_size(sizes))
-    return image.convert("RGB")
 
 
 def _cut(image: Image.Image, plan: PixelPlan, size: tuple[int, int]) -> Pixels:

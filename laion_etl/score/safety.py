@@ -35,6 +35,7 @@ Floats = NDArray[np.float32]
 
 PROMPTS = Path(__file__).parent / "prompts"
 TEMPERATURE = 100.0  # CLIP's trained logit scale
+_NOT_STATED = "Not stated."
 _CONTRASTS = ("underage", "violence", "watermark")
 # Values of this head that are not stored: they decide.
 MUST_DROP, SUSPECTED_UNDERAGE = "must_drop", "suspected_underage"
@@ -67,6 +68,16 @@ class SafetyPrompts:
     nsfw: Contrast
     contrasts: Mapping[str, Contrast]
     underage_words: frozenset[str]  # whole words besides the shipped ones (underage_words.py)
+    origin: "PromptsOrigin"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsOrigin:
+    """Where prompts come from, and what they were measured on, in sentences of their file."""
+
+    name: str
+    provenance: str
+    validation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,8 @@ def load_prompts(path: Path) -> SafetyPrompts:
         document = json.loads(path.read_text(encoding="utf-8"))
         contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
         words = frozenset(folded(word) for word in document["underage_words"])
-        return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words)
+        stated = (str(document.get(name) or _NOT_STATED) for name in ("provenance", "validation"))
+        return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words, PromptsOrigin(path.name, *stated))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"cannot use the safety prompts {path}: {type(error).__name__} {error}; "
@@ -124,6 +136,7 @@ class SafetyJudge:
         self._nsfw = _Boundary(model, prompts.nsfw)
         self._contrasts = {name: _Boundary(model, found) for name, found in prompts.contrasts.items()}
         self._words = UnderageWords(prompts.underage_words)
+        self.origin = prompts.origin
         self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), *self._words.identity)
 
     def score(self, samples: HeadInput) -> dict[str, list[Any] | None]:

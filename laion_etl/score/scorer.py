@@ -26,6 +26,7 @@ from laion_etl.score.head_registry import load_heads, own_columns, watermark_mod
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.pixels import PixelPlan
 from laion_etl.score.preprocess_pool import Preparers
+from laion_etl.score.reference import warn_of_difference
 from laion_etl.score.safety import MUST_DROP, SUSPECTED_UNDERAGE
 from laion_etl.score.shard_reader import Row, Sample
 from laion_etl.score.shared_tables import Plans
@@ -189,6 +190,7 @@ def load_scorer(settings: Settings) -> SampleScorer:
     plans = (model.pixel_plan, *((watermark.plan,) if watermark else ()))
     limits = thresholds(settings.clip)
     warn_of_other_thresholds(model.name, limits)
+    warn_of_difference(model)
     return SampleScorer(
         model=model,
         multilingual_model=_multilingual_model(settings.clip, model),
@@ -196,7 +198,10 @@ def load_scorer(settings: Settings) -> SampleScorer:
         heads=heads,
         columns=own_columns(heads),
         drop_punsafe=settings.safety.drop_punsafe if settings.safety.nsfw_head else None,
-        pixel_plans=tuple(replace(plan, max_pixels=settings.clip.max_pixels) for plan in plans),
+        pixel_plans=tuple(
+            replace(plan, max_pixels=settings.clip.max_pixels, scale_jpegs=settings.clip.jpeg_scaling)
+            for plan in plans
+        ),
     )
 
 
@@ -214,4 +219,5 @@ def _multilingual_model(settings: ClipSettings, model: ClipModel) -> ClipModel |
             f"{other.dim} numbers an embedding, {model.name} has {model.pixel_plan.side} and {model.dim}; "
             "set LAION_ETL_CLIP_OTHER_MODEL to a model that matches"
         )
+    warn_of_difference(other)
     return other

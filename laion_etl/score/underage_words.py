@@ -1,63 +1,143 @@
 """Words of a caption that raise the suspicion of a minor: in any case, form and script.
 
-The original looks for substrings. Whole words alone find neither "babysitter" nor "teens2020", no inflected
-Russian word, no Arabic word with its article, and nothing in Chinese, Japanese or Thai text, which sets no
-spaces. So most are found anywhere in a caption, and only those that would be found in every other sentence
-("minor" in "minority") as whole words. Suspicion alone drops nothing, so the lists are too broad rather than
-too narrow.
+The original looks for four substrings ("teen", "kid", "child", "baby"), in lower case only. Whole words alone
+find neither "babysitter" nor "teens2020", no inflected Russian word, no Arabic word with its article, and
+nothing in Chinese, Japanese or Thai text, which sets no spaces. So most are found anywhere in a caption, and
+only those that would be found in every other sentence ("minor" in "minority") as whole words, in languages
+that attach particles with these (`affixes`). What people leave out when they type (accents, dots of the
+Turkish i, Arabic hamza) makes no difference for parts of six letters and more. Suspicion alone drops
+nothing, so the lists are too broad rather than too narrow.
 """
 
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import groupby, product
 from pathlib import Path
 
 _FILE = Path(__file__).parent / "prompts" / "underage.json"
-_WORD = re.compile(r"[^\W\d_]+")  # letters: digits and underscores separate words
+# Letters with the vowel signs of Indian scripts, which Python counts as no letters; digits separate words.
+_WORD = re.compile(
+    "(?:[^\\W\\d_]|[\u0900-\u0903\u093a-\u094f\u0981-\u0983\u09bc-\u09cd\u0b82-\u0bcd\u0c00-\u0c56])+"
+)
 # Marks of pronunciation that Arabic and Hebrew may set or leave out, and the stretching of Arabic letters.
 _LEFT_OUT = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
-_DOTTED_I = "i\u0307"  # what case folding makes of the Turkish capital I with a dot
+# Invisible characters that Unicode does not count among the format characters.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]")
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
+_SPACED = re.compile(
+    "(?<=[\u3040-\u30ff\u3400-\u9fff]) (?=[\u3040-\u30ff\u3400-\u9fff])"
+)  # Chinese, Japanese
+_SAME_LETTERS = str.maketrans(
+    {
+        "\u0131": "i",  # Turkish dotless i
+        **dict.fromkeys("\u0622\u0623\u0625\u0671", "\u0627"),  # alef with hamza and others
+        **dict.fromkeys("\u0649\u064a", "\u06cc"),  # yeh
+        "\u0643": "\u06a9",  # kaf
+        **dict.fromkeys("\u0629\u06c1", "\u0647"),  # heh
+    }
+)
+_UNDECOMPOSED = str.maketrans({"ł": "l", "ø": "o", "đ": "d"})
+_FEWEST_WITHOUT_ACCENTS = 6  # letters: "otros" and "solar" are other words than "otroš" and "šolar"
 
 
 def folded(text: str) -> str:
-    """Return a text in the form in which words are compared: NFKC, without case and invisible characters."""
-    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    """Return a text in the form in which words are compared.
+
+    That is NFKC, without case, invisible characters and what is often left out in writing.
+    """
+    if text.isascii():
+        return _SEPARATORS.sub(" ", text.lower())
+    normal = _INVISIBLE.sub("", unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)))
+    visible = "".join(c for c in normal if unicodedata.category(c) != "Cf")
     plain = unicodedata.normalize("NFKC", visible.casefold())
-    return _LEFT_OUT.sub("", plain.replace(_DOTTED_I, "i"))
+    plain = _LEFT_OUT.sub("", plain).replace("i\u0307", "i").translate(_SAME_LETTERS)
+    return _SPACED.sub("", _SEPARATORS.sub(" ", _without_stress(plain)))
+
+
+def _without_stress(text: str) -> str:
+    """Return a text without the acute that marks the stress of Cyrillic words."""
+    if "\u0301" not in text:
+        return text
+    return re.sub("(?<=[\u0400-\u052f])\u0301", "", text)
+
+
+def _without_accents(text: str) -> str:
+    """Return a folded text with its Latin and Greek letters bare."""
+    if text.isascii():
+        return text
+    found, bare = [], False
+    for c in unicodedata.normalize("NFD", text):
+        if not unicodedata.combining(c):
+            bare = c < "\u0400" or "\u1e00" <= c < "\u2000"
+        elif bare:
+            continue
+        found.append(c)
+    return unicodedata.normalize("NFKC", "".join(found)).translate(_UNDECOMPOSED)
 
 
 class UnderageWords:
     """The shipped lists, and whole words of a prompt file besides them."""
 
     def __init__(self, words: Iterable[str] = ()) -> None:
-        self._harmless, self._parts, shipped = _shipped()
-        self._words = shipped | {folded(word) for word in words}
+        self._lists = _shipped()
+        self._words = self._lists.words | {folded(word) for word in words}
 
     @property
     def identity(self) -> tuple[str, str, list[str]]:
         """Changes with the lists."""
-        return self._harmless.pattern, self._parts.pattern, sorted(self._words)
+        return self._lists.harmless.pattern, self._lists.parts.pattern, sorted(self._words)
 
     def found_in(self, text: str) -> bool:
         """Whether a text has one of the words, or a part of one."""
-        plain = self._harmless.sub(" ", folded(text))
-        return self._parts.search(plain) is not None or any(
-            word in self._words for word in _WORD.findall(plain)
-        )
+        plain = self._lists.harmless.sub(" ", folded(text))
+        if self._lists.parts.search(plain) is not None:
+            return True
+        bare = _without_accents(plain)
+        if bare != plain and self._lists.parts.search(bare) is not None:
+            return True
+        return any(word in self._words for word in _WORD.findall(plain))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    harmless: re.Pattern[str]
+    parts: re.Pattern[str]
+    words: frozenset[str]
 
 
 @cache
-def _shipped() -> tuple[re.Pattern[str], re.Pattern[str], frozenset[str]]:
-    """Return patterns of what is harmless and of the parts, and the words."""
+def _shipped() -> _Lists:
     document = json.loads(_FILE.read_text(encoding="utf-8"))
-    parts, words = (
-        {folded(entry) for entries in document[kind].values() for entry in entries}
-        for kind in ("parts", "words")
+    parts = {folded(entry) for entries in document["parts"].values() for entry in entries}
+    bare = {_without_accents(part) for part in parts}
+    parts |= {part for part in bare if len(part) >= _FEWEST_WITHOUT_ACCENTS and " " not in part}
+    words = {
+        folded(form)
+        for language, entries in document["words"].items()
+        for entry in entries
+        for form in _forms(entry, document["affixes"].get(language, {}))
+    }
+    return _Lists(
+        re.compile(rf"\b(?:{_any_of(map(folded, document['harmless']))})\b"),
+        re.compile(_any_of(parts)),
+        frozenset(words),
     )
-    return _any_of(document["harmless"]), _any_of(parts), frozenset(words)
 
 
-def _any_of(entries: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(entry) for entry in sorted(entries)))
+def _forms(word: str, affixes: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield a word with every beginning and ending that its language may attach to it."""
+    for beginning, ending in product(("", *affixes.get("before", ())), ("", *affixes.get("after", ()))):
+        yield f"{beginning}{word}{ending}"
+
+
+def _any_of(entries: Iterable[str]) -> str:
+    """Return a pattern of some texts, grouped by their first letters: so fewer are tried at a place."""
+    groups = groupby(sorted(entries), key=lambda entry: entry[0])
+    return "|".join(
+        f"{re.escape(first)}(?:{'|'.join(re.escape(entry[1:]) for entry in found)})"
+        for first, found in groups
+    )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.import_factory import is_factory, load_factory
 from laion_etl.score.device_transfer import DeviceFuture, FromDevice
-from laion_etl.score.finite import check_network
+from laion_etl.score.finite import check_layers, check_network
 from laion_etl.score.heads import checked_file
 from laion_etl.score.pinned import FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
@@ -131,6 +131,8 @@ def read_watermark_model(path: Path, device: str, threads: int = 0) -> TorchWate
         cause = " ".join(str(error).split())[:200]
         raise ModelError(f"cannot read the watermark model {path}: {cause}") from error
     check_network(network, path)
+    matrices = ((name, value) for name, value in network.named_parameters() if value.ndim > 1)
+    check_layers({name: value.detach().numpy() for name, value in matrices}, path)
     network.eval().to(device)
     plan = PixelPlan(side, squash=True, bilinear=True)
     return TorchWatermarkModel(network, plan, identity, device, threads)

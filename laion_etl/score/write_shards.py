@@ -9,6 +9,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.dataset.missing_batches import MissingBatch
 from laion_etl.io.storage import Guard, Store
+from laion_etl.score.head_registry import described_safety
 from laion_etl.score.scorer import Scored
 from laion_etl.score.shard_writer import ShardWriter
 from laion_etl.score.steps import Access, LostBatch, OpenedShard, Result, ShardEnd, Step, Unit
@@ -112,6 +113,7 @@ def _stats(opened: OpenedShard, writer: ShardWriter) -> StageStats:
             "weights_sha256": scorer.model.weights_sha256,
             "precision": scorer.model.precision,
             "function": scorer.model.identity,
+            "safety": described_safety(scorer.heads),
             "threshold_en": scorer.thresholds.english,
             "threshold_other": scorer.thresholds.other,
             "kept_nsfw_tags": dict(sorted(writer.tags.items())),

@@ -62,6 +62,13 @@ class ClipSettings(Group):
         changes=Stage.SCORE,
         choices=("auto", "bicubic", "bilinear"),
     )
+    jpeg_scaling: bool = setting(
+        True,
+        "Scale large JPEGs by a power of two while decoding, to no less than twice the input size. False: "
+        "decode all at full size, as the original; costs CPU (docs/accuracy.md has the difference).",
+        changes=Stage.SCORE,
+        unnamed_default=True,
+    )
     other_model: str = setting(
         "",
         "open_clip model for pairs that are not English, for example xlm-roberta-base-ViT-B-32. "

@@ -177,7 +177,7 @@ def test_an_image_near_a_listed_original_is_never_written(
     monkeypatch.setitem(ANSWERS, "/large", lambda send, _: send(ok(data)))
     plan(store, ["http://a.hostile.example/large"])
     blocklist = tmp_path / "blocked.txt"
-    blocklist.write_text(pdq_hash(Image.open(io.BytesIO(data)).convert("L")))
+    blocklist.write_text(pdq_hash(Image.open(io.BytesIO(data)).convert("L")).hash)
     listed = replace(
         settings.download,
         pdq_blocklist=str(blocklist),
@@ -186,6 +186,27 @@ def test_an_image_near_a_listed_original_is_never_written(
     )
     stats = download_batch("C", 7, replace(settings, download=listed), store)
     assert stats.dropped == {"blocked_hash": 1}
+
+
+def test_a_listed_pdq_hash_blocks_an_image_unless_there_is_little_to_see_in_it(
+    store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashes of blank images are alike: a listed one would block all of them."""
+    pale = Image.effect_noise((300, 200), 1)
+    buffer = io.BytesIO()
+    pale.save(buffer, "PNG")
+    data = buffer.getvalue()
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    monkeypatch.setitem(ANSWERS, "/pale", lambda send, _: send(answer))
+    plan(store, ["http://a.hostile.example/good", "http://a.hostile.example/pale"])
+    assert download_batch("C", 7, settings, store).kept == 2
+    rows = rows_of(store)
+    assert [row["pdq_quality"] for row in rows] == [100, 0]
+    blocklist = tmp_path / "blocked.txt"
+    blocklist.write_text("".join(f"{row['pdq']}\n" for row in rows))
+    blocking = replace(settings, download=replace(settings.download, pdq_blocklist=str(blocklist)))
+    assert download_batch("C", 7, blocking, store).dropped == {"blocked_hash": 1}
+    assert [row["status"] for row in rows_of(store)] == ["blocked_hash", "success"]
 
 
 def test_large_images_are_scaled_down(

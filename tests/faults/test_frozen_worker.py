@@ -59,7 +59,9 @@ def downloads_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
         for index in range(len(pairs)):
             if index < this:
                 data = f"image {index} of download {this}".encode()
-                shard.add_image(index, StoredImage(data, "jpg", 1, 1, 1, 1, None, None), Digests("", ""))
+                shard.add_image(
+                    index, StoredImage(data, "jpg", 1, 1, 1, 1, None, None, None), Digests("", "")
+                )
                 outcomes.keep()
             else:
                 shard.add_failure(index, DownloadStatus.HTTP_ERROR, f"in download {this}")

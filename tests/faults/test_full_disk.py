@@ -60,7 +60,7 @@ def test_parse_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path)
 
 
 def test_the_temporary_file_of_a_batch_on_a_full_disk() -> None:
-    image = StoredImage(b"x" * 100_000, "jpg", 1, 1, 1, 1, None, None)
+    image = StoredImage(b"x" * 100_000, "jpg", 1, 1, 1, 1, None, None, None)
     full = Path("/dev/full").open("r+b")  # noqa: SIM115 - closing it would try to write again
     with pytest.raises(StorageError, match="the disk is full"):
         ShardWriter(0, [{}], full).add_image(0, image, Digests("", ""))

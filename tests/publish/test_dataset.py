@@ -260,7 +260,9 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
     write_world(build_world(), store)
     name = f"scored/{CRAWL}/000000001_stats.json"
     stats = store.read_stats(name)
-    store.write_stats(name, replace(stats, details={"model": "other-model"}))
+    prompts = {"name": "mine.json", "provenance": "Made\nby <me>.", "validation": "On 300 images."}
+    safety = {"prompts": prompts, "nsfw_head": "abc"}
+    store.write_stats(name, replace(stats, details={"model": "other-model", "safety": safety}))
     publish_dataset(CRAWL, plain, store)
     for file in ("README.md", "report/index.html"):
         text = store.read(f"{FOLDER}/{file}").decode()
@@ -269,6 +271,8 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
         )
     card = store.read(f"{FOLDER}/README.md").decode()
     assert "The threshold 0.28 was chosen for OpenAI's ViT-B/32, not for `other-model`" in card
+    origin = "Prompts mine.json: Made by &lt;me>. On 300 images. punsafe comes from a trained head (abc)."
+    assert f"\n\n{origin}\n" in card
 
 
 def test_nothing_scored_says_what_to_do(store: Store, plain: Settings) -> None:

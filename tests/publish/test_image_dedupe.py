@@ -40,9 +40,17 @@ def with_hashes(seed: int, *, families: int = 12) -> World:
             row["sha256"] = f"{family:064x}"
         if rng.random() < 0.1:
             row["pdq"] = "0" * 64  # a flat image
+        row["pdq_quality"] = rng.choice((None, 50, 80, 100, 49))  # None: of an earlier version
         if rng.random() < 0.3:
             row["similarity"] = 0.4  # ties
     return world
+
+
+def compared(row: Row) -> int | None:
+    """The hash of an image that is recognised by it."""
+    pdq = int(row["pdq"] or "0", 16)
+    known = 96 <= pdq.bit_count() <= 160 and row["pdq_quality"] != 49
+    return pdq if known else None
 
 
 def by_hand(rows: list[Row], mode: str, bits: int) -> dict[str, str]:
@@ -54,8 +62,8 @@ def by_hand(rows: list[Row], mode: str, bits: int) -> dict[str, str]:
     found: dict[str, str] = {}
     taken: list[int] = []
     for row in ordered if mode == "near" else []:
-        pdq = int(row["pdq"] or "0", 16)
-        if not 96 <= pdq.bit_count() <= 160:
+        pdq = compared(row)
+        if pdq is None:
             continue
         if any((pdq ^ other).bit_count() <= bits for other in taken):
             found[row["key"]] = NEAR_DUPLICATE
@@ -112,8 +120,8 @@ def plain() -> Settings:
 EARLIER = "CC-MAIN-2025-05"
 
 
-def near_to(others: list[int], pdq: int, bits: int) -> bool:
-    return 96 <= pdq.bit_count() <= 160 and any((pdq ^ other).bit_count() <= bits for other in others)
+def near_to(others: list[int], pdq: int | None, bits: int) -> bool:
+    return pdq is not None and any((pdq ^ other).bit_count() <= bits for other in others)
 
 
 def publish_earlier(world: World, store: Store, settings: Settings) -> None:
@@ -143,11 +151,10 @@ def test_what_an_earlier_crawl_published_is_not_published_again(
     known = image_hashes.find_earlier_files("laion", CRAWL, store)
     found = find_redundant(scored, settings, store, known)
     files = {row["sha256"] for row in early.kept}
-    hashes = [int(row["pdq"] or "0", 16) for row in early.kept]
-    informative = [pdq for pdq in hashes if 96 <= pdq.bit_count() <= 160]
+    informative = [pdq for row in early.kept if (pdq := compared(row)) is not None]
     expected: dict[str, str] = {}
     for row in late.kept:
-        pdq = int(row["pdq"] or "0", 16)
+        pdq = compared(row)
         if row["sha256"] in files:
             expected[row["key"]] = EARLIER_DUPLICATE
         elif mode == "near" and near_to(informative, pdq, bits):

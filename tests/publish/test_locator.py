@@ -20,7 +20,7 @@ from laion_etl.cli import app
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.dataset.locator import build, lookup, units
-from laion_etl.dataset.locator.keys import RowKeys, WantedKeys, wanted_keys
+from laion_etl.dataset.locator.keys import RowKeys, WantedKeys, row_keys, wanted_keys
 from laion_etl.dataset.locator.segment_reader import Segment, find_units
 from laion_etl.dataset.locator.segment_writer import FILES_SCHEMA, SegmentWriter, url_rules
 from laion_etl.dataset.manifest import current_manifest
@@ -119,6 +119,17 @@ def _parquet(name: str, rows: list[Row], schema: pa.Schema, store: Store) -> Non
     table = pa.Table.from_pylist([defaults | row for row in rows], schema=schema)
     with store.create(name) as file:
         pq.write_table(table, file, compression="zstd")
+
+
+@pytest.mark.parametrize(("quality", "found"), [(None, True), (50, True), (49, False), (0, False)])
+def test_no_image_is_found_by_a_hash_of_low_quality(quality: int | None, found: bool) -> None:
+    """Blank images have the same hash; an image of an earlier version has no quality."""
+    pdq = "5a" * 32
+    rows = pa.record_batch({"pdq": pa.array([pdq]), "pdq_quality": pa.array([quality], pa.int32())})
+    matcher = Matcher([Request({"pdq": frozenset({pdq})})], DISTANCE)
+    assert matcher.finds(rows).tolist() == [found]
+    assert len(row_keys(rows).pdq) == found
+    assert matcher.finds(rows.select(["pdq"])).tolist() == [True]
 
 
 @pytest.fixture(scope="module")

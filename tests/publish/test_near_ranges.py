@@ -48,6 +48,7 @@ def worlds() -> tuple[World, World]:
             for bit in rng.sample(range(256), rng.choice((0, 0, 3, 6, 9, 14))):
                 pdq ^= 1 << bit
             row["pdq"] = rng.choice((*[f"{pdq:064x}"] * 9, "0" * 64, None))
+            row["pdq_quality"] = rng.choice((None, 50, 100, 100, 20))
             if rng.random() < 0.3:
                 row["sha256"] = f"{rng.randrange(20):064x}"  # of images with other hashes, too
             row["similarity"] = rng.choice((0.3, 0.31, row["similarity"]))

@@ -59,9 +59,8 @@ def yesterday(tmp_path: Path, published: Path) -> LocalStore:
 def add_column(files: SchemaHistory, name: str, patch: pytest.MonkeyPatch, *, in_file: bool) -> None:
     """Do what a change of core/schemas.py does that adds a column."""
     fields = [*files.schema, pa.field(name, pa.string())]
-    grown = SchemaHistory(
-        files.what, fields, added={**files.added, files.number + 1: (name,)}, in_file=in_file
-    )
+    added = {**files.added, files.number + 1: (name,)}
+    grown = SchemaHistory(files.what, fields, added=added, in_file=in_file)
     for attribute, value in vars(grown).items():
         patch.setattr(files, attribute, value)
 
@@ -182,6 +181,18 @@ def test_an_older_scored_shard_is_published_and_a_newer_one_is_refused(
             pq.write_table(pa.Table.from_batches([rows]), file)
     with pytest.raises(InputError, match=f"000000000.parquet: it was written by format 3 {NEWER}"):
         list(read_batch(scored, scored.batches[0], yesterday))
+
+
+def test_a_scored_shard_without_the_quality_of_hashes_is_read(yesterday: LocalStore) -> None:
+    scored = find_scored(CRAWL, yesterday)
+    name = scored.shard_name(0, ".parquet")
+    with yesterday.open(name) as file:
+        first = pq.read_table(file).drop_columns("pdq_quality").cast(SCORED_FILES.columns(1))
+    with yesterday.create(name) as file:
+        pq.write_table(first, file)
+    [rows] = read_batch(scored, scored.batches[0], yesterday)
+    assert rows.schema == SCORED_FILES.schema
+    assert rows.column("pdq_quality").null_count == rows.num_rows == len(first)
 
 
 def test_an_older_index_is_searched(tmp_path: Path, today: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from laion_etl.core.errors import ModelError
-from laion_etl.score.heads import load_head
+from laion_etl.score.heads import load_anchors, load_head
+from laion_etl.score.nsfw_head import load_nsfw_head
+from tests.score.test_published_heads import small_head
 
 
 def test_laions_aesthetic_predictor_loads_and_scores_like_torch(shared_data: Path) -> None:
@@ -36,8 +39,73 @@ def test_a_head_for_another_model_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_head_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "head.pth"
     torch.save(content, path)
-    with pytest.raises(ModelError, match="not a linear head"):
+    with pytest.raises(ModelError, match=r"not a linear head|it holds no state dict"):
         load_head(path, 8)
+
+
+def test_a_head_of_zeros_is_refused_by_the_name_of_its_layer(tmp_path: Path) -> None:
+    path = tmp_path / "head.pth"
+    torch.save({"weight": torch.zeros(1, 8), "bias": torch.ones(1)}, path)
+    with pytest.raises(ModelError, match="weight is all zero, which gives every image the same score"):
+        load_head(path, 8)
+    network = layered((0, 3, 6, 9, 11), path, torch.nn.ReLU)
+    state = torch.load(path, weights_only=True)
+    assert isinstance(network[4], torch.nn.Linear)
+    torch.save({**state, "layers.6.weight": torch.zeros_like(state["layers.6.weight"])}, path)
+    with pytest.raises(ModelError, match=r"layers\.6\.weight is all zero"):
+        load_head(path, 8)
+    np.save(tmp_path / "texts.npy", np.ones((2, 8), np.float32))
+    with pytest.raises(ModelError, match="the difference of the text embeddings is all zero"):
+        load_anchors(tmp_path / "texts.npy", 8)
+    zero = tuple(np.zeros_like(weight) for weight in small_head(8).weights)
+    replace(small_head(8), weights=zero).save(tmp_path / "nsfw.safetensors")
+    with pytest.raises(ModelError, match=r"0\.weight is all zero"):
+        load_nsfw_head(tmp_path / "nsfw.safetensors", 8)
+
+
+def h14(dim: int, path: Path) -> torch.nn.Module:
+    """LAION's NSFW detector for ViT-H/14, its inner layers in small."""
+    relu, dropout, linear = torch.nn.ReLU, torch.nn.Dropout, torch.nn.Linear
+    torch.manual_seed(3)
+    sizes = (dim, 32, 64, 32, 16, 8)
+    layers = [m for pair in pairwise(sizes) for m in (linear(*pair), relu(), dropout(0.2))]
+    network = torch.nn.Sequential(*layers, linear(8, 4), linear(4, 1))
+    network.eval()
+    with torch.no_grad():  # so that answers for some images lie on both sides of 0 to 1
+        answers = network(images(dim))
+        factor = 4 / float(answers.max() - answers.min())
+        network[-1].weight.mul_(factor)
+        network[-1].bias.mul_(factor).sub_(factor * float(answers.mean())).add_(0.5)
+    torch.save({f"layers.{name}": value for name, value in network.state_dict().items()}, path)
+    return network
+
+
+def images(dim: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(60, dim, generator=torch.manual_seed(1)), dim=1)
+
+
+def test_laions_nsfw_head_for_vit_h_14_is_read_as_it_is(tmp_path: Path) -> None:
+    """Trained to answer 0 or 1; what lies outside is cut off."""
+    network = h14(48, tmp_path / "h14_nsfw.pth")
+    plain = network(images(48)).detach().numpy()[:, 0]
+    assert plain.min() < 0
+    assert plain.max() > 1
+    head = load_nsfw_head(tmp_path / "h14_nsfw.pth", 48)
+    assert np.allclose(head.score(images(48).numpy()), np.clip(plain, 0, 1), atol=1e-3)
+    with pytest.raises(ModelError, match="it is not for embeddings of 8 numbers"):
+        load_nsfw_head(tmp_path / "h14_nsfw.pth", 8)
+
+
+def test_a_head_for_another_purpose_is_refused(tmp_path: Path) -> None:
+    h14(8, tmp_path / "nsfw.pth")
+    with pytest.raises(ModelError, match=r"what is between its layers \[0, 3, 6, 9, 12, 15, 16\] is unknown"):
+        load_head(tmp_path / "nsfw.pth", 8)
+    layered((0, 3, 6, 9, 11), tmp_path / "aesthetic.pth", torch.nn.ReLU)
+    with pytest.raises(ModelError, match=r"it is not LAION's h14_nsfw\.pth"):
+        load_nsfw_head(tmp_path / "aesthetic.pth", 8)
+    (tmp_path / "nsfw.zip").write_bytes(b"PK")
+    with pytest.raises(ModelError, match="convert-head` on it"):
+        load_nsfw_head(tmp_path / "nsfw.zip", 8)
 
 
 def layered(places: tuple[int, ...], path: Path, activation: type[torch.nn.Module]) -> torch.nn.Module:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +118,46 @@ def test_weights_for_images_of_another_size_are_refused(tmp_path: Path, suffix: 
     message = refused(replace(TINY, pretrained=str(path)))
     assert "it was trained on images of 4 patches, laion-etl-tiny takes 16" in message
     assert load_model(replace(TINY, model="half-size", pretrained=str(path))).pixel_plan.side == 32
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_for_texts_of_another_length_are_refused(tmp_path: Path, suffix: str) -> None:
+    """open_clip would silently interpolate the positions."""
+    config = open_clip().get_model_config(TINY.model)
+    config["text_cfg"]["context_length"] = 64
+    (tmp_path / "short-texts.json").write_text(json.dumps(config))
+    open_clip().add_model_config(tmp_path / "short-texts.json")
+    path = tmp_path / f"weights{suffix}"
+    state = {name: value.clone() for name, value in create_network("short-texts").state_dict().items()}
+    torch.save(state, path) if suffix == ".pt" else save_file(state, path)
+    message = refused(replace(TINY, pretrained=str(path)))
+    assert "it was trained on texts of up to 64 tokens, laion-etl-tiny takes 77" in message
+    assert load_model(replace(TINY, model="short-texts", pretrained=str(path))).identity["context"] == 64
+
+
+@pytest.mark.parametrize(
+    ("weight", "what"), [("visual.conv1.weight", "images"), ("token_embedding.weight", "texts")]
+)
+def test_a_tower_that_cannot_tell_inputs_apart_is_refused(
+    tiny_model: ClipModel, tmp_path: Path, weight: str, what: str
+) -> None:
+    state = {name: value.clone() for name, value in tiny_model.network.state_dict().items()}
+    state[weight].zero_()
+    if what == "texts":
+        state["positional_embedding"].zero_()
+    torch.save(state, tmp_path / "same.pt")
+    message = refused(replace(TINY, pretrained=str(tmp_path / "same.pt")))
+    assert f"its embeddings of different {what} are the same" in message
+
+
+def test_other_tokens_are_another_identity(tiny_model: ClipModel) -> None:
+    """A tokenizer is a file of a folder or of the hub, which weights do not show."""
+
+    def shouted(texts: Sequence[str]) -> torch.Tensor:
+        return tiny_model.tokenize([f"{text}!" for text in texts])
+
+    assert replace(tiny_model, tokenize=shouted).identity != tiny_model.identity
+    assert tiny_model.identity["context"] == 77
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:

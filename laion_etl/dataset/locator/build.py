@@ -32,11 +32,12 @@ FEWEST_BATCHES = 500  # of a crawl that gets a locator when it is published; les
 _MOST_SEGMENTS = 4  # of a slice
 _ROWS_PER_READ = 1 << 16
 _READERS = 4
+_OF_IMAGES = ["pair_id", "url", "caption", "md5", "sha256", "pdq", "pdq_quality"]
 _COLUMNS = {
     "pairs": (PAIR_FILES, ["pair_id", "url", "caption"]),
     "batches": (BATCH_FILES, ["pair_id", "url", "caption"]),
-    "shards": (SHARD_FILES, ["pair_id", "url", "caption", "md5", "sha256", "pdq"]),
-    "scored": (SCORED_FILES, ["pair_id", "url", "caption", "md5", "sha256", "pdq"]),
+    "shards": (SHARD_FILES, _OF_IMAGES),
+    "scored": (SCORED_FILES, _OF_IMAGES),
     "dataset": (DATASET_FILES, ["URL", "TEXT"]),
 }
 _log = logging.getLogger(__name__)

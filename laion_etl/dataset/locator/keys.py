@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from laion_etl.blocklists.column_masks import compared_hashes
 from laion_etl.blocklists.hashes import hash_names
 from laion_etl.blocklists.link_keys import link_keys
 from laion_etl.blocklists.near_hashes import HASH_BYTES
@@ -60,6 +61,7 @@ class WantedKeys:
 def row_keys(rows: pa.RecordBatch) -> RowKeys:
     """Return the keys of rows, which may have the columns pair_id, url, caption, md5, sha256 and pdq.
 
+    PDQ hashes by which no image is recognised, for their `pdq_quality`, are left out.
     While requests by earlier URL rules exist, a URL is also hashed in the form of each of these rules.
     """
     has = set(rows.schema.names)
@@ -73,7 +75,7 @@ def row_keys(rows: pa.RecordBatch) -> RowKeys:
     found += [_image_keys(rows.column(kind)) for kind in ("md5", "sha256") if kind in has]
     return RowKeys(
         np.unique(np.concatenate(found)) if found else _NO_KEYS,
-        _pdq_hashes(rows.column("pdq").to_pylist() if "pdq" in has else ()),
+        _pdq_hashes(compared_hashes(rows).to_pylist() if "pdq" in has else ()),
     )
 
 
