@@ -34,7 +34,7 @@ class PostgresPrograms:
         self._user = _OS_USER if os.geteuid() == 0 else None
 
     def initdb(self, settings: Mapping[str, str]) -> None:
-        """Create the database in the folder, unless there is one; the settings hold from its first start on."""
+        """Create the database in the folder, with some settings, unless there is one."""
         self.folder.mkdir(exist_ok=True)
         if self._user is not None:
             self._give_to_user()
