@@ -104,13 +104,13 @@ def _entries(slots: int) -> int:
 def has_room(lists: Lists) -> bool:
     """Whether there are entries for one more hash, in all lists that it may be in, and for some divisions."""
     groups = lists.masks.shape[1]
-    return len(lists.rows) - lists.used[0] >= groups * (groups * groups + 4 * lists.long)
+    return bool(len(lists.rows) - lists.used[0] >= groups * (groups * groups + 4 * lists.long))
 
 
 @kernel
 def slot_of(value: np.uint64, slots: int) -> int:
     """Return one of so many slots, a power of two."""
-    return np.int64(((value * _MIX) >> _HALF) & np.uint64(slots - 1))
+    return int(np.int64(((value * _MIX) >> _HALF) & np.uint64(slots - 1)))
 
 
 @kernel
@@ -157,7 +157,7 @@ def _add_to_group(words: Words, row: int, lists: Lists, divided: int, group: int
 
 @kernel
 def _bit(words: Words, row: int, bit: int) -> int:
-    return np.int64((words[row, bit >> 6] >> np.uint64(bit & 63)) & _ONE)
+    return int(np.int64((words[row, bit >> 6] >> np.uint64(bit & 63)) & _ONE))
 
 
 @kernel
@@ -192,7 +192,7 @@ def _divided(words: Words, members: Places, lists: Lists, depth: int) -> int:
     for row in members:
         for group in range(groups):
             _add_to_group(words, row, lists, number, group)
-    return -2 - number
+    return int(-2 - number)
 
 
 @kernel

@@ -148,11 +148,15 @@ def _without_members(shard: _Shard, keys: set[str]) -> Output | None:
 
 
 def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.NDArray[np.bool_]) -> Output:
-    """Row i belongs to the i-th kept sample; a file already rewritten has one row per remaining sample."""
+    """Row i belongs to the i-th kept sample; a file already rewritten has one row per remaining sample.
+
+    Raises MissingFileError where there are no embeddings.
+    """
     name = shard.file(ending)
+    data = io.BytesIO(shard.store.read(name))
     kept = pc.is_null(table["reason"]).to_numpy()
     try:
-        matrix = np.load(io.BytesIO(shard.store.read(name)), allow_pickle=False)
+        matrix = np.load(data, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"cannot read {shard.store.uri(name)}: {error}; score the shard again") from error
     left = int(np.count_nonzero(kept & ~gone))
