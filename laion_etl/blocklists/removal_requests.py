@@ -98,15 +98,12 @@ class Request:
 
 
 class Matcher:
-    """Finds the rows that removal requests cover.
-
-    What the lookups need of the requests is made once: with a thousand rules, and a hundred thousand pairs
-    found, it would take longer for each file than reading it.
-    """
+    """Finds the rows that removal requests cover; what the lookups need of them is made once, not by file."""
 
     def __init__(self, requests: Sequence[Request], pdq_distance: int) -> None:
         self._requests = requests
         self._pdq_distance = pdq_distance
+        self._pairs = frozenset(map(bytes.fromhex, self._set("pairs")))
         self._found = {bytes.fromhex(one) for request in requests for one in request.pair_ids}
 
     def add_found(self, pairs: Iterable[str]) -> None:
@@ -153,7 +150,7 @@ class Matcher:
         if "pair_id" in has:
             ids = column(rows, "pair_id")
             masks += [("pairs", is_in(ids, self._pairs)), (FOUND, is_in(ids, self._found))]
-        masks += [(kind, is_in(column(rows, kind), self._digests[kind]))
+        masks += [(kind, is_in(column(rows, kind), self._set(kind)))
                   for kind in ("md5", "sha256") if kind in has]  # fmt: skip
         if "pdq" in has and self._near is not None:
             masks.append(("pdq", near(column(rows, "pdq").to_pylist(), self._near)))
@@ -176,14 +173,6 @@ class Matcher:
 
     def _set(self, kind: str) -> frozenset[str]:
         return frozenset(one for request in self._requests for one in request.rules.get(kind, ()))
-
-    @cached_property
-    def _pairs(self) -> frozenset[bytes]:
-        return frozenset(map(bytes.fromhex, self._set("pairs")))
-
-    @cached_property
-    def _digests(self) -> dict[str, frozenset[str]]:
-        return {kind: self._set(kind) for kind in ("md5", "sha256")}
 
     @cached_property
     def _near(self) -> NearListed | None:
