@@ -91,7 +91,7 @@ class Request:
         """Return the request with what was found: for each file its crawl, and the rule of each pair."""
         pairs, counts, crawls = set(self.pair_ids), Counter(self.counts), set(self.crawls)
         for crawl, found in findings:
-            counts.update(rule for pair, rule in found.items() if pair not in pairs and rule != FOUND)
+            counts += Counter(rule for pair, rule in found.items() if pair not in pairs and rule != FOUND)
             pairs |= found.keys()
             crawls.add(crawl)
         return replace(self, pair_ids=frozenset(pairs), counts=counts, crawls=tuple(sorted(crawls)))
