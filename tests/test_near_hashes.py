@@ -7,6 +7,7 @@ import pytest
 
 from laion_etl.blocklists import near_runs
 from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, near_better, to_words
+from laion_etl.blocklists.near_kept import mark_near_kept
 from laion_etl.blocklists.near_kernels import band_values, flatten, join
 from laion_etl.core.errors import InputError
 
@@ -44,6 +45,49 @@ def test_what_is_near_to_a_better_one_that_is_kept_is_what_comparing_all_finds(b
             kept.append(row)
     assert np.flatnonzero(~near_better(both, bits)).tolist() == kept
     assert len(kept) < len(both)
+
+
+def alike(count: int, equal: int, rng: np.random.Generator) -> Hashes:
+    """Return hashes with the same first bits and random others."""
+    hashes = rng.integers(0, 256, (count, 32), dtype=np.uint8)
+    hashes[:, : equal // 8] = 0x5A
+    return hashes
+
+
+@pytest.mark.parametrize("bits", [0, 3, 10, 15, 31])
+def test_where_many_hashes_agree_in_bands_the_kept_ones_are_those_that_comparing_all_finds(bits: int) -> None:
+    """Long lists of hashes are divided, those of 120 equal bits twice."""
+    rng = np.random.default_rng(bits)
+    hashes = np.concatenate([alike(500, 64, rng), alike(700, 120, rng)])
+    masks = np.zeros((400, 256), np.uint8)
+    for mask in masks:
+        mask[rng.choice(256, int(rng.integers(0, bits + 3)), replace=False)] = 1
+    hashes = np.concatenate(
+        [hashes, hashes[rng.integers(0, len(hashes), len(masks))] ^ np.packbits(masks, axis=1)]
+    )
+    words, kept = to_words(hashes), [0]
+    for row in range(1, len(words)):
+        if np.bitwise_count(words[kept] ^ words[row]).sum(axis=1).min() > bits:
+            kept.append(row)
+    assert np.flatnonzero(~near_better(hashes, bits)).tolist() == kept
+    assert 1200 < len(kept) < len(hashes)
+
+
+def steps_for(hashes: Hashes) -> int:
+    """Return how many steps finding the kept of some hashes takes."""
+    near = np.zeros(len(hashes), np.bool_)
+    return mark_near_kept(to_words(hashes), 10, *cuts(10), near)
+
+
+@pytest.mark.parametrize("equal", [0, 24, 64, 96])
+def test_work_grows_with_the_number_of_hashes_also_where_all_agree_in_bands(equal: int) -> None:
+    rng = np.random.default_rng(equal)
+    hashes = alike(16_000, equal, rng)
+    copies = np.repeat(hashes[:4_000], 4, axis=0)[rng.permutation(16_000)]
+    for some in (hashes, copies):
+        steps = [steps_for(some[:count]) for count in (4_000, 16_000)]
+        assert steps[1] < 1.5 * 4 * steps[0]
+        assert steps[1] < 300 * len(some)
 
 
 def test_an_empty_index_and_no_others() -> None:

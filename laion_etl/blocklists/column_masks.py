@@ -1,13 +1,14 @@
 """Masks of rows by the values of a column: which are listed, and which PDQ hashes are near listed ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, NearIndex
+from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, NearListed
 from laion_etl.core.pdq_quality import MIN_QUALITY
 
 Mask = npt.NDArray[np.bool_]
@@ -31,20 +32,24 @@ def compared_hashes(rows: pa.RecordBatch | pa.Table) -> pa.Array:
     return pc.if_else(low, pa.scalar(None, hashes.type), hashes)
 
 
-def is_in(values: pa.Array, listed: Iterable[str | bytes]) -> Mask:
-    """Whether each value is listed; null is not."""
+def is_in(values: pa.Array, listed: AbstractSet[str] | AbstractSet[bytes]) -> Mask:
+    """Whether each value is listed; null is not. Of rows and list the longer one is looked up, not copied."""
+    if not listed:
+        return np.zeros(len(values), np.bool_)
+    if len(listed) > len(values):
+        return np.fromiter((one in listed for one in values.to_pylist()), np.bool_, len(values))
     found = pc.is_in(values, value_set=pa.array(listed, values.type))
     return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
 
 
-def near(hashes: Sequence[str | None], listed: Iterable[str], distance: int) -> Mask:
-    """Whether each PDQ hash, hexadecimal, is within `distance` bits of a listed one; null and '' are not."""
+def near(hashes: Sequence[str | None], listed: NearListed) -> Mask:
+    """Whether each PDQ hash, hexadecimal, is near a listed one; null and '' are not."""
     known = [row for row, one in enumerate(hashes) if one]
-    index = NearIndex(_to_array(one for one in hashes if one), distance)
     found = np.zeros(len(hashes), np.bool_)
-    found[np.asarray(known, np.int64)[index.near(_to_array(sorted(listed)))]] = True
+    found[np.asarray(known, np.int64)] = listed.near(to_hashes([one for one in hashes if one]))
     return found
 
 
-def _to_array(hashes: Iterable[str]) -> Hashes:
-    return np.frombuffer(b"".join(map(bytes.fromhex, hashes)), np.uint8).reshape(-1, HASH_BYTES)
+def to_hashes(hashes: Sequence[str]) -> Hashes:
+    """Return hexadecimal hashes as rows of bytes."""
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, HASH_BYTES)

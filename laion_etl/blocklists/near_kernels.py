@@ -9,7 +9,6 @@ from laion_etl.core.numba_cache import kernel
 
 _PAIRS, _FOURS = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 _EIGHTS, _SUM = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 _ONE, _TWO, _FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
 _WORD, _LAST_BYTE, _LOW = np.uint64(64), np.uint64(56), np.uint64(0xFFFF)
 _ROWS, _PAIRS_AT_ONCE = 1 << 12, 1 << 12
@@ -28,13 +27,14 @@ def _ones(word: np.uint64) -> int:
 
 
 @kernel
-def _distance(words: Words, row: int, others: Words, other: int) -> int:
+def distance(words: Words, row: int, others: Words, other: int) -> int:
+    """Return in how many bits two hashes differ."""
     found = _ones(words[row, 0] ^ others[other, 0]) + _ones(words[row, 1] ^ others[other, 1])
     return found + _ones(words[row, 2] ^ others[other, 2]) + _ones(words[row, 3] ^ others[other, 3])
 
 
 @kernel
-def _band_value(words: Words, row: int, first: int, width: int) -> np.uint64:
+def band_value(words: Words, row: int, first: int, width: int) -> np.uint64:
     """Return up to 64 bits of a hash, from bit `first` on."""
     word, offset = first >> 6, first & 63
     value = words[row, word] << np.uint64(offset)
@@ -48,7 +48,7 @@ def band_values(words: Words, first: int, width: int) -> Words:
     """Return a band of all hashes as numbers."""
     values = np.empty(len(words), np.uint64)
     for row in range(len(words)):
-        values[row] = _band_value(words, row, first, width)
+        values[row] = band_value(words, row, first, width)
     return values
 
 
@@ -59,42 +59,9 @@ def _met_before(
     """Whether two hashes agree in an earlier band."""
     for number in range(band):
         first, width = firsts[number], widths[number]
-        if _band_value(words, row, first, width) == _band_value(others, other, first, width):
+        if band_value(words, row, first, width) == band_value(others, other, first, width):
             return True
     return False
-
-
-@kernel
-def mark_near_kept(
-    words: Words, bits: int, firsts: Longs, widths: Longs, heads: Places, following: Places, near: Masks
-) -> None:
-    """Set `near` for each hash within `bits` of an earlier one for which it is not set.
-
-    Only those for which it is not set are in the lists that `heads` (bands, slots; a power of two; -1) and
-    `following` (bands, hashes) hold, one list for the values of a band that share a slot.
-    """
-    shift = _WORD
-    size = heads.shape[1]
-    while size > 1:
-        size >>= 1
-        shift -= _ONE
-    for row in range(len(words)):
-        for band in range(len(firsts)):
-            value = _band_value(words, row, firsts[band], widths[band])
-            slot = np.int64((value * _MIX) >> shift)
-            other = heads[band, slot]
-            while other >= 0 and _distance(words, row, words, other) > bits:
-                other = following[band, other]
-            if other >= 0:
-                near[row] = True
-                break
-        if near[row]:
-            continue
-        for band in range(len(firsts)):
-            value = _band_value(words, row, firsts[band], widths[band])
-            slot = np.int64((value * _MIX) >> shift)
-            following[band, row] = heads[band, slot]
-            heads[band, slot] = row
 
 
 @kernel
@@ -112,7 +79,7 @@ def mark_near_others(
             first += 1
         other = first
         while other < len(others) and other_values[other] == values[row]:
-            if _distance(words, row, others, other) <= bits:
+            if distance(words, row, others, other) <= bits:
                 near[row] = not _met_before(words, row, others, other, band, firsts, widths)
                 break
             other += 1
@@ -123,7 +90,7 @@ def _mark_pairs(
     words: Words, listed: Words, bits: int, rows: Places, others: Places, count: int, near: Masks
 ) -> None:
     for pair in range(count):
-        near[rows[pair]] |= _distance(words, rows[pair], listed, others[pair]) <= bits
+        near[rows[pair]] |= distance(words, rows[pair], listed, others[pair]) <= bits
 
 
 @kernel
@@ -164,7 +131,7 @@ def mark_near_any(words: Words, listed: Words, bits: int, near: Masks) -> None:
     """Set `near` for hashes within `bits` of any of the listed ones."""
     for row in range(len(words)):
         for other in range(len(listed)):
-            if _distance(words, row, listed, other) <= bits:
+            if distance(words, row, listed, other) <= bits:
                 near[row] = True
                 break
 
@@ -213,7 +180,7 @@ def connect_run(
     for row in range(start, end):
         joined = False
         for number in range(found):
-            apart = _distance(words, row, words, leaders[number])
+            apart = distance(words, row, words, leaders[number])
             if apart <= bits:
                 radius[number] = max(radius[number], apart + 1)  # 0: it has no others
                 if not _met_before(words, row, words, leaders[number], band, firsts, widths):
@@ -231,7 +198,7 @@ def connect_run(
             continue
         for other in range(found):
             limit = bits + radius[one] - 1 + max(radius[other] - 1, 0)
-            if other == one or _distance(words, leaders[one], words, leaders[other]) > limit:
+            if other == one or distance(words, leaders[one], words, leaders[other]) > limit:
                 continue
             roots = _root(sets, one), _root(sets, other)
             if roots[0] != roots[1]:

@@ -11,7 +11,7 @@ rule gives it. Parse does the same with the URLs of pages, from which no form is
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists
-from laion_etl.blocklists.column_masks import Mask, column, compared_hashes, is_in, near
+from laion_etl.blocklists.column_masks import Mask, column, compared_hashes, is_in, near, to_hashes
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
+from laion_etl.blocklists.near_hashes import NearListed
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
@@ -86,23 +87,28 @@ class Request:
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
-    def with_pairs(self, found: Mapping[str, str], crawl: str) -> "Request":
-        """Return the request with pairs that were found in a crawl, and the rule that found each."""
-        new = Counter(rule for pair, rule in found.items() if pair not in self.pair_ids and rule != FOUND)
-        return replace(
-            self,
-            pair_ids=self.pair_ids | found.keys(),
-            counts=Counter(self.counts) + new,
-            crawls=tuple(sorted({*self.crawls, crawl})),
-        )
+    def with_pairs(self, findings: Iterable[tuple[str, Mapping[str, str]]]) -> "Request":
+        """Return the request with what was found: for each file its crawl, and the rule of each pair."""
+        pairs, counts, crawls = set(self.pair_ids), Counter(self.counts), set(self.crawls)
+        for crawl, found in findings:
+            counts += Counter(rule for pair, rule in found.items() if pair not in pairs and rule != FOUND)
+            pairs |= found.keys()
+            crawls.add(crawl)
+        return replace(self, pair_ids=frozenset(pairs), counts=counts, crawls=tuple(sorted(crawls)))
 
 
 class Matcher:
-    """Finds the rows that removal requests cover."""
+    """Finds the rows that removal requests cover; what the lookups need of them is made once, not by file."""
 
     def __init__(self, requests: Sequence[Request], pdq_distance: int) -> None:
         self._requests = requests
         self._pdq_distance = pdq_distance
+        self._pairs = frozenset(map(bytes.fromhex, self._set("pairs")))
+        self._found = {bytes.fromhex(one) for request in requests for one in request.pair_ids}
+
+    def add_found(self, pairs: Iterable[str]) -> None:
+        """Cover more pairs from now on, given by their hexadecimal ids."""
+        self._found.update(map(bytes.fromhex, pairs))
 
     def __bool__(self) -> bool:
         return bool(self._requests)
@@ -143,14 +149,11 @@ class Matcher:
             masks += self._masks_of_forms(rows, urls)
         if "pair_id" in has:
             ids = column(rows, "pair_id")
-            masks += [(kind, is_in(ids, map(bytes.fromhex, wanted)))
-                      for kind, wanted in (("pairs", self._set("pairs")), (FOUND, self._found))]  # fmt: skip
+            masks += [("pairs", is_in(ids, self._pairs)), (FOUND, is_in(ids, self._found))]
         masks += [(kind, is_in(column(rows, kind), self._set(kind)))
                   for kind in ("md5", "sha256") if kind in has]  # fmt: skip
-        if "pdq" in has and self._set("pdq"):
-            masks.append(
-                ("pdq", near(compared_hashes(rows).to_pylist(), self._set("pdq"), self._pdq_distance))
-            )
+        if "pdq" in has and self._near is not None:
+            masks.append(("pdq", near(compared_hashes(rows).to_pylist(), self._near)))
         return masks
 
     def _masks_of_forms(
@@ -172,8 +175,9 @@ class Matcher:
         return frozenset(one for request in self._requests for one in request.rules.get(kind, ()))
 
     @cached_property
-    def _found(self) -> frozenset[str]:
-        return frozenset().union(*(request.pair_ids for request in self._requests))
+    def _near(self) -> NearListed | None:
+        listed = sorted(self._set("pdq"))
+        return NearListed(to_hashes(listed), self._pdq_distance) if listed else None
 
     @cached_property
     def _links(self) -> Blocklists:

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.blocklists.near_hashes import NearListed, near_better, to_words
+from laion_etl.blocklists.near_hashes import NearListed, cuts, near_better, to_words
+from laion_etl.blocklists.near_lists import empty_lists, enlarged
 from laion_etl.blocklists.near_runs import connected_by_the_rest
 from laion_etl.core.numba_cache import compiled_marker
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
@@ -115,6 +116,9 @@ def _compare() -> None:
     for bits in (10, 40):
         NearListed(images["pdq"], bits).near(images["pdq"])
     near_better(images["pdq"], 10)
+    full = empty_lists(2, cuts(10)[1])
+    full.used[0] = len(full.rows)
+    enlarged(full)
     connected_by_the_rest(to_words(images["pdq"]), 10, 0)
     with Groups(10) as groups:
         groups.add(*compare_slice(images, np.zeros(1, KNOWN), 10, 0))

@@ -66,7 +66,10 @@ class EmbeddedServer:
 
 
 def _tune(server: EmbeddedServer) -> None:
-    """Writes settings for bulk loads unless they are set; shared_buffers applies from the next start on."""
+    """Writes settings for bulk loads unless they are set, as they are in a new folder.
+
+    In one of an earlier version shared_buffers applies from the next start on.
+    """
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         rows = connection.execute(
             "select name, setting from pg_file_settings where name = any (%s) order by seqno", [[*_TUNING]]
@@ -135,7 +138,7 @@ def _start(programs: "PostgresPrograms") -> Path:
     log_start = programs.log.stat().st_size if programs.log.exists() else 0
     try:
         if postmaster(folder) is None:
-            programs.initdb()
+            programs.initdb(_TUNING)
             programs.start(RECOVERY_S)
         found = postmaster(folder)
     except (subprocess.SubprocessError, OSError, RuntimeError) as error:

@@ -10,6 +10,7 @@ import os
 import pwd
 import subprocess
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from stat import S_IRGRP, S_IROTH, S_IXGRP, S_IXOTH
 
@@ -32,13 +33,14 @@ class PostgresPrograms:
         self._programs: Path = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
         self._user = _OS_USER if os.geteuid() == 0 else None
 
-    def initdb(self) -> None:
-        """Create the database in the folder, unless there is one."""
+    def initdb(self, settings: Mapping[str, str]) -> None:
+        """Create the database in the folder, with some settings, unless there is one."""
         self.folder.mkdir(exist_ok=True)
         if self._user is not None:
             self._give_to_user()
         if not (self.folder / "PG_VERSION").exists():
-            self._run("initdb", "--auth=trust", "--encoding=utf8", "-U", "postgres")
+            tuned = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+            self._run("initdb", "--auth=trust", "--encoding=utf8", "-U", "postgres", *tuned)
 
     def start(self, timeout_s: float) -> None:
         """Start the server on a Unix socket only and wait until it is ready."""

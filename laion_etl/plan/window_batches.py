@@ -1,27 +1,22 @@
 """Cuts the pairs of one window into batches and writes their files.
 
-The pairs are read range by range of the key, in short transactions on the servers that have them: because
-their partitions are frozen, the result is the same as in one snapshot. Nothing here depends on other windows
-or on who plans them: a window that is cut again after a kill has the same batches, numbers and bytes.
+The pairs are read in many short transactions (window_pairs.py): because their partitions are frozen, the
+result is the same as in one snapshot. Nothing here depends on other windows or on who plans them: a window
+that is cut again after a kill has the same batches, numbers and bytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from psycopg import Connection, sql
 
 from laion_etl.core.errors import MissingFileError
-from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, scored_stem, shard_stem
+from laion_etl.core.schemas import batch_file_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output
-from laion_etl.database.binary_copy import Texts, copy_out, host_hashes, read_rows
-from laion_etl.database.dedupe_keys import DedupeRule
-from laion_etl.database.queries import query
+from laion_etl.database.binary_copy import Texts, host_hashes
 from laion_etl.database.servers import RangeServers
 from laion_etl.io.planned import PlannedBatch
 from laion_etl.io.storage import Store
@@ -29,6 +24,7 @@ from laion_etl.plan.batch_numbers import BatchNumbers, contents_digest
 from laion_etl.plan.batching import assign_batches, assign_batches_by_language
 from laion_etl.plan.rounds import Round, Window
 from laion_etl.plan.taken_numbers import TakenNumbers
+from laion_etl.plan.window_pairs import read_pairs
 from laion_etl.settings import PlanSettings
 
 _WRITERS = 8  # to S3, writing a batch file is mostly waiting
@@ -52,7 +48,7 @@ class WindowBatches:
         Rows of BATCH_SCHEMA, at most `batch_size`. Raises InputError if the slot has too few numbers, and
         WindowDoneError if another planner has recorded the window meanwhile.
         """
-        pairs = self._pairs(window.keys)
+        pairs = read_pairs(window.keys, self.partitions, self.servers, self.timeout_s)
         chosen = [pa.array(rows) for rows in self._assigned(pairs)]
         ids = pairs.select(["pair_id"])
         digests = [contents_digest(ids.take(rows)) for rows in chosen]
@@ -64,23 +60,6 @@ class WindowBatches:
             PlannedBatch(number, len(rows), file)
             for number, rows, file in zip(given, chosen, files, strict=True)
         ]
-
-    def _pairs(self, keys: tuple[UUID, UUID]) -> pa.Table:
-        """Return rows of BATCH_SCHEMA, ascending by key."""
-        blocks = [read_rows(block, BATCH_SCHEMA) for block in self._blocks(keys)]
-        return pa.concat_tables([BATCH_SCHEMA.empty_table(), *blocks]).combine_chunks()
-
-    def _blocks(self, keys: tuple[UUID, UUID]) -> Iterator[bytes]:
-        """Yield rows in the format of COPY, ascending by key, while no transaction is open."""
-        rule = self.servers.first.rows("load.rule")
-        for server, first, last in self.servers.slices(keys):
-            statement = sql.SQL(query("plan.copy_new_pairs")).format(
-                by_url=sql.Literal(rule == [(DedupeRule.URL,)]),
-                first=sql.Literal(first),
-                last=sql.Literal(last),
-                partitions=sql.Literal(list(self.partitions)),
-            )
-            yield server.run(partial(_read, statement=statement), self.timeout_s)
 
     def _assigned(self, pairs: pa.Table) -> list[Any]:
         limits = (self.settings.batch_size, self.settings.max_pairs_per_host)
@@ -121,8 +100,3 @@ class WindowBatches:
             return Output.from_bytes(name, self.store.read(name))
         except MissingFileError:
             return None
-
-
-def _read(connection: Connection, statement: sql.Composed) -> bytes:
-    connection.execute(query("plan.index_scans"))
-    return b"".join(copy_out(connection, statement))

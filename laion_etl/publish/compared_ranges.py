@@ -1,7 +1,7 @@
 """The step between the hashes of all ranges and their publishing: finds near duplicates among all of them.
 
 What it decides is in `compared.parquet`, its record in `compared.json`, whose fingerprint is made from the
-files of all ranges.
+files of all ranges. Until then `compared/` has what is compared already.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.io.storage import Store
 from laion_etl.publish import near_compare
+from laion_etl.publish.near_checkpoints import ComparedSlices
 from laion_etl.publish.near_compare import HashFiles, write_decided
 from laion_etl.publish.prepared import Prepared, prepared_for
 from laion_etl.publish.range_images import bands_of, record_of
@@ -68,7 +69,9 @@ def _compare(prepared: Prepared, settings: PublishSettings, store: Store) -> Sta
     records = [record_of(prepared, one, store) for one in prepared.ranges]
     made_from = _compared_from(records)
     name = prepared.name_of_all("compared", "json")
+    slices = ComparedSlices(prepared.folder_of_all("compared"), made_from, store)
     if done := store.finished(name, made_from):
+        slices.delete()  # those that a process killed at the end has left
         return done
     own, known = (
         tuple(
@@ -86,9 +89,12 @@ def _compare(prepared: Prepared, settings: PublishSettings, store: Store) -> Sta
                 f"`laion-etl stage publish --crawl {prepared.crawl} --hashes I/N` for all ranges again"
             )
     files = HashFiles(bands_of(prepared, settings), own, known)
-    output, rows = write_decided(files, prepared.name_of_all("compared", "parquet"), store)
+    output, rows = write_decided(files, prepared.name_of_all("compared", "parquet"), slices, store)
     unit = f"{prepared.dataset}/{prepared.version}"
-    return store.write_stats(name, near_compare.stats_of(prepared.crawl, unit, made_from, output, rows))
+    stats = near_compare.stats_of(prepared.crawl, unit, made_from, output, rows)
+    store.write_stats(name, stats)
+    slices.delete()
+    return stats
 
 
 def delete_bands(prepared: Prepared, settings: PublishSettings, store: Store) -> None:

@@ -10,12 +10,13 @@ image outside a group of connected images is near one in it, so each group is de
 (blocklists/near_runs.py); a list of all near pairs, which has no bound, was refused.
 
 Two slices are in memory, 400 MB each at 2 million records; images without a near one, nearly all, are
-dropped.
+dropped. What a slice connects is kept in the store (near_checkpoints.py), for a comparison that is killed.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -28,6 +29,7 @@ from laion_etl.blocklists.near_runs import connected
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.publish.band_files import IMAGE, KNOWN, Bands, BandsFile, Records
+from laion_etl.publish.near_checkpoints import Compared, ComparedSlices
 from laion_etl.publish.near_groups import Decided, Groups
 
 STAGE = "publish compare"
@@ -52,11 +54,11 @@ class HashFiles:
     known: tuple[Output, ...]
 
 
-def write_decided(files: HashFiles, name: str, store: Store) -> tuple[Output, int]:
+def write_decided(files: HashFiles, name: str, done: ComparedSlices, store: Store) -> tuple[Output, int]:
     """Compare all images and write what is decided; returns the file, and how many hashes it lists."""
     rows = 0
     with Groups(files.bands.bits) as groups, store.create(name) as file:
-        for pairs, known in _compared(files, store):
+        for pairs, known in _compared(files, done, store):
             groups.add(pairs, known)
         with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
             for decided in groups.decided():
@@ -76,29 +78,32 @@ def _table(decided: Decided) -> pa.Table:
     return pa.table([hashes, pa.array(decided.kept)], schema=SCHEMA)
 
 
-def _compared(files: HashFiles, store: Store) -> Iterator[tuple[Records, Records]]:
+def _compared(files: HashFiles, done: ComparedSlices, store: Store) -> Iterator[Compared]:
     """Yield what each slice connects, in order, and which of its images are known."""
-    own = [BandsFile.open(one, files.bands, IMAGE, store) for one in files.own]
-    known = [BandsFile.open(one, files.bands, KNOWN, store) for one in files.known]
     places = ((band, number) for band in range(files.bands.count) for number in range(files.bands.slices))
     with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(_AT_ONCE) as pool:
+        own, known = (
+            list(readers.map(partial(BandsFile.open, bands=files.bands, dtype=dtype, store=store), outputs))
+            for outputs, dtype in ((files.own, IMAGE), (files.known, KNOWN))
+        )
 
         def read(found: Sequence[BandsFile], band: int, number: int) -> Records:
             return np.concatenate(list(readers.map(lambda one: one.read(band, number), found)))
 
-        def compared(band: int, number: int) -> tuple[Records, Records]:
+        def compared(band: int, number: int) -> Compared:
             before = read(known, band, number) if known else np.empty(0, KNOWN)
             return compare_slice(read(own, band, number), before, files.bands.bits, band)
 
-        begun: list[Future[tuple[Records, Records]]] = [
-            pool.submit(compared, *place) for place in islice(places, _AT_ONCE)
-        ]
+        def once(band: int, number: int) -> Compared:
+            return done.once(band, number, partial(compared, band, number))
+
+        begun: list[Future[Compared]] = [pool.submit(once, *place) for place in islice(places, _AT_ONCE)]
         while begun:
             yield begun.pop(0).result()
-            begun += [pool.submit(compared, *place) for place in islice(places, 1)]
+            begun += [pool.submit(once, *place) for place in islice(places, 1)]
 
 
-def compare_slice(own: Records, known: Records, bits: int, band: int) -> tuple[Records, Records]:
+def compare_slice(own: Records, known: Records, bits: int, band: int) -> Compared:
     """Return pairs of images that connect all near ones, and images near to known ones, by one band.
 
     An image that stands for others of the same hash is paired with itself, by the first band.

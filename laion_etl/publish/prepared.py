@@ -110,6 +110,10 @@ class Prepared:
         """Return the name in the store of a file about all ranges."""
         return f"{_folder(self.dataset, self.crawl)}/{kind}.{ending}"
 
+    def folder_of_all(self, kind: str) -> str:
+        """Return the name in the store of a folder of files about all ranges."""
+        return f"{_folder(self.dataset, self.crawl)}/{kind}"
+
     def find(self, number: int, total: int) -> BatchRange:
         """Return range I of N. Raises InputError unless there are N ranges."""
         if total != len(self.ranges) or not 1 <= number <= total:

@@ -8,6 +8,7 @@ replaced in one atomic write, and its new content depends only on its old conten
 import io
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,10 +33,12 @@ def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.
 
     Raises InputError if it cannot be read, or a newer laion-etl wrote it.
     """
-    with store.open(name) as file:
+    kind = name.partition("/")[0]
+    # Of a small file one request reads all; one of pairs is on disk while it is read.
+    with store.open(name) if kind == "pairs" else io.BytesIO(store.read(name)) as file:
         try:
             parquet = pq.ParquetFile(file)
-            _FILES[name.partition("/")[0]].check_number(parquet.schema_arrow, store.uri(name))
+            _FILES[kind].check_number(parquet.schema_arrow, store.uri(name))
             has = parquet.schema_arrow.names
             return parquet.read([one for one in columns if one in has] if columns else None)
         except (pa.ArrowException, OSError) as error:
@@ -94,14 +97,14 @@ def _rewrite(shard: _Shard, matcher: Matcher, counted: Callable[[StageStats, pa.
     tar = _without_members(shard, keys)
     outputs = [tar] if tar is not None else []
     for ending in ("_img_emb.npy", "_text_emb.npy"):
-        if shard.store.exists(shard.file(ending)):
+        with suppress(MissingFileError):
             outputs.append(_without_embeddings(shard, ending, table, gone))
     sink = io.BytesIO()
     pq.write_table(left, sink, compression="zstd")
     data = sink.getvalue()
     parquet = Output.from_bytes(shard.file(".parquet"), data)
     stats_name = shard.file("_stats.json")
-    if shard.store.exists(stats_name):
+    with suppress(MissingFileError):
         stats = shard.store.read_stats(stats_name)
         renewed = {output.name: output for output in (*outputs, parquet)}
         kept = tuple(renewed.get(output.name, output) for output in stats.outputs)
@@ -145,13 +148,15 @@ def _without_members(shard: _Shard, keys: set[str]) -> Output | None:
 
 
 def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.NDArray[np.bool_]) -> Output:
-    """Row i belongs to the i-th kept sample; a file already rewritten has one row per remaining sample."""
+    """Row i belongs to the i-th kept sample; a file already rewritten has one row per remaining sample.
+
+    Raises MissingFileError where there are no embeddings.
+    """
     name = shard.file(ending)
+    data = io.BytesIO(shard.store.read(name))
     kept = pc.is_null(table["reason"]).to_numpy()
-    with shard.store.open(name) as file:
-        data = file.read()
     try:
-        matrix = np.load(io.BytesIO(data), allow_pickle=False)
+        matrix = np.load(data, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"cannot read {shard.store.uri(name)}: {error}; score the shard again") from error
     left = int(np.count_nonzero(kept & ~gone))

@@ -82,6 +82,9 @@ class Search:
         self._store = store
         self._failures = failures
         self._on_file = on_file
+        self._matcher = Matcher([request], settings.download.pdq_distance)
+        self._findings: list[tuple[str, dict[str, str]]] = []
+        self._published_in: set[str] = set()
         self._rewrite: set[str] = set()
         self._by_image: set[str] = set()
 
@@ -105,9 +108,9 @@ class Search:
             self._read(others - found - uncovered)
         pairs_files = {name for name in found if name.startswith("pairs/") and not self._with_pairs}
         names = self._rewrite | others | uncovered | pairs_files
-        return Findings(
-            self._request, tuple(sorted(name for name in names if not name.startswith("dataset/")))
-        )
+        request = self._request.with_pairs(self._findings)
+        request = replace(request, crawls=tuple(sorted({*request.crawls, *self._published_in})))
+        return Findings(request, tuple(sorted(name for name in names if not name.startswith("dataset/"))))
 
     @property
     def _folders(self) -> tuple[str, ...]:
@@ -142,19 +145,16 @@ class Search:
             texts = zip(rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
             ids = pa.array([pair_id(url, text) for url, text in texts], pa.binary(16))
             pairs = pa.table({"pair_id": ids, "url": rows["URL"], "caption": rows["TEXT"]})
-            if self._matches(pairs):
-                crawls = tuple(sorted({*self._request.crawls, file.crawl}))
-                self._request = replace(self._request, crawls=crawls)
-
-    def _matches(self, table: pa.Table) -> dict[str, str]:
-        return Matcher([self._request], self._settings.download.pdq_distance).match_pairs(table)
+            if self._matcher.finds(pairs).any():
+                self._published_in.add(file.crawl)
 
     def _add(self, table: pa.Table, crawl: str) -> bool:
         """Add the matching pairs of a file; return whether there are any."""
-        found = self._matches(table)
+        found = self._matcher.match_pairs(table)
         if found:
             self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
-            self._request = self._request.with_pairs(found, crawl)
+            self._findings.append((crawl, found))
+            self._matcher.add_found(found)
         return bool(found)
 
 

@@ -163,9 +163,7 @@ def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = F
             "rewritten; run them first"
         )
     failures = Failures([*work.failures, *(one for failed in found.values() for one in failed or ())])
-    request = read_request_of(request_id, store)
-    for crawl, pairs in found_pairs(request_id, store):
-        request = request.with_pairs(pairs, crawl)
+    request = read_request_of(request_id, store).with_pairs(found_pairs(request_id, store))
     for name, part in _affected(request, store, failures):
         _check_settings(name, part, settings)
     store.write(request.name, request.to_json())

@@ -11,8 +11,10 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +36,7 @@ FORMAT = 1
 _log = logging.getLogger(__name__)
 UNITS_PER_RANGE = 50  # ten minutes at the size of a crawl: 600 MB per batch to read and to write
 _READERS = 16
+_UNITS_AT_ONCE = 4  # most of the time they wait for the store; each has a tar on disk twice, 0.6 GB
 _MOST_RANGES = 1_024  # of a mapped Airflow task
 _PARQUET = ".parquet"
 _STEPS = ("scored", "shards", "batches", "pairs")
@@ -85,17 +88,44 @@ def rewrite_units(
     *,
     record: bool = False,
 ) -> None:
-    """Rewrite the files of units without what the request matches.
+    """Rewrite the files of units without what the request matches, several units at once.
 
     With `record` the pairs of each file of pairs are recorded before it is rewritten; see `found_pairs`.
     """
     matcher = Matcher([request], settings.download.pdq_distance)
-    names = [name for unit in units for name in unit]
-    for number, name in enumerate(names, 1):
-        with failures.collected():
-            _rewrite(name, store, matcher, partial(_write_found, request.id, name, store) if record else None)
-        if on_file is not None:
-            on_file(number, len(names))
+    rewriter = _Rewriter(store, matcher, request.id if record else "")
+    done, count = 0, sum(map(len, units))
+    with ThreadPoolExecutor(_UNITS_AT_ONCE) as pool:
+        try:
+            for unit, failed in zip(units, pool.map(rewriter.rewrite, units), strict=True):
+                failures.messages |= failed.messages
+                done += len(unit)
+                if on_file is not None:
+                    on_file(done, count)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those that have begun end: each file is whole, old or new
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewriter:
+    """Rewrites units; `recorded_for`: the request whose found pairs are recorded, if they are."""
+
+    store: Store
+    matcher: Matcher
+    recorded_for: str
+    _one_file_of_pairs: Lock = field(default_factory=Lock)  # two gigabytes in memory
+
+    def rewrite(self, unit: Sequence[str]) -> Failures:
+        """Rewrite the files of a unit; returns what could not be read."""
+        failures = Failures()
+        for name in unit:
+            with failures.collected(), self._one_file_of_pairs if _kind(name) == "pairs" else nullcontext():
+                _rewrite(name, self.store, self.matcher, self._on_found(name))
+        return failures
+
+    def _on_found(self, name: str) -> OnFound | None:
+        return partial(_write_found, self.recorded_for, name, self.store) if self.recorded_for else None
 
 
 def _rewrite(name: str, store: Store, matcher: Matcher, on_found: OnFound | None) -> None:

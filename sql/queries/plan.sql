@@ -54,11 +54,23 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- name: copy_new_pairs
 -- In the order of the table's key, also where the first column is computed: it is named pair_id, too.
 copy (
-    select case when {by_url} and pair.url <> '' then md5(pair.url || caption)::uuid else pair_id end,
-           pair.url, caption, language, page.license, page.url, coalesce(caption_source, 'alt')
-    from pair join page using (partition_no, page_no)
+    select case when {by_url} and url <> '' then md5(url || caption)::uuid else pair_id end,
+           url, caption, language, coalesce(caption_source, 'alt'), partition_no, page_no
+    from pair
     where pair_id between {first} and {last} and partition_no = any ({partitions})
     order by pair.pair_id
+) to stdout (format binary)
+
+-- name: copy_pages
+-- The page numbers of a partition are a slice of an array, ascending: one walk over the leaves of the index finds them all. (They are
+-- in a subselect because the planner inspects each element of an array that it can see.)
+copy (
+    select partition_no, page_no, license, url
+    from unnest({partitions}::integer[], {firsts}::integer[], {lasts}::integer[]) as wanted (number, first, last)
+    cross join lateral (
+        select partition_no, page_no, license, url from page
+        where partition_no = number and page_no = any ((select {pages}::integer[])[first:last])
+    ) as pages
 ) to stdout (format binary)
 
 -- name: highest_number

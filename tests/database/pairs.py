@@ -12,28 +12,19 @@ from laion_etl.plan.batch_numbers import prefixes
 Pair = tuple[str, str]  # url, caption
 
 
-def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], language: str = "en") -> None:
-    """Writes the files of the parse stage for a partition; the page URL names the partition."""
+def write_pairs(
+    store: Store, crawl: str, partition: int, pairs: list[Pair], language: str = "en", per_page: int = 0
+) -> None:
+    """Writes the files of the parse stage for a partition; the page URL names the partition.
+
+    `per_page`: there are so many pairs on each page, whose licences differ, too; 0: all are on one.
+    """
     unit = partition_name(partition)
-    page = f"https://pages.example/{partition}"
     rows = [
-        (
-            pair_id(url, caption),
-            url,
-            caption,
-            "",
-            language,
-            0.9,
-            "?",
-            page,
-            "example.org",
-            partition,
-            index,
-            "alt",
-            "",
-        )
+        (pair_id(url, caption), url, caption, "", language, 0.9, *page_of(partition, index, per_page),
+         "example.org", partition, index, "alt", "")
         for index, (url, caption) in enumerate(pairs)
-    ]
+    ]  # fmt: skip
     columns = [[row[column] for row in rows] for column in range(len(PAIR_SCHEMA))]
     with store.create(f"pairs/{crawl}/{unit}.parquet") as file:
         pq.write_table(pa.table(columns, schema=PAIR_SCHEMA), file)
@@ -41,6 +32,12 @@ def write_pairs(store: Store, crawl: str, partition: int, pairs: list[Pair], lan
         "parse", crawl, unit, fingerprint(pairs, language), len(pairs), len(pairs), outputs=(file.output,)
     )
     store.write_stats(f"pairs/{crawl}/{unit}.json", stats)
+
+
+def page_of(partition: int, index: int, per_page: int) -> tuple[str, str]:
+    """Licence and URL of the page of a pair."""
+    page = f"{partition}/{index // per_page}" if per_page else str(partition)
+    return f"https://licence.example/{page}" if per_page else "?", f"https://pages.example/{page}"
 
 
 def numbered_pairs(start: int, stop: int) -> list[Pair]:

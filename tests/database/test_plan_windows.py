@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from laion_etl.core.errors import DatabaseError, IncompleteError, InputError
+from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
@@ -20,10 +22,11 @@ from laion_etl.database.queries import query
 from laion_etl.database.servers import range_servers
 from laion_etl.io.planned import batches_in, is_without_batches, planned_batches, planned_files
 from laion_etl.io.storage import LocalStore, Store
+from laion_etl.plan import window_pairs
 from laion_etl.plan.stage import Prepared, plan_batches, plan_range, prepare_plan
 from laion_etl.publish.completeness import Expected
 from laion_etl.settings import AirflowSettings, PlanSettings, Settings
-from tests.database.pairs import batch_no, numbered_pairs, write_pairs
+from tests.database.pairs import batch_no, numbered_pairs, page_of, write_pairs
 from tests.database.test_batch_numbers import another_database
 from tests.faults.test_database import wait_for
 
@@ -53,6 +56,31 @@ def load(store: Store, settings: Settings, database: Database, *partitions: int)
         start = PAIRS_OF_PARTITION * number
         write_pairs(store, "C", number, numbered_pairs(start, start + PAIRS_OF_PARTITION))
         load_partition("C", number, settings, store, database)
+
+
+def test_each_pair_has_licence_and_url_of_its_page(
+    store: Store, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are read so many at once, of several partitions together."""
+    expected = {}
+    for partition in (0, 1, 2):
+        pairs = numbered_pairs(100 * partition, 100 * partition + 40)
+        write_pairs(store, "C", partition, pairs, per_page=3)
+        load_partition("C", partition, settings, store, database)
+        expected |= {pair: page_of(partition, index, 3) for index, pair in enumerate(pairs)}
+    monkeypatch.setattr(window_pairs, "_PAGES_AT_ONCE", 17)
+    numbers = [number for (number,) in database.connection.execute("select partition_no from partition")]
+    everything = UUID(int=0), UUID(int=2**128 - 1)
+    with range_servers(database) as servers:
+        found = window_pairs.read_pairs(everything, numbers, servers, 60.0)
+        assert window_pairs.read_pairs(everything, [], servers, 60.0).num_rows == 0
+        rows = found.to_pylist()
+        assert {(row["url"], row["caption"]): (row["license"], row["page_url"]) for row in rows} == expected
+        assert [row["pair_id"] for row in rows] == sorted(pair_id(*pair) for pair in expected)
+        gone = rows[5]["page_url"]
+        database.connection.execute("delete from page where url = %s", [gone])
+        left = window_pairs.read_pairs(everything, numbers, servers, 60.0)
+    assert left.to_pylist() == [row for row in rows if row["page_url"] != gone]
 
 
 def unplan(database: Database) -> None:

@@ -2,16 +2,19 @@
 
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
 
 from laion_etl.blocklists import near_runs
 from laion_etl.blocklists.near_hashes import Hashes, near_better
-from laion_etl.core.errors import DamagedFileError, InputError
-from laion_etl.io.storage import LocalStore, Store
-from laion_etl.publish import near_groups
+from laion_etl.core.errors import DamagedFileError, InputError, StoreOutageError
+from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
+from laion_etl.publish import band_files, near_groups
 from laion_etl.publish.band_files import IMAGE, KNOWN, Bands, BandsFile, BandsWriter, Records, key_numbers
 from laion_etl.publish.compared_ranges import compare_ranges
 from laion_etl.publish.near_compare import compare_slice
@@ -115,6 +118,55 @@ def test_near_duplicates_are_not_decided_without_comparing_all_ranges(tmp_path: 
     store.delete(f"publish/laion/{CRAWL}/compared.json")
     with pytest.raises(DamagedFileError, match=r"hashes-00002.bands: it is not the file of its stats"):
         compare_ranges(CRAWL, settings, store, ONE)
+
+
+class LittleRoom(LocalStore):
+    """Has room for so many checkpoints."""
+
+    def __init__(self, root: Path, room: int) -> None:
+        super().__init__(root)
+        self.room = room
+        self.written: list[str] = []
+        self._lock = Lock()
+
+    @contextmanager
+    def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
+        with self._lock:
+            if name.endswith(".slice"):
+                if len(self.written) == self.room:
+                    raise StoreOutageError(f"cannot write {name}: there is no room")
+                self.written.append(name)
+        with super().create(name, guard) as file:
+            yield file
+
+
+def test_a_comparison_that_was_interrupted_goes_on_where_it_was(
+    worlds: tuple[World, World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(band_files, "_RECORDS_PER_SLICE", 6_000)
+    store, settings = LocalStore(tmp_path), settings_of(3, variants=ONE, duplicates="near")
+    write_world(worlds[1], store)
+    assert prepare_variants(CRAWL, settings, store) == 2
+    for number in (1, 2):
+        hash_range(CRAWL, number, 2, settings, store, ONE)
+    calm = LittleRoom(tmp_path, 1_000)
+    [expected] = compare_ranges(CRAWL, settings, calm, ONE)
+    assert len(calm.written) == 11 * 3, "bands and slices of each"
+    folder = f"publish/laion/{CRAWL}"
+    assert not store.list(f"{folder}/compared")
+    store.delete(f"{folder}/compared.json")
+    store.write(f"{folder}/compared/of-other-files-00-00000.slice", b"")
+    with pytest.raises(StoreOutageError):
+        compare_ranges(CRAWL, settings, LittleRoom(tmp_path, 20), ONE)
+    begun = [name for name in store.list(f"{folder}/compared") if name in calm.written]
+    assert len(begun) == 20
+    with_pairs = next(name for name in begun if len(store.read(name)) > 100)
+    store.write(with_pairs, store.read(with_pairs)[:50] + b"damage" + store.read(with_pairs)[56:])
+    store.write(next(name for name in begun if name != with_pairs), b"short")
+    left = LittleRoom(tmp_path, 1_000)
+    assert compare_ranges(CRAWL, settings, left, ONE) == [expected]
+    assert len(left.written) == 33 - 20 + 2, "what is there and whole is not compared again"
+    assert not store.list(f"{folder}/compared")
 
 
 def near_family(count: int, bits: int, rng: np.random.Generator) -> Hashes:
