@@ -20,6 +20,7 @@ from laion_etl.parse.internal_errors import InternalErrors
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES
 from laion_etl.parse.kernels.spans import Links
 from laion_etl.parse.licence import NO_LICENCE
+from laion_etl.urls.legacy_queries import codec_of
 from laion_etl.urls.normalize import page_base, without_credentials
 
 _BATCH_BYTES = 8 << 20  # as of WAT files: smaller batches cost more calls, larger ones more memory
@@ -45,13 +46,15 @@ class Page:
     """A page with its image links.
 
     `base`: the URL that links are resolved against, '' for the page's own. `licence`: the URL of a licence of
-    everything on the page, like `https://creativecommons.org/licenses/by/4.0/`, '?' for none.
+    everything on the page, like `https://creativecommons.org/licenses/by/4.0/`, '?' for none. `charset`: the
+    label of the page's encoding, like `windows-1251`, which the queries of its links are in; '' for UTF-8.
     """
 
     url: str
     images: Sequence[ImageLink]
     base: str = ""
     licence: str = NO_LICENCE
+    charset: str = ""
 
 
 @dataclass(slots=True)
@@ -59,8 +62,8 @@ class LinkBatch:
     """Image links of some pages; all spans refer to `arena`.
 
     `links.record` indexes `offsets` (of the record in the file: bytes in a WAT file, else the number of the
-    record), `page_urls` and `bases` (starts and ends) and `licences`, which holds only the pages that have
-    one.
+    record), `page_urls` and `bases` (starts and ends), `licences`, which holds only the pages that have one,
+    and `codecs`, which holds those of pages in a legacy encoding whose links may have a query in it.
     """
 
     arena: ByteArena
@@ -69,6 +72,7 @@ class LinkBatch:
     page_urls: tuple[Ints, Ints]
     bases: tuple[Ints, Ints]
     licences: dict[int, str] = field(default_factory=dict)
+    codecs: dict[int, str] = field(default_factory=dict)
     records: Outcomes[RecordReason] = field(default_factory=Outcomes)
     damages: list[Damage] = field(default_factory=list)
     errors: InternalErrors = field(default_factory=InternalErrors)  # of the records
@@ -88,6 +92,11 @@ class LinkBatch:
         self.records.keep(len(pages))
         self.licences |= {
             known + number: page.licence for number, page in enumerate(pages) if page.licence != NO_LICENCE
+        }
+        self.codecs |= {
+            known + number: codec
+            for number, page in enumerate(pages)
+            if page.charset and (codec := codec_of(page.charset))
         }
         self.offsets = np.concatenate([self.offsets, np.array(offsets, np.int64)])
         self.page_urls = self._with_texts(self.page_urls, [page.url for page in pages])

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 import orjson
 
 from laion_etl.core.funnel import RecordReason
+from laion_etl.parse.charset import page_charset
 from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
 from laion_etl.parse.link_batch import ImageLink, Page, page_url_problem, page_urls, without_surrogates
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 
 _HTML = b'"HTML-Metadata"'
 _COMMONS = re.compile(rb"creativecommons\.org", re.IGNORECASE)
+_PLAIN_URL = re.compile(r"[!-~]+")
 _PADDING = b"\r\n\t \0"
 
 
@@ -38,10 +40,9 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
         envelope = _loads(payload)
     except (ValueError, RecursionError):
         return RecordReason.BROKEN_JSON
-    html = _dig(envelope, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
-    url = _dig(envelope, "Envelope", "WARC-Header-Metadata", "WARC-Target-URI")
-    if not isinstance(url, str):  # made from an ARC file, or several of them
-        url = record.target
+    response = _dig(envelope, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata")
+    html = _dig(response, "HTML-Metadata")
+    url = _page_url(record, envelope)
     if not isinstance(html, dict) or not url:
         return RecordReason.NOT_A_PAGE
     url, base = page_urls(url, _text(_dig(html, "Head", "Base")))
@@ -52,6 +53,7 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
     return Page(
         url=without_surrogates(url),
         base=without_surrogates(base),
+        charset=page_charset(_dig(response, "Headers"), _metas(html)),
         licence=_licence(html, [*links, *head_links]) if _COMMONS.search(payload) else NO_LICENCE,
         images=[
             ImageLink(_text(link.get("url")), _text(link.get("alt")), _text(link.get("title")))
@@ -61,14 +63,36 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
     )
 
 
+def _page_url(record: WarcRecord, envelope: object) -> str:
+    """Returns the URL of the record's head where it is plain, as the kernels do, else that of its JSON.
+
+    The JSON has what the head cannot have, such as letters beyond ASCII. Made from an ARC file, it has the
+    URL in another place, and one that was stated twice is a list there.
+    """
+    if _PLAIN_URL.fullmatch(record.target):
+        return record.target
+    for names in (("WARC-Header-Metadata", "WARC-Target-URI"), ("ARC-Header-Metadata", "Target-URI")):
+        url = _dig(envelope, "Envelope", *names)
+        if isinstance(url, str) and url:
+            return url
+    return record.target
+
+
 def _licence(html: dict[object, object], links: list[dict[object, object]]) -> str:
     """Returns the licence that a page links to or states; the sources of images are not links."""
     found = ((link.get("url"), link.get("rel")) for link in links if link.get("path") != "IMG@/src")
-    metas = [meta for meta in _list(_dig(html, "Head", "Metas")) if isinstance(meta, dict)]
     return page_licence(
         ((url, _text(rel)) for url, rel in found if isinstance(url, str) and may_have_licence(url)),
-        ((_text(meta.get("name") or meta.get("property")), _text(meta.get("content"))) for meta in metas),
+        ((_meta_name(meta), _text(meta.get("content"))) for meta in _metas(html)),
     )
+
+
+def _meta_name(meta: dict[object, object]) -> str | None:
+    return _text(meta.get("name") or meta.get("property") or meta.get("itemprop"))
+
+
+def _metas(html: dict[object, object]) -> list[dict[object, object]]:
+    return [meta for meta in _list(_dig(html, "Head", "Metas")) if isinstance(meta, dict)]
 
 
 def json_text(quoted: bytes) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from io import BytesIO
 
-from laion_etl.blocklists import load_blocklists
+from laion_etl.blocklists import Blocklists, load_blocklists
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.gzip_members import Damage
@@ -65,6 +65,13 @@ def _pages(batch: LinkBatch) -> list[FoundPage]:
         )
         for record, found in images.items()
     ]
+
+
+def read_pairs(data: bytes) -> list[dict[str, object]]:
+    """The pairs of a WAT file by the default rules."""
+    filters = LinkFilters(ParseSettings(), Blocklists())
+    batches = read_batches(BytesIO(data), "test.wat.gz")
+    return [dict(row) for batch in batches for table in filters.pairs(batch) for row in table.to_pylist()]
 
 
 def link_outcome(

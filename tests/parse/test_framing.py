@@ -45,6 +45,9 @@ def urls(found: Found) -> list[str]:
         pytest.param(
             [page.replace(b"WARC-Type: metadata", b"WARC-Type:\r\n metadata") for page in PAGES], id="folded"
         ),
+        pytest.param(
+            [page.replace(b"WARC-Type:", b"WARC-Type :") for page in PAGES], id="a space after a name"
+        ),
     ],
 )
 def test_content_length_is_right_whatever_is_between_the_records(contents: list[bytes]) -> None:
@@ -93,6 +96,36 @@ def test_bytes_that_are_no_record_are_counted_with_their_place() -> None:
     assert urls(found) == URLS[:2]
     assert found.records == {"kept": 2, "damaged": 1}
     assert [(damage.offset, damage.cause) for damage in found.damages] == [(len(first), "not a WARC record")]
+
+
+@pytest.mark.parametrize("junk", [b"garbage\r\n", b"\xff\xfe", b"<!-- proxy -->\r\n\r\n"])
+def test_bytes_between_records_cost_neither_of_them(junk: bytes) -> None:
+    """Where the payload is whole by its length, what follows is no part of it."""
+    found = read(members(junk.join(PAGES)))
+    assert urls(found) == URLS
+    assert found.records == {"kept": 3, "damaged": 2}
+
+
+@pytest.mark.parametrize("payload_in_json", [True, False])
+def test_the_url_of_a_page_is_the_same_whoever_reads_it(payload_in_json: bool) -> None:
+    """A page with a licence is read as a whole, and then has two URLs to choose from."""
+    licence = {"path": "A@/href", "url": "https://creativecommons.org/licenses/by/4.0/"}
+    links = [image("a.jpg", "A red car"), *([licence] if payload_in_json else [])]
+    page = gzip.decompress(compact_page_record("https://example.org/a>b", links))
+    head, _, payload = page.partition(b"\r\n\r\n")
+    other = payload.replace(b'"https://example.org/a>b"', b'["https://example.org/c"] ')
+    assert len(other) == len(payload)
+    for body in (payload, other, payload.replace(b"/a>b", b"/else"[:4])):
+        assert urls(read(members(head + b"\r\n\r\n" + body))) == ["https://example.org/a>b"]
+
+
+def test_a_page_made_from_an_arc_file_may_have_its_url_only_in_the_metadata_of_arc() -> None:
+    arc = page_record("", [image("a.jpg", "A red car")])
+    text = gzip.decompress(arc).replace(
+        b'"WARC-Header-Metadata": {"WARC-Target-URI": ""}',
+        b'"ARC-Header-Metadata":{"Target-URI":"http://a.b/"}',
+    )
+    assert urls(read(members(text))) == ["http://a.b/"]
 
 
 def test_a_record_cut_off_at_the_end_of_the_file_is_counted() -> None:
