@@ -41,7 +41,7 @@ def page_of(record: WarcRecord) -> Page | RecordReason:
     except (ValueError, RecursionError):
         return RecordReason.BROKEN_JSON
     response = _dig(envelope, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata")
-    html = _dig(response, "HTML-Metadata")
+    html = _dig(response, "HTML-Metadata") or _found(envelope, "HTML-Metadata")
     url = _page_url(record, envelope)
     if not isinstance(html, dict) or not url:
         return RecordReason.NOT_A_PAGE
@@ -115,6 +115,20 @@ def _dig(value: object, *names: str) -> object:
             return None
         value = value.get(name)
     return value
+
+
+def _found(value: object, name: str) -> object:
+    """Returns the first object of this name, wherever it is: kernels do not look at what it is in."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get(name), dict):
+                return value[name]
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+    return None
 
 
 def _list(value: object) -> list[object]:

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from io import BytesIO
+from unittest.mock import patch
 
 from laion_etl.blocklists import Blocklists, load_blocklists
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
+from laion_etl.parse import wat_reader
 from laion_etl.parse.gzip_members import Damage
+from laion_etl.parse.kernels.records import ODD
+from laion_etl.parse.kernels.spans import Records
 from laion_etl.parse.link_batch import ImageLink, LinkBatch
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.wat_reader import read_batches
@@ -43,6 +47,17 @@ def read(data: bytes) -> Found:
     except InputError:
         return found
     return found
+
+
+def read_without_kernels(data: bytes) -> Found:
+    """The same, with each record read by Python."""
+
+    def leave_all(_: object, __: object, records: Records, ___: object) -> int:
+        records.state[:] = ODD
+        return 0
+
+    with patch.object(wat_reader, "cut_links", leave_all):
+        return read(data)
 
 
 def _pages(batch: LinkBatch) -> list[FoundPage]:
