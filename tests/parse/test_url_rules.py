@@ -172,8 +172,8 @@ def test_rows_of_the_earlier_rule_are_found_by_requests_of_both(
 
 
 def changed(change: Callable[[dict[str, object]], object], store: LocalStore) -> Request:
-    """Store a request, change its file and read it."""
-    request = read_list(b"example.org", "list")
+    """Store a request of the first rule, change its file and read it."""
+    request = replace(read_list(b"example.org", "list"), url_rule=1)
     document = json.loads(request.to_json())
     change(document)
     store.write(request.name, json.dumps(document).encode())
