@@ -23,7 +23,7 @@ from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.urls.legacy_queries import codec_of
 from laion_etl.urls.normalize import page_base, without_credentials
 
-_BATCH_BYTES = 8 << 20  # as of WAT files: smaller batches cost more calls, larger ones more memory
+_BATCH_BYTES = 8 << 20  # smaller batches cost more calls, larger ones more memory
 _BATCH_PAGES = 1 << 14
 _MAX_FAILED_IN_A_ROW = 100
 _NO_SPANS = np.zeros(0, np.int32)

@@ -24,7 +24,7 @@ from laion_etl.parse.wat_record import json_text, page_of
 from laion_etl.urls.legacy_queries import rows_with_foreign_query
 from laion_etl.urls.normalize import page_base
 
-_BATCH_BYTES = 8 << 20  # inflated; smaller batches cost more calls, larger ones more memory
+_BATCH_BYTES = 4 << 20  # inflated; smaller batches cost more calls, larger ones more memory
 _HEAD_BYTES = 16_384  # of a record, with the beginning of its payload
 _SHOWN_BYTES = 40
 

@@ -225,13 +225,16 @@ def flag_spans_with(byte: int, data: Bytes, spans: tuple[Ints, Ints], flags: Byt
 @kernel
 def flag_foreign_queries(data: Bytes, urls: tuple[Ints, Ints], flags: Bytes) -> None:
     """Sets 1 for each URL with a character beyond ASCII in its query (or fragment), else 0."""
+    one = np.uint64(1)
     for row in range(urls[0].size):
         flags[row] = 0
-        position, end = urls[0][row], urls[1][row]
+        if urls[0][row] < 0:
+            continue
+        position, end = np.uint64(urls[0][row]), np.uint64(urls[1][row])  # unsigned: no negative indices
         while position < end and data[position] != 63:
-            position += 1
+            position += one
         while position < end:
             if data[position] > 127:
                 flags[row] = 1
                 break
-            position += 1
+            position += one
