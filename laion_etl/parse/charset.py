@@ -25,9 +25,9 @@ def page_charset(headers: object, metas: Iterable[Mapping[object, object]]) -> s
                     return label
     for meta in metas:
         stated = {str(name).lower(): value for name, value in meta.items()}
-        label = stated.get("charset")
-        if isinstance(label, str) and label.strip():
-            return label.strip()
+        charset = stated.get("charset")
+        if isinstance(charset, str) and charset.strip():
+            return charset.strip()
         if str(stated.get("http-equiv", "")).strip().lower() == "content-type" and (
             label := _named(stated.get("content"))
         ):
