@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from laion_etl.parse.language import Detector, language_detector
+from laion_etl.parse.language import LanguageDetector, language_detector
 from laion_etl.settings import ParseSettings
 
 SENTENCES = Path(__file__).parents[2] / "shared" / "data" / "lang" / "sentences.tsv"
@@ -114,7 +114,7 @@ def first_words(text: str, chars: int) -> str:
     return words or text[:chars]
 
 
-def score(detector: Detector, texts: Sequence[Labelled]) -> Score:
+def score(detector: LanguageDetector, texts: Sequence[Labelled]) -> Score:
     found = detector.detect([item.text for item in texts]).codes
     none = found.count("")
     right = sum(_same(code, item.language) for code, item in zip(found, texts, strict=True))
@@ -136,7 +136,7 @@ def by_length(texts: Sequence[Labelled]) -> dict[str, list[Labelled]]:
     return {name: band for name, band in bands.items() if band} | {"all": list(texts)}
 
 
-def worst_languages(detector: Detector, texts: Sequence[Labelled], limit: int = 12) -> str:
+def worst_languages(detector: LanguageDetector, texts: Sequence[Labelled], limit: int = 12) -> str:
     """The languages with the fewest right answers: percent right, and the wrong answers."""
     counts: Counter[str] = Counter(item.language for item in texts)
     taken: dict[str, Counter[str]] = {language: Counter() for language in counts}
@@ -151,7 +151,7 @@ def worst_languages(detector: Detector, texts: Sequence[Labelled], limit: int = 
     )
 
 
-def macro_percent(detector: Detector, texts: Sequence[Labelled]) -> float:
+def macro_percent(detector: LanguageDetector, texts: Sequence[Labelled]) -> float:
     """Mean over languages of the percent right."""
     languages = sorted({item.language for item in texts})
     shares = []
@@ -161,7 +161,7 @@ def macro_percent(detector: Detector, texts: Sequence[Labelled]) -> float:
     return 100 * sum(shares) / len(shares)
 
 
-def texts_per_cpu_s(detector: Detector, texts: Sequence[str]) -> float:
+def texts_per_cpu_s(detector: LanguageDetector, texts: Sequence[str]) -> float:
     """Best of three runs, CPU seconds of all threads."""
     best = float("inf")
     for _ in range(_RUNS):
@@ -177,7 +177,9 @@ def added_megabytes(name: str, path: Path) -> float:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1e6
 
 
-def accuracy_table(title: str, detectors: dict[str, Detector], sets: dict[str, list[Labelled]]) -> Table:
+def accuracy_table(
+    title: str, detectors: dict[str, LanguageDetector], sets: dict[str, list[Labelled]]
+) -> Table:
     table = Table("characters", "texts", "detector", "right %", "wrong %", "none %", "right of decided %")
     table.title = title
     for name, texts in sets.items():
@@ -186,7 +188,7 @@ def accuracy_table(title: str, detectors: dict[str, Detector], sets: dict[str, l
     return table
 
 
-def english_table(detectors: dict[str, Detector], sets: dict[str, list[Labelled]]) -> Table:
+def english_table(detectors: dict[str, LanguageDetector], sets: dict[str, list[Labelled]]) -> Table:
     """English separately: it is its own subset, and the hardest language to detect in a few words."""
     table = Table("texts", "of them English", "detector", "found %", "none %", "English where it says so %")
     table.title = "English"
@@ -205,7 +207,7 @@ def english_table(detectors: dict[str, Detector], sets: dict[str, list[Labelled]
     return table
 
 
-def cost_table(detectors: dict[str, Detector], texts: Sequence[Labelled], path: Path) -> Table:
+def cost_table(detectors: dict[str, LanguageDetector], texts: Sequence[Labelled], path: Path) -> Table:
     table = Table("detector", "mean over languages, right %", "texts / cpu s", "first 40", "added MB")
     table.title = "Sentences: languages, speed and memory"
     whole = [item.text for item in texts]

@@ -24,6 +24,7 @@ from laion_etl.core.kernels import Hashes
 from laion_etl.core.schemas import pair_id
 from laion_etl.settings import ParseSettings
 from laion_etl.urls import normalize
+from laion_etl.urls.escapes import comparable_urls
 
 Mask = npt.NDArray[np.bool_]
 
@@ -102,8 +103,9 @@ class Blocklists:
         return flags.astype(np.bool_)
 
     def urls_blocked(self, urls: pa.StringArray) -> Mask:
-        """Whether an expression or pattern blocks a URL, per URL in the normal form of `urls.resolve`."""
+        """Whether an expression or pattern blocks a URL, per absolute URL, however it is escaped."""
         flags = np.zeros(len(urls), np.uint8)
+        urls = comparable_urls(urls)
         if self._urls and len(urls):
             _, offsets_buffer, data_buffer = urls.buffers()
             offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)

@@ -22,6 +22,7 @@ from laion_etl.blocklists.hashes import (
 )
 from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.core.numba_cache import kernel
+from laion_etl.urls.escapes import comparable_urls
 
 _SHORTEST = 8  # bytes of "http://a"; shorter texts are not URLs
 
@@ -40,6 +41,7 @@ class LinkKeys(NamedTuple):
 
 def link_keys(urls: pa.StringArray) -> LinkKeys:
     """Return the hashes of absolute URLs; empty ones have none."""
+    urls = comparable_urls(urls)
     found, unusual = _hashes(urls)
     hosts = []
     for row in np.flatnonzero(unusual).tolist():  # domains are looked up in the host as a parser writes it

@@ -22,6 +22,7 @@ from laion_etl.blocklists.line_kernels import copy_urls, find_entries, find_plai
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Hashes, Ints
+from laion_etl.urls.escapes import compare_spans
 from laion_etl.urls.normalize import resolve_urls
 
 _BLOCK_BYTES = 1 << 22
@@ -189,5 +190,6 @@ def url_hashes(lines: Entries) -> Hashes:
     resolve_urls(arena, (starts, ends), bases, np.zeros(starts.size, np.int32), wrong, _MAX_LINE_BYTES)
     if wrong.any():
         raise lines.error(int(np.argmax(wrong > 0)), "a URL or host/path")
+    compare_spans(arena, starts, ends)
     hashes = np.empty(2 * starts.size, np.uint64)
     return hashes[: hash_expressions(arena.data, (starts, ends), hashes)]

@@ -77,6 +77,11 @@ class ParseReason(Reason):
     )
     BLOCKED_PAIR = "blocked_pair", "The pair of URL and caption is on a blocklist."
     DUPLICATE = "duplicate_in_partition", "The same URL and caption occurred earlier in the partition."
+    SAME_ID = (
+        "same_id",
+        "Another pair, earlier in the partition, has the same id: URL and caption are the same text, "
+        "divided at another place.",
+    )
     TEXT_REPEATED = (
         "text_repeated",
         "The caption occurred more than `max_text_repeats` times in the WAT file: boilerplate.",

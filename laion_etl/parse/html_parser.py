@@ -116,4 +116,4 @@ def _page(url: str, found: dict[str, Any]) -> Page:
         ImageLink(address, alt, title, text, CaptionSource(source))
         for address, alt, title, text, source in found["images"]
     ]
-    return Page(url, images, found["base"], found["licence"], found["lang"])
+    return Page(url, images, found["base"], found["licence"], found["lang"], found["charset"])

@@ -5,7 +5,7 @@ their size (a hundred thousand nested elements take 20 s). So it runs confined (
 a page has cost too much CPU time (html_parser.py). A page that ends it costs itself only.
 
 In:  4 bytes length of charset, 4 bytes length of body, charset, body.    Out: 4 bytes length, JSON.
-The JSON has the fields of Found, images as lists, or {"error": text} for an exception.
+The JSON has the fields of Found, images as lists, and charset, or {"error": text} for an exception.
 """
 
 import struct
@@ -27,16 +27,18 @@ _MEMORY_MB = 1_024  # address space; a page of 8 MiB of tags takes 300
 def answer(body: bytes, charset: str, wanted: Collection[str]) -> bytes:
     """Returns the answer for one page, without its length."""
     try:
-        return _plain(found_in(decoded(body, charset), wanted))
+        text, label = decoded(body, charset)
+        return _plain(found_in(text, wanted), label)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a rule raises: the caller counts it
         return orjson.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
 
 
-def _plain(found: Found) -> bytes:
+def _plain(found: Found, charset: str) -> bytes:
     images = [[image.url, image.alt, image.title, image.text, image.source] for image in found.images]
-    return orjson.dumps({"images": images, "base": found.base, "licence": found.licence, "lang": found.lang})
+    page = {"base": found.base, "licence": found.licence, "lang": found.lang, "charset": charset}
+    return orjson.dumps(page | {"images": images})
 
 
 def serve(source: BinaryIO, sink: BinaryIO, wanted: Collection[str]) -> None:

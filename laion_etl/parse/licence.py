@@ -4,7 +4,8 @@ A link counts by its target (a deed or legal code of Creative Commons), read as 
 host in any case, with port, escapes resolved. `rel=license` (HTML 4.6.7.12) alone is not enough: it may point
 to any terms. But if a page marks one of several Creative Commons links with it, that one is the licence of
 the page, and the others belong to something on it. Next comes one that a meta element states
-(`dcterms.license`, `name=license`, `og:license` and their like), which speaks of the page, too.
+(`dcterms.license`, `name=license`, `og:license` and their like, by its URL or a text with that), which speaks
+of the page, too.
 """
 
 import re
@@ -27,11 +28,13 @@ _PUBLIC_DOMAIN = re.compile(r"/publicdomain/(zero|mark|certification)/(\d\.\d)(?
 _DEDICATION = re.compile(r"/licen[cs]es/publicdomain(?![\w-])", re.IGNORECASE)
 _KINDS = {"by-nd-nc": "by-nc-nd"}  # version 1.0 used another order than later versions
 
-_METAS = frozenset(
-    f"{prefix}{word}"
-    for prefix in ("", "dc.", "dcterms.", "dc:", "dcterms:", "cc:", "og:")
-    for word in ("license", "licence", "rights")
+# `license`, `dcterms.license`, `DC.Rights.License`, `og:license`; not `og:image:license`: that of an image.
+_META = re.compile(
+    r"(?!.*(?<![a-z])(?:image|photo|video|audio)(?![a-z]))(?:.*[.:_-])?"
+    r"(?:licen[cs]e|rights|copyright)(?:[._-]?ur[il])?",
+    re.IGNORECASE | re.DOTALL,
 )
+_IN_A_TEXT = re.compile(r"(?:https?:)?//[^\s\"'<>]+", re.IGNORECASE)
 
 
 def may_have_licence(text: str) -> bool:
@@ -58,9 +61,16 @@ def page_licence(
         if licence and first == NO_LICENCE:
             first = licence
     for name, content in metas:
-        if name and content and name.strip().lower() in _METAS and (licence := licence_of(content)):
+        if name and content and _META.fullmatch(name.strip()) and (licence := _stated(content)):
             return licence
     return first
+
+
+def _stated(content: str) -> str | None:
+    """Returns the licence that the content of a meta element is the URL of, or has a URL of in its text."""
+    return next(
+        (found for url in (content, *_IN_A_TEXT.findall(content)) if (found := licence_of(url))), None
+    )
 
 
 def licence_of(url: str) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.caption_source import CODES
+from laion_etl.core.encodings import codec_of
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints, Longs
@@ -24,7 +25,7 @@ from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.page import ImageLink, Page
 from laion_etl.urls.normalize import page_base, without_credentials
 
-_BATCH_BYTES = 8 << 20  # as of WAT files: smaller batches cost more calls, larger ones more memory
+_BATCH_BYTES = 8 << 20  # smaller batches cost more calls, larger ones more memory
 _BATCH_PAGES = 1 << 14
 _MAX_FAILED_IN_A_ROW = 100
 _NO_SPANS = np.zeros(0, np.int32)
@@ -35,8 +36,8 @@ class LinkBatch:
     """Image links of some pages; all spans refer to `arena`.
 
     `links.record` indexes `offsets` (of the record in the file: bytes in a WAT file, else the number of the
-    record), `page_urls` and `bases` (starts and ends), and `licences` and `langs`, which hold only the pages
-    that have one.
+    record), `page_urls` and `bases` (starts and ends), `licences` and `langs`, which hold only the pages that
+    have one, and `codecs`, which holds those of pages in a legacy encoding, which queries are in.
     """
 
     arena: ByteArena
@@ -46,6 +47,7 @@ class LinkBatch:
     bases: tuple[Ints, Ints]
     licences: dict[int, str] = field(default_factory=dict)
     langs: dict[int, str] = field(default_factory=dict)
+    codecs: dict[int, str] = field(default_factory=dict)
     records: Outcomes[RecordReason] = field(default_factory=Outcomes)
     damages: list[Damage] = field(default_factory=list)
     errors: InternalErrors = field(default_factory=InternalErrors)  # of the records
@@ -67,6 +69,11 @@ class LinkBatch:
             known + number: page.licence for number, page in enumerate(pages) if page.licence != NO_LICENCE
         }
         self.langs |= {known + number: page.lang for number, page in enumerate(pages) if page.lang}
+        self.codecs |= {
+            known + number: codec
+            for number, page in enumerate(pages)
+            if page.charset and (codec := codec_of(page.charset))
+        }
         self.offsets = np.concatenate([self.offsets, np.array(offsets, np.int64)])
         self.page_urls = self._with_texts(self.page_urls, [page.url for page in pages])
         self.bases = self._with_texts(self.bases, [page.base or page.url for page in pages])

@@ -26,19 +26,20 @@ from laion_etl.core.rule_failures import apply_by_rows
 from laion_etl.parse.captions import CaptionRule
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
 from laion_etl.parse.file_counts import FileCounts
-from laion_etl.parse.kernels.pairs import gather, pair_ids, text_hashes
+from laion_etl.parse.kernels.pairs import FRESH, SAME_ID, SEEN, gather, pair_ids, text_hashes
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.placeholders import PlaceholderRule
 from laion_etl.parse.text import clean_texts
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.hosts import HostRule
+from laion_etl.urls.legacy_queries import encode_queries
 from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls
 
 # Raise it whenever the rules of this package, or of urls/hosts.py, keep other links than before, or give a
 # caption, title, language or licence another value, with the same settings: then finished partitions are
 # parsed again. The form of URLs has a version of its own (urls/normalize.py).
-RULES_VERSION = 4
+RULES_VERSION = 5
 
 _CHUNK_ROWS = 1 << 14
 _BLOCKED = {
@@ -122,6 +123,7 @@ class LinkFilters:
 
         def absolute(rows: _Rows, reasons: Bytes) -> None:
             urls = (rows.url_start, rows.url_end)
+            encode_queries(arena, urls, rows.record, batch.codecs)
             resolve_urls(arena, urls, batch.bases, rows.record, reasons, settings.max_url_chars)
 
         def within_limits(rows: _Rows, reasons: Bytes) -> None:
@@ -211,10 +213,11 @@ class LinkFilters:
             first_halves = ids.view(">u8")[:, 0].astype(np.uint64)
             reasons[self._blocklists.pairs_blocked(first_halves)] = REASON_CODES[ParseReason.BLOCKED_PAIR]
         rest = np.flatnonzero(reasons == 0)
-        fresh = self._recent.add(ids[rest])
-        reasons[rest[fresh == 0]] = REASON_CODES[ParseReason.DUPLICATE]
+        found = self._recent.add(ids[rest], (rows.url_end - rows.url_start)[rest])
+        reasons[rest[found == SEEN]] = REASON_CODES[ParseReason.DUPLICATE]
+        reasons[rest[found == SAME_ID]] = REASON_CODES[ParseReason.SAME_ID]
         if self._repeated is not None:
-            rest = rest[fresh == 1]
+            rest = rest[found == FRESH]
             hashes = text_hashes(arena.data, rows.alt_start[rest], rows.alt_end[rest])
             reasons[rest[self._repeated.mark(hashes) == 1]] = REASON_CODES[ParseReason.TEXT_REPEATED]
         return reasons

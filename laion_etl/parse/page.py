@@ -29,7 +29,8 @@ class Page:
 
     `base`: the URL that links are resolved against, '' for the page's own. `licence`: the URL of a licence of
     everything on the page, like `https://creativecommons.org/licenses/by/4.0/`, '?' for none. `lang`: the
-    language that the page says it is in, '' if it does not.
+    language that the page says it is in, '' if it does not. `charset`: the label of the page's encoding, like
+    `windows-1251`, which the queries of its links are in; '' for UTF-8.
     """
 
     url: str
@@ -37,3 +38,4 @@ class Page:
     base: str = ""
     licence: str = NO_LICENCE
     lang: str = ""
+    charset: str = ""

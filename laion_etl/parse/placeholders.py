@@ -18,11 +18,28 @@ from laion_etl.core.wordlists import words
 from laion_etl.parse.kernels.texts import IS_WORD, MAX_BYTES, MAY_BE, find_placeholders
 from laion_etl.settings import ParseSettings
 
-WORDS = frozenset(words("placeholder-words"))
+_NETWORKS = words("social-networks")
+_IMAGE_WORDS = frozenset(words("image-words"))
+_ADDITIONS = frozenset(words("placeholder-additions"))
+WORDS = frozenset(
+    (
+        *_IMAGE_WORDS,
+        *words("placeholder-words"),
+        *_NETWORKS,
+        *(
+            phrase.format(name)
+            for name in (*_NETWORKS, *words("social-networks-that-are-words"))
+            for phrase in words("social-phrases")
+        ),
+    )
+)
 _MONTHS = frozenset(words("months"))
 _DATE_WORDS = frozenset(words("date-words"))
+_COUNT_WORDS = ("of", "de", "von", "di", "du", "sur", "van", "из")  # "1 of 12"
 _CAMERA_WORDS = words("camera-words")
 _CAMERA_ENDINGS = words("camera-endings")
+_LAYER_WORDS = words("layer-words")
+_PROGRAM_WORDS = ("signal", "viber", "image", "received", "inbound", "fb", "img", "screenshot")
 _IMAGE_ENDINGS = (
     "jpe?g|jfif|png|gif|webp|bmp|tiff?|svg|avif|heic|heif|ico|psd|eps|pdf|raw|cr2|nef|dng|jp2|mp4|mov"
 )
@@ -34,7 +51,16 @@ _FILE_NAME = re.compile(
 _CAMERA_NAME = re.compile(
     rf"(?:{'|'.join(_CAMERA_WORDS)}|whatsapp[ _-]image)[ _-]?[0-9]{{3,}}+"
     rf"(?:\.(?:{_IMAGE_ENDINGS})\Z|[ _.-]++|{'|'.join(_CAMERA_ENDINGS)}|[0-9]++|\([0-9]++\))*+"
-    r"|(?:signal|viber_image|received|fb_img|screenshot)[_-](?:20[0-9]{2}-[0-9]{2}-[0-9]{2}|[0-9]{6,})[0-9_.-]*+",
+    r"|(?:signal|viber[ _]image|received|fb_img|screenshot)[ _-]"
+    r"(?:20[0-9]{2}[ -][0-9]{2}[ -][0-9]{2}|[0-9]{6,})(?:[0-9 .-]|_(?=[0-9]))*+(?:_[A-Za-z. ]{2,40})?"
+    r"|inbound[0-9]{6,}+|telegram-cloud-photo-size-[0-9-]++[a-z]?"
+    r"|gemini_generated_image_\w++|hq720(?:_[a-z0-9_]++)?",
+    re.IGNORECASE,
+)
+# What design programs name a part of a drawing: "Artboard 1 copy 2", "Asset 12@2x", "Mask Group 3".
+_LAYER = re.compile(
+    rf"(?:{'|'.join(_LAYER_WORDS)})[ _-]?[0-9]{{1,4}}(?:[ _-]copy(?:[ _-][0-9]{{1,3}})?)?(?:@[0-9]x)?"
+    r"(?: ?\([0-9]{1,3}\))?",
     re.IGNORECASE,
 )
 _FILE_STEM = re.compile(r"(?=.*[0-9])[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+(?:-[0-9]+x[0-9]+)?")
@@ -47,18 +73,28 @@ _WORD_IN_NAME = re.compile(
     r"(?=[A-Za-z]*[AEIOUYaeiouy])(?![A-Za-z]?[b-df-hj-np-tv-xz]{5})(?:[A-Z]?[a-z]{3,}|[A-Z]{4,})"
 )
 _WORDS_OF_A_SLUG = 0.55  # the share of letters in such runs from which on a name describes something
-_ADDRESS = re.compile(r"(?:https?://|www\.)[!-~]+", re.IGNORECASE)
+# A part of a name: a word, an abbreviation, a number, a model.
+_PART_OF_NAME = re.compile(
+    r"[A-Z]?[a-z]+|[A-Z]+|[0-9]{1,6}|[A-Za-z]{1,4}[0-9]{1,4}[A-Za-z]{0,3}|[0-9]{1,5}[A-Za-z]{1,4}"
+)
+_PARTS_OF_NAME = re.compile(r"[_-]+")
+_LONG_WORD = 7  # letters; a single one in a name is enough, if it is none of WORDS
+_ADDRESS = re.compile(r"(?:https?://|www\.|data:[a-z]+/)[!-~]+", re.IGNORECASE)
 _DIMENSION_MARKS = ("x", "×", "px", "p", "i")
-_DIMENSIONS = re.compile(r"[0-9]{2,5} ?(?:x|×|X) ?[0-9]{2,5} ?(?:px)?|[0-9]{3,4}[pi]")
+_SIZE = r"[0-9]{2,5} ?(?:x|×|X|by) ?[0-9]{2,5} ?(?:px)?"
+_DIMENSIONS = re.compile(rf"{_SIZE}|[0-9]{{3,4}}[pi]")
+_SIZE_IN_A_TEXT = re.compile(rf"(?<![0-9]){_SIZE}(?![0-9])")
 # What a template leaves when it is not filled in: {{ product.title }}, ${item.alt}, <%= alt %>, %title%.
 _TEMPLATE = re.compile(
-    r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<%.{0,100}%>|\A\[\[ ?[\w.]{1,60} ?\]\]|\A%\w{1,60}%\Z"
+    r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<([%?]).{0,100}\1>|\A\[\[ ?[+*]?[\w.]{1,60} ?\]\]"
+    r"|\A%{1,2}\w{1,60}%{1,2}\Z|\A@(?:Model|model|item|Item|ViewBag|Html|Url)\.[!-~]{1,80}\Z"
+    r"|\[object \w{1,40}\]|\[native code\]"
     r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"
 )
 # WordPress and others describe an image without a text so, in the language of the reader; its file name
 # follows.
 _NO_TEXT = re.compile(
-    rf"(?:{'|'.join(map(re.escape, words('no-text-sentences')))}).*\.[!-~]{{2,5}}",
+    rf"(?:{'|'.join(map(re.escape, words('no-text-sentences')))}).*\.[!-~]{{2,5}}.{{0,9}}",
     re.IGNORECASE | re.DOTALL,
 )
 _DIGIT_OR_DOT = re.compile(r"[0-9.]")
@@ -71,7 +107,8 @@ _DATE_OR_TIME = re.compile(
     r"(?:19|20)[0-9]{2}[-/._ ]?(?:0?[1-9]|1[0-2])[-/._ ]?[0-3]?[0-9](?![0-9])"
     r"|(?<![0-9])[0-3]?[0-9][-/.][01]?[0-9][-/.](?:[0-9]{2}){1,2}(?![0-9])"
     r"|(?<![0-9])[0-2]?[0-9][:.h][0-5][0-9](?![0-9])|(?<![0-9])[0-2]?[0-9] ?(?:[ap]m|h|uhr)\b"
-    r"|[0-9] ?(?:年|年|년|時|时|分|[月月월](?= ?[0-9]))|\A[0-9]+ (?:of|de|von|di|du|sur|van|из) [0-9]+\Z",
+    r"|[0-9] ?(?:年|年|년|時|时|分|[月月월](?= ?[0-9]))"
+    rf"|\A[0-9]+ (?:{'|'.join(_COUNT_WORDS)}) [0-9]+\Z",
     re.IGNORECASE,
 )
 _EDGES = (
@@ -89,7 +126,7 @@ def placeholder(text: str) -> ParseReason | None:
     is_word = stripped.lower() in WORDS
     if (is_word and stripped == text) or not _DIGIT_OR_DOT.search(text):
         return ParseReason.PLACEHOLDER_WORD if is_word or _has_only_words(text) else None
-    if _FILE_NAME.fullmatch(text) or _CAMERA_NAME.fullmatch(text) or _ADDRESS.fullmatch(text):
+    if any(names.fullmatch(text) for names in (_FILE_NAME, _CAMERA_NAME, _ADDRESS, _LAYER)):
         return ParseReason.PLACEHOLDER_FILE_NAME
     if _is_date(text):
         return ParseReason.PLACEHOLDER_DATE
@@ -100,7 +137,7 @@ def placeholder(text: str) -> ParseReason | None:
 
 def _identifier(text: str) -> ParseReason | None:
     """Returns why a text without spaces describes nothing: a hash, or a file name without its ending."""
-    if _HEX.fullmatch(text):
+    if _HEX.fullmatch(text.strip("{}()[]")):
         return ParseReason.PLACEHOLDER_HASH
     if _is_slug(text):
         return None
@@ -127,25 +164,45 @@ def _is_date(text: str) -> bool:
 
 
 def _has_only_words(text: str) -> bool:
-    """Whether a text is made of placeholders only: "image undefined", "Slide 1 of 3"."""
-    phrase = _phrase(text)
-    return bool(phrase) and (phrase in _PHRASES or all(word in WORDS for word in phrase.split()))
+    """Whether a text is made of placeholders only: "image undefined", "Slide 1 of 3", "logo-white 300x80"."""
+    phrase = _phrase(_SIZE_IN_A_TEXT.sub(" ", text))
+    found = phrase.split()
+    if not found or phrase in _PHRASES:
+        return bool(found)
+    if all(word in WORDS for word in found):
+        return True
+    return any(word in _IMAGE_WORDS for word in found) and all(
+        word in _IMAGE_WORDS or word in _ADDITIONS for word in found
+    )
 
 
 def _phrase(text: str) -> str:
-    """Returns the words of a text, lower case, without those of dates and counts."""
-    runs = (run.lower() for run in _LETTERS.findall(text))
-    return " ".join(run for run in runs if run not in _DATE_WORDS)
+    """Returns the words of a text, lower case, without those of counts and, if it has a date, of dates."""
+    runs = [run.lower() for run in _LETTERS.findall(text)]
+    left_out = _DATE_WORDS if _has_date(text, runs) else _COUNT_WORDS
+    return " ".join(run for run in runs if run not in left_out)
+
+
+def _has_date(text: str, runs: list[str]) -> bool:
+    return bool(_DATE_OR_TIME.search(text)) or (
+        any(run in _MONTHS for run in runs) and bool(_NUMBER.search(text))
+    )
 
 
 _PHRASES = frozenset(map(_phrase, WORDS)) - {""}
 
 
 def _is_slug(text: str) -> bool:
-    """Whether most of a name without spaces is words: "Canon-EOS-5D-Mark-IV-Body-Only" is, a hash is not."""
+    """Whether a name without spaces has words: "Canon-EOS-5D-Mark-IV-Body-Only" does, a hash does not."""
     found = _WORD_IN_NAME.findall(text)
     letters = sum(map(str.isalpha, text))
-    return len(found) > 1 and sum(map(len, found)) >= _WORDS_OF_A_SLUG * letters
+    if len(found) > 1 and sum(map(len, found)) >= _WORDS_OF_A_SLUG * letters:
+        return True
+    parts = _PARTS_OF_NAME.split(text)
+    if not all(map(_PART_OF_NAME.fullmatch, parts)):
+        return False
+    said = [part for part in parts if _WORD_IN_NAME.fullmatch(part) and part.lower() not in WORDS]
+    return len(said) > 1 or any(len(part) >= _LONG_WORD for part in said)
 
 
 def _hashes(words: Iterable[str]) -> Hashes:
@@ -168,7 +225,17 @@ class PlaceholderRule:
         self._refused = frozenset(reason for reason, refused in switches.items() if refused)
         self._words = _hashes(WORDS)
         parts = (part for word in WORDS for part in _LETTERS.findall(word))
-        others = (*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS, *_DIMENSION_MARKS)
+        others = (
+            *(
+                *_DATE_WORDS,
+                *_CAMERA_WORDS,
+                *_CAMERA_ENDINGS,
+                *_DIMENSION_MARKS,
+                *_ADDITIONS,
+                *_PROGRAM_WORDS,
+            ),
+            *(part for word in _LAYER_WORDS for part in word.split()),
+        )
         self._parts = _hashes((*others, *parts))
 
     def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laion_etl.blocklists import load_blocklists
@@ -24,6 +25,7 @@ from laion_etl.parse.checkpoints import Checkpoints, delete_checkpoints
 from laion_etl.parse.dedupe import RecentPairs
 from laion_etl.parse.file_counts import FileCounts, SourceCounts
 from laion_etl.parse.internal_errors import check_something_is_left
+from laion_etl.parse.kernels.pairs import FRESH, SAME_ID, SEEN
 from laion_etl.parse.link_filters import RULES_VERSION
 from laion_etl.parse.wat_workers import parse_files
 from laion_etl.settings import ParseSettings, Settings, Stage, shaping
@@ -181,12 +183,15 @@ class _Merged:
         """Yields the pairs that earlier files do not have; moves the others from kept to duplicate."""
         for table in tables:
             ids = np.frombuffer(table["pair_id"].combine_chunks().buffers()[1], np.uint8)
-            fresh = self._seen.add(ids.reshape(-1, 16)[: table.num_rows]) == 1
+            sizes = pc.binary_length(table["url"]).to_numpy()
+            found = self._seen.add(ids.reshape(-1, 16)[: table.num_rows], sizes)
+            fresh = found == FRESH
             known = table.num_rows - int(np.count_nonzero(fresh))
             if known:
                 self.counts.sources.drop(table.filter(pa.array(~fresh)))
                 self.counts.links.keep(-known)
-                self.counts.links.drop(ParseReason.DUPLICATE, known)
+                self.counts.links.drop(ParseReason.DUPLICATE, int(np.count_nonzero(found == SEEN)))
+                self.counts.links.drop(ParseReason.SAME_ID, int(np.count_nonzero(found == SAME_ID)))
             if known < table.num_rows:
                 yield table.filter(pa.array(fresh)) if known else table
 

@@ -36,8 +36,19 @@ def _problems(texts: pa.StringArray) -> "np.ndarray[tuple[int], np.dtype[np.bool
     except pa.ArrowInvalid:
         data = texts.cast(pa.binary()).to_pylist()
         return np.array([not _is_text(value) for value in data], np.bool_)
+    if not _has_nul(texts):
+        return np.zeros(len(texts), np.bool_)
     found = pc.match_substring(texts, "\0")
     return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _has_nul(texts: pa.StringArray) -> bool:
+    """Whether any text has a NUL: one look at all bytes is several times as fast as a look at each text."""
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return False
+    ends = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
+    return bool((np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] == 0).any())
 
 
 def _is_text(value: bytes) -> bool:

@@ -2,7 +2,8 @@
 
 Content-Length says where a record ends, if the next record or nothing follows there; anything between two
 records that is white space, NUL or a byte order mark belongs to neither (writers differ in the number of line
-ends after a record). A wrong length is corrected by looking for the next record.
+ends after a record). A wrong length is corrected by looking for the next record; a payload of JSON that is
+whole by its length ends there, whatever follows.
 """
 
 import re
@@ -13,12 +14,14 @@ _MAGIC = b"WARC/"
 # Possessive: a pattern that could go back would need 120 bytes of memory for each byte of padding.
 _PADDING = re.compile(rb"(?:[\r\n\t \0]|\xef\xbb\xbf)*+")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
-_TARGET = re.compile(rb"^WARC-Target-URI:[ \t]*<?([^\r\n>]*)", re.IGNORECASE | re.MULTILINE)
-_METADATA = re.compile(rb"^WARC-Type:[ \t]*metadata\s", re.IGNORECASE | re.MULTILINE)
-_RESPONSE = re.compile(rb"^WARC-Type:[ \t]*response\s", re.IGNORECASE | re.MULTILINE)
-_CONVERSION = re.compile(rb"^WARC-Type:[ \t]*conversion\s", re.IGNORECASE | re.MULTILINE)
-_NEXT = re.compile(rb"(?<=\n)WARC/(?=[0-9])")
+_LENGTH = re.compile(rb"^Content-Length[ \t]*:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
+_TARGET = re.compile(rb"^WARC-Target-URI[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_METADATA = re.compile(rb"^WARC-Type[ \t]*:[ \t]*metadata[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_RESPONSE = re.compile(rb"^WARC-Type[ \t]*:[ \t]*response[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_CONVERSION = re.compile(rb"^WARC-Type[ \t]*:[ \t]*conversion[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_NEXT = re.compile(rb"(?<=\n)WARC/(?=[0-9])|WARC/[0-9]\.[0-9]+[ \t]*\r?\n")
+_CONTINUES_JSON = b',]}"'  # what may follow a closing brace
+_LINE_ENDS = 4  # bytes that some writers count to the payload
 _FOLD = re.compile(rb"\r?\n[ \t]+")  # RFC 2822 2.2.3, which WARC allows
 
 
@@ -46,9 +49,10 @@ class WarcRecord:
 
     @property
     def target(self) -> str:
-        """The WARC-Target-URI, '' without one."""
-        found = _TARGET.search(self.head)
-        return found[1].decode(errors="replace").strip() if found else ""
+        """The last WARC-Target-URI, without the angle brackets of WARC 1.0; '' without one."""
+        found = _TARGET.findall(self.head)
+        text = found[-1].decode(errors="replace").strip() if found else ""
+        return text[1:].partition(">")[0] if text.startswith("<") else text
 
     @property
     def is_of_a_wat_file(self) -> bool:
@@ -102,10 +106,18 @@ def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[
             after = _after_padding(data, end)
             if after == len(data) or data.startswith(_MAGIC, after) or _is_begun(data, after):
                 return end, True
+            if _is_end_of_json(data, end):
+                return end, True
     following = _NEXT.search(data, body)
     if following:
         return following.start(), True
     return len(data), not announced or end <= len(data)
+
+
+def _is_end_of_json(data: bytes, end: int) -> bool:
+    """Whether a payload of JSON may end here, so that what follows is no part of it."""
+    last = data[max(0, end - _LINE_ENDS) : end].rstrip()
+    return last.endswith(b"}") and data[end : end + 1] not in _CONTINUES_JSON
 
 
 def _is_begun(data: bytes, position: int) -> bool:

@@ -23,9 +23,10 @@ from laion_etl.parse.member_runs import RunRecords, spans_of
 from laion_etl.parse.page import Page
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 from laion_etl.parse.wat_record import json_text, page_of
+from laion_etl.urls.legacy_queries import rows_with_foreign_query
 from laion_etl.urls.normalize import page_base
 
-_BATCH_BYTES = 8 << 20  # inflated; smaller batches cost more calls, larger ones more memory
+_BATCH_BYTES = 4 << 20  # inflated; smaller batches cost more calls, larger ones more memory
 _HEAD_BYTES = 16_384  # of a record, with the beginning of its payload
 _SHOWN_BYTES = 40
 
@@ -161,7 +162,8 @@ class _Reader:
 def _finished(arena: ByteArena, records: Records, links: Links) -> tuple[tuple[Ints, Ints], Links]:
     """Returns the bases of the records, and the links with their texts unescaped.
 
-    A page for which that fails is left to Python as a whole, like every other irregular one.
+    A page for which that fails is left to Python as a whole, like every other irregular one, and so is one
+    with a link whose query may be in the page's encoding, which only the whole JSON says.
     """
     starts, ends = records.url_start.copy(), records.url_end.copy()
     failed: list[int] = []
@@ -182,6 +184,8 @@ def _finished(arena: ByteArena, records: Records, links: Links) -> tuple[tuple[I
         finish(resolve_base, row, row)
     for row in np.flatnonzero(links.escaped).tolist():
         finish(lambda row: _unescape(arena, links, row), row, int(links.record[row]))
+    foreign = rows_with_foreign_query(arena, (links.url_start, links.url_end))
+    failed += links.record[foreign].tolist()
     if failed:
         records.state[failed] = ODD
         kept = ~np.isin(links.record, failed)

@@ -13,6 +13,7 @@ import orjson
 
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.funnel import RecordReason
+from laion_etl.parse.charset import page_charset
 from laion_etl.parse.image_links import link_to_image, preview_images
 from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
 from laion_etl.parse.link_batch import page_url_problem, page_urls, without_surrogates
@@ -22,6 +23,7 @@ from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 _HTML = b'"HTML-Metadata"'
 _PREVIEW = b"og:image:alt"
 _COMMONS = re.compile(rb"creativecommons\.org", re.IGNORECASE)
+_PLAIN_URL = re.compile(r"[!-~]+")
 _PADDING = b"\r\n\t \0"
 
 
@@ -45,10 +47,9 @@ def page_of(record: WarcRecord, wanted: frozenset[CaptionSource] = frozenset()) 
         envelope = _loads(payload)
     except (ValueError, RecursionError):
         return RecordReason.BROKEN_JSON
-    html = _dig(envelope, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
-    url = _dig(envelope, "Envelope", "WARC-Header-Metadata", "WARC-Target-URI")
-    if not isinstance(url, str):  # made from an ARC file, or several of them
-        url = record.target
+    response = _dig(envelope, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata")
+    html = _dig(response, "HTML-Metadata") or _found(envelope, "HTML-Metadata")
+    url = _page_url(record, envelope)
     if not isinstance(html, dict) or not url:
         return RecordReason.NOT_A_PAGE
     url, base = page_urls(url, _text(_dig(html, "Head", "Base")))
@@ -59,6 +60,7 @@ def page_of(record: WarcRecord, wanted: frozenset[CaptionSource] = frozenset()) 
     return Page(
         url=without_surrogates(url),
         base=without_surrogates(base),
+        charset=page_charset(_dig(response, "Headers"), _metas(html)),
         licence=_licence(html, [*links, *head_links]) if _COMMONS.search(payload) else NO_LICENCE,
         images=[*_images(links, wanted), *_previews(html, payload, wanted)],
     )
@@ -83,7 +85,24 @@ def _previews(
     """Returns the previews of a page that states a caption of one; the kernel leaves all others alone."""
     if CaptionSource.OG not in wanted or _PREVIEW not in payload[payload.find(_HTML) :]:
         return []
-    return preview_images(_metas(html))
+    return preview_images(
+        (_text(meta.get("name") or meta.get("property")), _text(meta.get("content"))) for meta in _metas(html)
+    )
+
+
+def _page_url(record: WarcRecord, envelope: object) -> str:
+    """Returns the URL of the record's head where it is plain, as the kernels do, else that of its JSON.
+
+    The JSON has what the head cannot have, such as letters beyond ASCII. Made from an ARC file, it has the
+    URL in another place, and one that was stated twice is a list there.
+    """
+    if _PLAIN_URL.fullmatch(record.target):
+        return record.target
+    for names in (("WARC-Header-Metadata", "WARC-Target-URI"), ("ARC-Header-Metadata", "Target-URI")):
+        url = _dig(envelope, "Envelope", *names)
+        if isinstance(url, str) and url:
+            return url
+    return record.target
 
 
 def _licence(html: dict[object, object], links: list[dict[object, object]]) -> str:
@@ -91,15 +110,16 @@ def _licence(html: dict[object, object], links: list[dict[object, object]]) -> s
     found = ((link.get("url"), link.get("rel")) for link in links if link.get("path") != "IMG@/src")
     return page_licence(
         ((url, _text(rel)) for url, rel in found if isinstance(url, str) and may_have_licence(url)),
-        _metas(html),
+        ((_meta_name(meta), _text(meta.get("content"))) for meta in _metas(html)),
     )
 
 
-def _metas(html: dict[object, object]) -> Iterator[tuple[str | None, str | None]]:
-    """Yields name (or property) and content of the meta elements, in order."""
-    for meta in _list(_dig(html, "Head", "Metas")):
-        if isinstance(meta, dict):
-            yield _text(meta.get("name") or meta.get("property")), _text(meta.get("content"))
+def _meta_name(meta: dict[object, object]) -> str | None:
+    return _text(meta.get("name") or meta.get("property") or meta.get("itemprop"))
+
+
+def _metas(html: dict[object, object]) -> list[dict[object, object]]:
+    return [meta for meta in _list(_dig(html, "Head", "Metas")) if isinstance(meta, dict)]
 
 
 def json_text(quoted: bytes) -> str:
@@ -122,6 +142,20 @@ def _dig(value: object, *names: str) -> object:
             return None
         value = value.get(name)
     return value
+
+
+def _found(value: object, name: str) -> object:
+    """Returns the first object of this name, wherever it is: kernels do not look at what it is in."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get(name), dict):
+                return value[name]
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+    return None
 
 
 def _list(value: object) -> list[object]:

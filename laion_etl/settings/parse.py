@@ -106,7 +106,7 @@ class ParseSettings(Group):
     )
     dedupe_pairs: int = setting(
         1_000_000,
-        "Pairs remembered to find duplicates within a partition, up to 43 bytes each; beyond this number the "
+        "Pairs remembered to find duplicates within a partition, up to 48 bytes each; beyond this number the "
         "oldest are forgotten, and Postgres finds the remaining duplicates.",
         changes=Stage.PARSE,
         unit="pairs",

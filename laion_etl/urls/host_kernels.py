@@ -52,14 +52,29 @@ def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
         while size < extensions.shape[1] and extensions[row, size]:
             size += 1
         same = stop - path >= size
-        for i in range(size):
+        for i in range(1, size):
             if not same:
                 break
             byte = data[stop - size + i]
             same = byte == extensions[row, i] or (65 <= byte <= 90 and byte + 32 == extensions[row, i])
-        if same:
+        if same and (
+            size == 0
+            or data[stop - size] == extensions[row, 0]
+            or (extensions[row, 0] == 46 and _ends_in_dot(data, path, stop - size + 1))
+        ):
             return True
     return False
+
+
+@kernel
+def _ends_in_dot(data: Bytes, start: int, end: int) -> bool:
+    """Whether an escaped dot ends here."""
+    return (
+        end - start >= 3
+        and data[end - 3] == 37
+        and data[end - 2] == 50
+        and (data[end - 1] == 101 or data[end - 1] == 69)
+    )
 
 
 @kernel

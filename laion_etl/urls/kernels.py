@@ -25,7 +25,6 @@ def _table(characters: bytes) -> Bytes:
 # Characters that the standard neither encodes nor treats specially in a path or a query of http(s).
 _PATH = _table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&()*+,;=:@/[]?")
 _HOST = _table(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
-_UPPER_HEX = _table(b"0123456789ABCDEF")
 
 
 @kernel
@@ -191,9 +190,9 @@ def _plain_end(data: Bytes, start: int, end: int) -> int:
         if not _PATH[byte]:
             if byte == 35:
                 return position
-            if byte == 37 and _is_kept_escape(data, position, end):
-                continue
-            return -1
+            if byte != 37 or (not in_query and _begins_dot_segment(data, start, position, end)):
+                return -1
+            continue  # an escape stays as it is, even a wrong one
         if byte == 63:
             in_query = True
         elif byte == 46 and not in_query and (position == start or data[position - 1] == 47):
@@ -202,15 +201,40 @@ def _plain_end(data: Bytes, start: int, end: int) -> int:
 
 
 @kernel
-def _is_kept_escape(data: Bytes, percent: int, end: int) -> bool:
-    """Whether an escape is in its normal form: upper-case digits, not of an unreserved character."""
-    if percent + 2 >= end or not (_UPPER_HEX[data[percent + 1]] and _UPPER_HEX[data[percent + 2]]):
-        return False
-    byte = _hex_value(data[percent + 1]) << 4 | _hex_value(data[percent + 2])
-    alphanumeric = 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
-    return not (alphanumeric or byte == 45 or byte == 46 or byte == 95 or byte == 126)
+def _begins_dot_segment(data: Bytes, start: int, percent: int, end: int) -> bool:
+    """Whether a segment of a path begins with an escaped dot, which may be one of `.` and `..`."""
+    return (
+        percent + 2 < end
+        and (percent == start or data[percent - 1] == 47)
+        and data[percent + 1] == 50
+        and data[percent + 2] | 32 == 101
+    )
 
 
 @kernel
-def _hex_value(digit: int) -> int:
-    return int(digit) - 48 if digit <= 57 else int(digit) - 55
+def flag_spans_with(byte: int, data: Bytes, spans: tuple[Ints, Ints], flags: Bytes) -> None:
+    """Sets 1 for each span that contains a byte, else 0."""
+    for row in range(spans[0].size):
+        flags[row] = 0
+        for position in range(spans[0][row], spans[1][row]):
+            if data[position] == byte:
+                flags[row] = 1
+                break
+
+
+@kernel
+def flag_foreign_queries(data: Bytes, urls: tuple[Ints, Ints], flags: Bytes) -> None:
+    """Sets 1 for each URL with a character beyond ASCII in its query (or fragment), else 0."""
+    one = np.uint64(1)
+    for row in range(urls[0].size):
+        flags[row] = 0
+        if urls[0][row] < 0:
+            continue
+        position, end = np.uint64(urls[0][row]), np.uint64(urls[1][row])  # unsigned: no negative indices
+        while position < end and data[position] != 63:
+            position += one
+        while position < end:
+            if data[position] > 127:
+                flags[row] = 1
+                break
+            position += one

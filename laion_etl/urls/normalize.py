@@ -1,6 +1,6 @@
 """Makes image URLs absolute by the WHATWG URL standard (ada), and filters them.
 
-`resolve` is the standard plus our normal form; `resolve_urls` applies it to a column and passes only those
+`resolve` is the standard; `resolve_urls` applies it to a column and passes only those
 URLs to it that are not in a simple absolute or relative form. The limits are the original's: http(s) only,
 length of URL and host, no .svg and .gif; hosts.py filters by host.
 
@@ -14,10 +14,11 @@ Before you change the form that `resolve` gives to any URL:
 - A pair's id is a hash of this form: pairs of earlier crawls in Postgres are no duplicates of the new ones
   where the form differs.
 - `kernels.py` has the same rule for simple URLs; tests/parse/test_urls.py holds the two together.
-- `download/request_url.py` parses a URL by the standard alone, without our escapes, when it is requested.
+
+Two URLs that differ only in how they escape a character are two: servers compare signatures with the URL as
+it was signed. Blocklists compare another form (escapes.py).
 """
 
-import re
 from collections.abc import Callable
 
 import ada_url
@@ -28,18 +29,14 @@ from laion_etl.core.funnel import ParseReason
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.settings import ParseSettings
+from laion_etl.urls.escapes import normal_escapes
 from laion_etl.urls.host_kernels import BAD_EXTENSION, LONG_HOST, LONG_URL, check_urls
 from laion_etl.urls.kernels import NEEDS_PARSER, resolve_plain
 
 Spans = tuple[Ints, Ints]  # starts and ends in an arena
 Resolve = Callable[[str, str], str | ParseReason]
 
-RULE_VERSION = 1  # raise it whenever `resolve` gives any URL another form, and see above
-EARLIER_RULES: dict[int, Resolve] = {}  # `resolve` as it was, by its version
-
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+RULE_VERSION = 2  # raise it whenever `resolve` gives any URL another form, and see above
 
 
 def page_base(page_url: str, base: str | None) -> str:
@@ -57,11 +54,10 @@ def page_base(page_url: str, base: str | None) -> str:
 
 
 def resolve(raw: str, base: str) -> str | ParseReason:
-    """Returns the absolute URL in normal form, without fragment, or the reason to drop it.
+    """Returns the absolute URL as the standard writes it, without fragment, or the reason to drop it.
 
-    If the base is invalid, an absolute URL is still accepted. Beyond the standard, percent escapes are
-    normalised (RFC 3986 6.2.2): upper-case digits, and none for unreserved characters. A user name in the URL
-    of the page is not passed on to its links.
+    If the base is invalid, an absolute URL is still accepted. Percent escapes stay as they are. A user name
+    in the URL of the page is not passed on to its links.
     """
     base = without_credentials(base)
     try:
@@ -73,7 +69,16 @@ def resolve(raw: str, base: str) -> str | ParseReason:
     if url.username or url.password:
         return ParseReason.URL_INVALID
     url.hash = ""
-    return _normal_escapes(str(url.href))
+    return str(url.href)
+
+
+def _resolve_1(raw: str, base: str) -> str | ParseReason:
+    """The first rule: escapes in normal form, which some servers do not take for the URL that they signed."""
+    form = resolve(raw, base)
+    return form if isinstance(form, ParseReason) else normal_escapes(form)
+
+
+EARLIER_RULES: dict[int, Resolve] = {1: _resolve_1}  # `resolve` as it was, by its version
 
 
 def without_credentials(url: str) -> str:
@@ -95,18 +100,6 @@ def form_by_rule(version: int, url: str, base: str = "") -> str:
     rule = resolve if version == RULE_VERSION else EARLIER_RULES[version]
     form = rule(url, base)
     return "" if isinstance(form, ParseReason) else form
-
-
-def _normal_escapes(href: str) -> str:
-    """Normalises escapes; a URL with a stray percent sign is unchanged: only its server knows its meaning."""
-    if "%" not in href or _STRAY_PERCENT.search(href):
-        return href
-    return _ESCAPE.sub(_normal_escape, href)
-
-
-def _normal_escape(escape: re.Match[str]) -> str:
-    character = chr(int(escape[1], 16))
-    return character if character in _UNRESERVED else escape[0].upper()
 
 
 def resolve_urls(

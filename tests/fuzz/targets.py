@@ -15,8 +15,8 @@ from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.wat_record import records_of
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.normalize import page_base, resolve, resolve_urls
-from tests.parse.outcomes import FoundPage, read
-from tests.parse.wat_files import record
+from tests.parse.outcomes import FoundPage, read, read_without_kernels
+from tests.parse.wat_files import plain_record, record
 
 _MAX_CHARS = 2000
 _MEMBER = b"\n~~~\n"  # between the members of a file
@@ -42,12 +42,58 @@ def members(data: bytes) -> None:
     assert {damage.cause for damage in found.damages} <= {"not a WARC record"}
 
 
+def records(data: bytes) -> None:
+    """Any head, and JSON of the extractor's structure with any texts: kernels read it as Python does."""
+    head, _, content = data.partition(_MEMBER)
+    fields = [part.decode("utf-8", "replace") for part in content.split(b"\n")]
+    form, url, base = (*fields, "", "", "")[:3]
+    html: dict[str, object] = {"Head": {"Base": base} if base else {}, "Links": _links(fields[3:])}
+    response = {"HTTP-Response-Metadata": {"Headers": {"Content-Type": form}, "HTML-Metadata": html}}
+    envelope: dict[str, object] = {"Payload-Metadata": response}
+    if "a" in form:
+        envelope["ARC-Header-Metadata"] = {"Target-URI": url}
+    if "w" in form:
+        envelope["WARC-Header-Metadata"] = {"WARC-Target-URI": [url, url] if "t" in form else url}
+    spaces = (", ", ": ") if "s" in form else (",", ":")
+    payload = json.dumps({"Envelope": envelope}, separators=spaces, ensure_ascii="u" in form).encode()
+    length = b"" if b"ontent-" in head else b"Content-Length: %d\r\n" % len(payload)
+    end = b"\r\n" * (len(form) % 5)
+    member = gzip.compress(b"WARC/1.0\r\n" + head + length + b"\r\n" + payload + end, 1)
+    assert read(member) == read_without_kernels(member)
+
+
+def _links(fields: list[str]) -> list[dict[str, str]]:
+    return [_link(fields[first : first + 4]) for first in range(0, len(fields), 4)]
+
+
+def framing(data: bytes) -> None:
+    """Records with anything between them, cut into members anywhere: pages and counts as in one member."""
+    cuts, _, rest = data.partition(b"\n")
+    between = [part.replace(b"WARC", b"") for part in rest.split(_MEMBER)[:4]]
+    content = b"".join(
+        plain_record(f"https://example.org/{number}", _page(number)) + part
+        for number, part in enumerate([b"", *between])
+    )
+    places = sorted({(position * 251 + byte) % len(content) for position, byte in enumerate(cuts[:40])})
+    parts = [content[a:b] for a, b in zip([0, *places], [*places, len(content)], strict=True)]
+    whole, found = read(gzip.compress(content, 1)), read(b"".join(gzip.compress(part, 1) for part in parts))
+    assert [page.url for page in found.pages] == [page.url for page in whole.pages]
+    assert len(whole.pages) == 1 + len(between)
+    assert found.records == whole.records
+
+
+def _page(number: int) -> bytes:
+    html = {"Links": [{"path": "IMG@/src", "url": f"{number}.jpg", "alt": "A red car"}]}
+    response = {"HTTP-Response-Metadata": {"HTML-Metadata": html}}
+    return json.dumps({"Envelope": {"Payload-Metadata": response}}, separators=(",", ":")).encode()
+
+
 def pages(data: bytes) -> None:
     """Any JSON a page can be made of, as the extractor writes it: its links are those of the whole JSON."""
     fields = [part.decode("utf-8", "replace") for part in data.split(b"\n")]
     url = "https://example.org/" + "".join(c for c in fields[0] if "!" <= c <= "~")
     html: dict[str, object] = {"Head": {"Base": fields[1]} if len(fields) > 1 and fields[1] else {}}
-    html["Links"] = [_link(fields[first : first + 4]) for first in range(2, len(fields), 4)]
+    html["Links"] = _links(fields[2:])
     envelope = {
         "WARC-Header-Metadata": {"WARC-Target-URI": url},
         "Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": html}},
@@ -108,5 +154,5 @@ def texts(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (file, members, pages, urls, texts)
+    target.__name__: target for target in (file, members, records, framing, pages, urls, texts)
 }

@@ -3,12 +3,16 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
+from unittest.mock import patch
 
-from laion_etl.blocklists import load_blocklists
+from laion_etl.blocklists import Blocklists, load_blocklists
 from laion_etl.core.caption_source import SOURCES
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
+from laion_etl.parse import wat_reader
 from laion_etl.parse.gzip_members import Damage
+from laion_etl.parse.kernels.records import ODD
+from laion_etl.parse.kernels.spans import Records
 from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.parse.page import ImageLink
@@ -48,6 +52,17 @@ def read(data: bytes, captions: Collection[str] = ("alt",)) -> Found:
     return found
 
 
+def read_without_kernels(data: bytes) -> Found:
+    """The same, with each record read by Python."""
+
+    def leave_all(_: object, __: object, records: Records, ___: object, _bits: object) -> int:
+        records.state[:] = ODD
+        return 0
+
+    with patch.object(wat_reader, "cut_links", leave_all):
+        return read(data)
+
+
 def _pages(batch: LinkBatch) -> list[FoundPage]:
     links, text = batch.links, batch.arena.text
     images: dict[int, list[ImageLink]] = {}
@@ -70,6 +85,13 @@ def _pages(batch: LinkBatch) -> list[FoundPage]:
         )
         for record, found in images.items()
     ]
+
+
+def read_pairs(data: bytes) -> list[dict[str, object]]:
+    """The pairs of a WAT file by the default rules."""
+    filters = LinkFilters(ParseSettings(), Blocklists())
+    batches = read_batches(BytesIO(data), "test.wat.gz")
+    return [dict(row) for batch in batches for table in filters.pairs(batch) for row in table.to_pylist()]
 
 
 def link_outcome(

@@ -160,7 +160,12 @@ def test_a_listed_number_does_not_block_addresses_that_end_in_it(tmp_path: Path)
         ("HTTP://Example.COM/A", ["https://example.com/A"], ["https://example.com/a"]),
         ("example.com:8080/a", ["https://example.com/a", "http://example.com:81/a"], []),
         ("example.com/a#part", ["https://example.com/a"], ["https://example.com/a%23part"]),
-        ("example.com/%7euser/ä b", ["https://example.com/~user/%C3%A4%20b"], []),
+        (
+            "example.com/%7euser/ä b",
+            ["https://example.com/~user/%C3%A4%20b", "https://example.com/%7Euser/%c3%a4%20b"],
+            ["https://example.com/%7Euser/%c3%a4%20b%"],  # a stray percent sign: only its server knows
+        ),
+        ("example.com/users/", ["https://example.com/%75sers/1.jpg"], ["https://example.com/%55sers/1.jpg"]),
         ("example.com/x/../a?u=http://b/", ["https://example.com/a?u=http://b/"], []),
         ("bücher.example/a", ["https://xn--bcher-kva.example/a"], []),
         ("192.0.2.1/a/", ["http://192.0.2.1/a/b"], ["http://1.192.0.2.1/a/b"]),

@@ -5,6 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
+from laion_etl.parse.kernels.pairs import FRESH, SAME_ID, SEEN
+
+SIZE = 20  # of each URL, unless a test is about it
+
+
+def fresh(seen: RecentPairs, column: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> list[int]:
+    return seen.add(column, np.full(len(column), SIZE)).tolist()
 
 
 def ids(numbers: list[int]) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
@@ -20,27 +27,37 @@ def test_fresh_are_those_not_seen_before(columns: list[list[int]]) -> None:
         for number in column:
             expected.append(int(number not in known))
             known.add(number)
-        assert seen.add(ids(column)).tolist() == expected
+        assert fresh(seen, ids(column)) == expected
 
 
 def test_hundreds_of_thousands_are_remembered_exactly() -> None:
     seen = RecentPairs(1_000_000)
     column = ids(list(range(300_000)))
-    assert seen.add(column).sum() == 300_000
-    assert seen.add(column).sum() == 0
+    assert sum(fresh(seen, column)) == 300_000
+    assert sum(fresh(seen, column)) == 0
 
 
 def test_memory_is_bounded_and_the_latest_are_remembered() -> None:
     seen = RecentPairs(1_000)
     for first in range(0, 20_000, 250):
-        assert seen.add(ids(list(range(first, first + 250)))).sum() == 250
-    assert seen.add(ids(list(range(19_500, 20_000)))).sum() == 0
-    assert seen.add(ids(list(range(100)))).sum() == 100  # forgotten
+        assert sum(fresh(seen, ids(list(range(first, first + 250))))) == 250
+    assert sum(fresh(seen, ids(list(range(19_500, 20_000))))) == 0
+    assert sum(fresh(seen, ids(list(range(100))))) == 100  # forgotten
+
+
+def test_one_id_for_two_pairs_is_found_however_long_ago_the_first_one_was() -> None:
+    """The hash of URL and caption has no separator, so the size of the URL says which pair it was."""
+    seen = RecentPairs(20_000)
+    column = ids(list(range(9_000)))  # more than fit into the first table
+    assert seen.add(column, np.arange(9_000)).sum() == 9_000
+    assert seen.add(ids([7, 8_500]), np.array([7, 8_499])).tolist() == [SEEN, SAME_ID]
+    assert seen.add(ids([20_000]), np.array([70_000])).tolist() == [FRESH]
+    assert seen.add(ids([*range(20_000, 22_000), 7]), np.full(2_001, 70_000)).tolist()[-1] == SAME_ID
 
 
 def test_the_id_of_zeros_is_never_known() -> None:
     seen = RecentPairs(100)
-    assert seen.add(np.zeros((2, 16), np.uint8)).tolist() == [1, 1]
+    assert fresh(seen, np.zeros((2, 16), np.uint8)) == [1, 1]
 
 
 def test_a_text_is_repeated_from_the_next_time_on() -> None:

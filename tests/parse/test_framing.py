@@ -1,6 +1,7 @@
 """Where records begin and end in a WAT file, whatever its writer did with members and line ends."""
 
 import gzip
+import json
 import tracemalloc
 from itertools import accumulate
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from laion_etl.parse import wat_reader
 from laion_etl.parse.warc_records import split_records
 from tests.parse.outcomes import Found, read
-from tests.parse.wat_files import compact_page_record, image, json_record, page_record
+from tests.parse.wat_files import compact_page_record, image, json_record, page_record, record
 
 URLS = [f"https://example.org/{n}" for n in range(3)]
 PAGES = [gzip.decompress(compact_page_record(url, [image("a.jpg", "A red car")])) for url in URLS]
@@ -44,6 +45,9 @@ def urls(found: Found) -> list[str]:
         pytest.param([b"\0\0".join(PAGES)], id="NULs between"),
         pytest.param(
             [page.replace(b"WARC-Type: metadata", b"WARC-Type:\r\n metadata") for page in PAGES], id="folded"
+        ),
+        pytest.param(
+            [page.replace(b"WARC-Type:", b"WARC-Type :") for page in PAGES], id="a space after a name"
         ),
     ],
 )
@@ -93,6 +97,39 @@ def test_bytes_that_are_no_record_are_counted_with_their_place() -> None:
     assert urls(found) == URLS[:2]
     assert found.records == {"kept": 2, "damaged": 1}
     assert [(damage.offset, damage.cause) for damage in found.damages] == [(len(first), "not a WARC record")]
+
+
+@pytest.mark.parametrize("junk", [b"garbage\r\n", b"\xff\xfe", b"<!-- proxy -->\r\n\r\n"])
+def test_bytes_between_records_cost_neither_of_them(junk: bytes) -> None:
+    """Where the payload is whole by its length, what follows is no part of it."""
+    found = read(members(junk.join(PAGES)))
+    assert urls(found) == URLS
+    assert found.records == {"kept": 3, "damaged": 2}
+
+
+@pytest.mark.parametrize(
+    "in_json", ['"https://example.org/a>b"', '["https://c.example/"]', "null", '"https://d.example/"']
+)
+def test_the_url_of_a_page_is_the_same_with_and_without_a_licence(in_json: str) -> None:
+    """A page with a licence is read as a whole, and then has two URLs to choose from."""
+    licence = {"path": "A@/href", "url": "https://creativecommons.org/licenses/by/4.0/"}
+    for more in ([], [licence]):
+        links = json.dumps([image("a.jpg", "A red car"), *more], separators=(",", ":"))
+        payload = (
+            f'{{"Envelope":{{"WARC-Header-Metadata":{{"WARC-Target-URI":{in_json}}},"Payload-Metadata":'
+            f'{{"HTTP-Response-Metadata":{{"HTML-Metadata":{{"Links":{links}}}}}}}}}}}'
+        )
+        found = read(record("https://example.org/a>b", payload.encode()))
+        assert urls(found) == ["https://example.org/a>b"]
+
+
+def test_a_page_made_from_an_arc_file_may_have_its_url_only_in_the_metadata_of_arc() -> None:
+    arc = page_record("", [image("a.jpg", "A red car")])
+    text = gzip.decompress(arc).replace(
+        b'"WARC-Header-Metadata": {"WARC-Target-URI": ""}',
+        b'"ARC-Header-Metadata":{"Target-URI":"http://a.b/"}',
+    )
+    assert urls(read(members(text))) == ["http://a.b/"]
 
 
 def test_a_record_cut_off_at_the_end_of_the_file_is_counted() -> None:

@@ -146,7 +146,7 @@ def test_base_licence_and_language_of_the_page() -> None:
     ],
 )  # fmt: skip
 def test_the_encoding_of_a_page(body: bytes, served_as: str, text: str) -> None:
-    assert decoded(body, served_as) == text
+    assert decoded(body, served_as)[0] == text
 
 
 PAGE = b"<!doctype html><p>A page</p>"
@@ -210,7 +210,7 @@ PIECES = st.one_of(
 
 @given(st.lists(PIECES, max_size=25).map("".join))
 def test_any_html_has_texts_that_can_be_stored(html: str) -> None:
-    found = found_in(decoded(html.encode(errors="replace"), ""), ALL)
+    found = found_in(decoded(html.encode(errors="replace"), "")[0], ALL)
     texts = [text for image in found.images for text in (image.url, image.alt, image.title, image.text)]
     "".join(text or "" for text in [*texts, found.base, found.lang, found.licence]).encode()
 

@@ -78,7 +78,11 @@ def test_the_licence_of_a_page_is_the_one_marked_so_else_the_first(
         ([], [("license", BY)], BY),
         ([], [(" DCTERMS.License ", BY_SA)], BY_SA),
         ([], [("og:license", ZERO)], ZERO),
+        ([], [("DC.Rights.License", BY)], BY),
+        ([], [("copyright", f"(c) us, licensed under {BY_SA} unless noted")], BY_SA),
+        ([], [("cc:license_url", BY)], BY),
         ([], [("description", BY)], "?"),
+        ([], [("og:image:license", BY)], "?"),  # that of one image
         ([], [("license", "https://example.org/terms"), ("dc.rights", BY)], BY),
         ([], [(None, BY), ("license", None)], "?"),
         ([(BY, None)], [("license", BY_SA)], BY_SA),  # a link may belong to something on the page

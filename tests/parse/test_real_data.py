@@ -13,7 +13,7 @@ from laion_etl.core.funnel import ParseReason
 from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import Settings
-from tests.parse.outcomes import link_outcome, read
+from tests.parse.outcomes import link_outcome, read, read_without_kernels
 
 WATS = {"wat/real-pages.warc.wat.gz": 205, "warc/whirlwind.warc.wat.gz": 0}  # image links, by hand
 OF_A_FILE = {ParseReason.DUPLICATE, ParseReason.TEXT_REPEATED}  # reasons that other links are the cause of
@@ -31,6 +31,29 @@ def links_of(path: Path) -> Iterator[tuple[str, str | None, dict[str, str]]]:
                 if link["path"] == "IMG@/src":
                     url = envelope["WARC-Header-Metadata"]["WARC-Target-URI"]
                     yield url, html.get("Head", {}).get("Base"), link
+
+
+def record_outcomes(path: Path) -> Counter[str]:
+    """What becomes of the records, by warcio and the whole JSON."""
+    found: Counter[str] = Counter()
+    with path.open("rb") as file:
+        for record in ArchiveIterator(file):
+            is_page = record.rec_type == "metadata" and "HTML-Metadata" in json.loads(
+                record.content_stream().read()
+            )["Envelope"]["Payload-Metadata"].get("HTTP-Response-Metadata", {})
+            found["kept" if is_page else "not_a_page"] += 1
+    return found
+
+
+@pytest.mark.parametrize("name", WATS)
+def test_every_record_is_a_page_or_has_a_reason(name: str, shared_data: Path) -> None:
+    data = (shared_data / name).read_bytes()
+    found = read(data)
+    assert +Counter(found.records) == record_outcomes(shared_data / name)
+    assert found == read_without_kernels(data)
+    links = [(url, link.get("url"), link.get("alt"), link.get("title"))
+             for url, _, link in links_of(shared_data / name)]  # fmt: skip
+    assert [(page.url, i.url, i.alt, i.title) for page in found.pages for i in page.images] == links
 
 
 @pytest.mark.parametrize(("name", "image_links"), WATS.items())

@@ -13,7 +13,8 @@ from laion_etl.core.funnel import ParseReason
 from laion_etl.parse.kernels.texts import plain_capitals, plain_characters
 from laion_etl.parse.text import clean_alt, clean_texts, repaired
 from laion_etl.settings import ParseSettings
-from tests.parse.outcomes import link_outcome
+from tests.parse.outcomes import link_outcome, read_pairs
+from tests.parse.wat_files import image, page_record
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,20 @@ def test_captions_do_not_depend_on_the_tables_of_python() -> None:
     assert captions == [f"a sign with {character} on it" for character in newer]
     digest = hashlib.md5("\n".join(captions).encode(), usedforsecurity=False).hexdigest()
     assert digest == "57fcddcb239e76547a4d76e439e2149d"
+
+
+def test_pair_ids_do_not_depend_on_the_tables_of_python() -> None:
+    """Stored ids: the same on any version of Python, for they are for ever."""
+    captions = (
+        "Shaking face \U0001fae8",
+        "Shop sign \U00031350",
+        "e\u0301cole ﬁn",
+        "İstanbul’da ｂir gün",
+        "葛\U000e0100飾 ward",
+    )
+    links = [image("/a.jpg", caption) for caption in captions]
+    ids = [bytes(row["pair_id"]).hex()[:12] for row in read_pairs(page_record("https://example.org/", links))]  # type: ignore[arg-type]
+    assert ids == ["49941f8d92c1", "46a4b822b842", "6e9b2825a1a1", "f79f45a8f085", "4a4ac3137753"]
 
 
 def test_a_long_text_is_cut_without_trailing_space() -> None:

@@ -24,7 +24,13 @@ PAGE = "https://www.example.org/shop/item.html?id=1"
         ("HTTP://A.Example:80/I.jpg", "http://a.example/I.jpg"),
         (" http://a.example/\ni.jpg ", "http://a.example/i.jpg"),
         ("http://a.example/a b.jpg", "http://a.example/a%20b.jpg"),
-        ("http://a.example/%7euser/%c3%a9.jpg", "http://a.example/~user/%C3%A9.jpg"),
+        ("http://a.example/%7euser/%c3%a9.jpg", "http://a.example/%7euser/%c3%a9.jpg"),
+        (
+            "/i%2dj.jpg?sig=%2bAb%2F%7e",
+            "https://www.example.org/i%2dj.jpg?sig=%2bAb%2F%7e",
+        ),  # signed as it is
+        ("/x/%2e%2E/i.jpg?p=/%2e%2e/", "https://www.example.org/i.jpg?p=/%2e%2e/"),
+        ("/a%2e%2e/i.jpg", "https://www.example.org/a%2e%2e/i.jpg"),
         ("http://a.example/100%/%7e.jpg", "http://a.example/100%/%7e.jpg"),  # a stray percent sign
         ("http://b\u00fccher.example/i.jpg", "http://xn--bcher-kva.example/i.jpg"),
         ("\\\\a.example\\i.jpg", "https://a.example/i.jpg"),

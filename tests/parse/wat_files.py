@@ -32,12 +32,17 @@ def json_record(url: str, payload_metadata: dict[str, Any]) -> bytes:
 
 def record(url: str, payload: bytes) -> bytes:
     """A metadata record with any payload, as one gzip member."""
+    return gzip.compress(plain_record(url, payload), mtime=0)
+
+
+def plain_record(url: str, payload: bytes) -> bytes:
+    """The same without gzip."""
     header = (
         f"WARC/1.0\r\nWARC-Type: metadata\r\nWARC-Target-URI: {url}\r\n"
         "WARC-Date: 2026-10-21T00:00:00Z\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
     ).encode(errors="surrogatepass")
-    return gzip.compress(header + payload + b"\r\n\r\n", mtime=0)
+    return header + payload + b"\r\n\r\n"
 
 
 def image(url: str | None, alt: str | None = None, title: str | None = None) -> dict[str, Any]:

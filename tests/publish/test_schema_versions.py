@@ -187,7 +187,9 @@ def test_a_scored_shard_without_the_quality_of_hashes_is_read(yesterday: LocalSt
     scored = find_scored(CRAWL, yesterday)
     name = scored.shard_name(0, ".parquet")
     with yesterday.open(name) as file:
-        first = pq.read_table(file).drop_columns(["pdq_quality", "caption_source"]).cast(SCORED_FILES.columns(1))
+        first = (
+            pq.read_table(file).drop_columns(["pdq_quality", "caption_source"]).cast(SCORED_FILES.columns(1))
+        )
     with yesterday.create(name) as file:
         pq.write_table(first, file)
     [rows] = read_batch(scored, scored.batches[0], yesterday)

@@ -3,9 +3,12 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from laion_etl.core.kernels import Bytes, Hashes, Ints, hash_of
 from laion_etl.core.numba_cache import kernel
+
+Sizes = npt.NDArray[np.uint16]
 
 # RFC 1321, 3.4: the sines of its steps.
 _SINES = np.array([int(abs(math.sin(i + 1)) * 2**32) for i in range(64)], np.uint32)
@@ -77,30 +80,47 @@ def _turned(a: np.uint32, b: np.uint32, mixed: np.uint32, i: int, word: np.uint3
     return np.uint32(b + np.uint32((total << np.uint32(shift)) | (total >> np.uint32(32 - shift))))
 
 
+SEEN, FRESH, SAME_ID = 0, 1, 2  # findings of `add_unseen`
+
+
 @kernel
 def add_unseen(
-    ids: Hashes, rows: int, table: Hashes, limit: int, older: Hashes, fresh: Bytes
+    ids: Hashes,
+    sizes: Sizes,
+    table: tuple[Hashes, Sizes],
+    limit: int,
+    older: tuple[Hashes, Sizes],
+    found: Bytes,
 ) -> tuple[int, int]:
-    """Adds ids (rows, 2) to an open-addressing table (slots, 2); sets `fresh` if neither table had the id.
+    """Adds ids (rows, 2), with the sizes of their URLs, to an open-addressing table (slots, 2).
 
-    The id of two zeros marks an empty slot and is always fresh. Stops when `limit` ids were added. Returns
-    the numbers of rows processed and of ids added.
+    Sets findings: FRESH if neither table had the id; SAME_ID if one had it for a URL of another size, so for
+    another pair. The id of two zeros marks an empty slot and is always fresh. Stops when `limit` ids were
+    added. Returns the numbers of rows processed and of ids added.
     """
     added = 0
-    for row in range(rows):
+    for row in range(ids.shape[0]):
         if added == limit:
             return row, added
         first, second = ids[row, 0], ids[row, 1]
-        slot = _slot_of(table, first, second)
-        known = table[slot, 0] == first and table[slot, 1] == second
-        if not known and older.shape[0]:
-            place = _slot_of(older, first, second)
-            known = older[place, 0] == first and older[place, 1] == second
-        fresh[row] = not known or (first == 0 and second == 0)
+        slot = _slot_of(table[0], first, second)
+        known = table[0][slot, 0] == first and table[0][slot, 1] == second
+        size = table[1][slot]
+        if not known and older[0].shape[0]:
+            place = _slot_of(older[0], first, second)
+            known = older[0][place, 0] == first and older[0][place, 1] == second
+            size = older[1][place]
+        if first == 0 and second == 0:
+            found[row] = FRESH
+        elif known:
+            found[row] = SEEN if size == sizes[row] else SAME_ID
+        else:
+            found[row] = FRESH
         if not known:
-            table[slot, 0], table[slot, 1] = first, second
+            table[0][slot, 0], table[0][slot, 1] = first, second
+            table[1][slot] = sizes[row]
             added += 1
-    return rows, added
+    return ids.shape[0], added
 
 
 @kernel
@@ -116,12 +136,14 @@ def _slot_of(table: Hashes, first: np.uint64, second: np.uint64) -> np.uint64:
 
 
 @kernel
-def rehash(old: Hashes, table: Hashes) -> None:
+def rehash(old: tuple[Hashes, Sizes], table: tuple[Hashes, Sizes]) -> None:
     """Copies all ids of a table into an empty, larger one."""
-    for i in range(old.shape[0]):
-        if old[i, 0] != 0 or old[i, 1] != 0:
-            slot = _slot_of(table, old[i, 0], old[i, 1])
-            table[slot, 0], table[slot, 1] = old[i, 0], old[i, 1]
+    ids, larger = old[0], table[0]
+    for i in range(ids.shape[0]):
+        if ids[i, 0] != 0 or ids[i, 1] != 0:
+            slot = _slot_of(larger, ids[i, 0], ids[i, 1])
+            larger[slot, 0], larger[slot, 1] = ids[i, 0], ids[i, 1]
+            table[1][slot] = old[1][i]
 
 
 @kernel
