@@ -11,7 +11,6 @@ from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.blocklists.removal_requests import NO_IMAGES, BlockedImages
 from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus, Outcomes
-from laion_etl.core.pdq_quality import is_compared
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata
@@ -252,8 +251,7 @@ class BatchDownloader:
             raise LinkFailed(DownloadStatus.BLOCKED_HASH)
         if not isinstance(found, StoredImage):
             raise LinkFailed(found)
-        stored = found.pdq if is_compared(found.pdq_quality) else None
-        for pdq in map(bytes.fromhex, filter(None, (stored, found.original_pdq))):
+        for pdq in found.compared_hashes:
             if self._pdq_blocklist.matches(pdq) or self._removed.near.matches(pdq):
                 raise LinkFailed(DownloadStatus.BLOCKED_HASH, "PDQ")
         try:

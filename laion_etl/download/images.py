@@ -10,7 +10,6 @@ What browsers show without doubt is taken: a JPEG of which only the end marker i
 comments, a WebP whose container has the wrong length. A file that lacks pixels is refused.
 """
 
-import hashlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import CONTAINER_HEAD_BYTES, ImageRules, dimensions, plain_size, sniff
-from laion_etl.download.jpeg_segments import has_every_coefficient, too_many_scans
+from laion_etl.download.jpeg_end import with_end
+from laion_etl.download.jpeg_segments import too_many_scans
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
 from laion_etl.download.webp_chunks import with_right_length
@@ -45,11 +45,9 @@ _TURNS = {
 _HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
 _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 
-_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TAIL_BYTES = 64
 _GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
-_STRIP_PX = 256
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 PngImagePlugin.MAX_TEXT_CHUNK = (
@@ -94,6 +92,12 @@ class StoredImage:
     pdq_quality: int | None
     original_pdq: str | None = None  # of the image before it was scaled, if it is to be compared with lists
 
+    @property
+    def compared_hashes(self) -> list[bytes]:
+        """The PDQ hashes that the image is recognised by."""
+        stored = self.pdq if is_compared(self.pdq_quality) else None
+        return [bytes.fromhex(found) for found in (stored, self.original_pdq) if found]
+
 
 def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     """Returns the image to store, or why it is refused. Every pixel is decoded: a truncated image fails."""
@@ -110,7 +114,7 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
             if not data.startswith(_JPEG):
                 return DownloadStatus.DECODE_FAILED
         try:
-            ended = _with_end(data)
+            ended = with_end(data)
             return _decoded(ended, data, settings) if ended else DownloadStatus.DECODE_FAILED
         except DECODE_ERRORS:
             return DownloadStatus.DECODE_FAILED
@@ -139,27 +143,6 @@ def _readable(data: bytes) -> bytes:
     if data.startswith(_PNG):
         return without_extras(data)
     return with_right_length(data) if data.startswith(b"RIFF") else data
-
-
-def _with_end(data: bytes) -> bytes | None:
-    """Returns a JPEG with the end marker that it lacks; None if it lacks more than that.
-
-    The last bits of its last scan are complete if the pixels do not depend on what follows them.
-    """
-    if not has_every_coefficient(data):
-        return None
-    body = data.removesuffix(b"\xff")  # half a marker
-    zeros, ones = (body + tail + _JPEG_END for tail in (bytes(_TAIL_BYTES), b"\xff\0" * _TAIL_BYTES))
-    return zeros if _pixel_digest(zeros) == _pixel_digest(ones) else None
-
-
-def _pixel_digest(data: bytes) -> bytes:
-    digest = hashlib.sha256()
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        for top in range(0, image.height, _STRIP_PX):
-            strip = image.crop((0, top, image.width, min(top + _STRIP_PX, image.height)))
-            digest.update(strip.tobytes())
-    return digest.digest()
 
 
 def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
