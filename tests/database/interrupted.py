@@ -26,6 +26,8 @@ def interrupted_at(number: int, call: Callable[[], object]) -> bool:
                 signal.raise_signal(signal.SIGINT)
         return trace
 
+    # As laion_etl/__main__.py does: a process that a script started in the background ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.settrace(trace)
     try:
         call()
@@ -33,4 +35,5 @@ def interrupted_at(number: int, call: Callable[[], object]) -> bool:
         return True
     finally:
         sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
     return False
