@@ -52,7 +52,7 @@ def test_what_is_not_defined_is_none() -> None:
     found = measure([labelled(False, "UNLIKELY", 0.1)], 0)
     assert found.best_limit is None
     assert {one.recall for one in found.rules} == {None}
-    with pytest.raises(InputError, match="none of the 3 labelled samples could be scored"):
+    with pytest.raises(InputError, match="none of the 3 labelled samples has a score"):
         measure([], 3)
 
 
