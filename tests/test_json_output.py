@@ -46,6 +46,7 @@ def place(
             monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "remove.txt").write_text("https://nowhere.example/a.jpg\n")
+    (tmp_path / "labels.csv").write_text("image,label\nimages/star/a.jpg,0\nimages/heart/a.jpg,1\n")
     for shape in ("star", "heart"):
         (tmp_path / "images" / shape).mkdir(parents=True)
         scene = Scene("red", shape, "beach", "single")
@@ -82,6 +83,7 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["model", "calibrate", *of]
     yield ["model", "eval", "retrieval", *of, "--samples", "20"]
     yield ["model", "eval", "zero-shot", "images", "--templates", "photo"]
+    yield ["model", "eval", "safety", "--labels", "labels.csv"]
     yield ["search", "index"]
     yield ["search", "query", "a red star", "--top", "2"]
     yield ["db", "seen-keys", "export", "all"]
