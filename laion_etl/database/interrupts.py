@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGcancel
 
 
 @contextmanager
@@ -71,6 +72,11 @@ def _raising_handler() -> Callable[[int, FrameType | None], Any] | None:
 
 
 def _cancel(connection: Connection) -> None:
+    """Asks the server to cancel the statement that is going on, without waiting for it: it may not answer."""
+    if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        threading.Thread(target=_request_cancel, args=(connection.pgconn.get_cancel(),), daemon=True).start()
+
+
+def _request_cancel(cancel: PGcancel) -> None:
     with suppress(psycopg.Error):  # the connection is lost, and so is the statement
-        if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            connection.pgconn.get_cancel().cancel()
+        cancel.cancel()
