@@ -188,6 +188,7 @@ def _attend(connection: socket.socket, preloaded: _Preloaded) -> NoReturn:
         ended = os.pidfd_open(fork)
         ready, _, _ = select.select([connection, ended], [], [])
         if ended not in ready:  # the connection is closed
+            os.kill(fork, signal.SIGKILL)  # it may not have its own group yet
             os.killpg(fork, signal.SIGKILL)
     _, status = os.waitpid(fork, 0)
     with suppress(OSError):
