@@ -183,17 +183,24 @@ def _attend(connection: socket.socket, preloaded: _Preloaded) -> NoReturn:
         _become(request, streams, preloaded)
     for descriptor in streams:
         os.close(descriptor)
-    with suppress(OSError):  # who asked is gone
-        connection.sendall(f"{fork}\n".encode())
-        ended = os.pidfd_open(fork)
-        ready, _, _ = select.select([connection, ended], [], [])
-        if ended not in ready:  # the connection is closed
-            os.kill(fork, signal.SIGKILL)  # it may not have its own group yet
+    if not _ended_while_wanted(connection, fork):
+        os.kill(fork, signal.SIGKILL)  # it may not have its own group yet
+        with suppress(ProcessLookupError):
             os.killpg(fork, signal.SIGKILL)
     _, status = os.waitpid(fork, 0)
     with suppress(OSError):
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
+
+
+def _ended_while_wanted(connection: socket.socket, fork: int) -> bool:
+    """Waits for the end of a fork; False when who asked for it is gone before."""
+    try:
+        connection.sendall(f"{fork}\n".encode())
+    except OSError:
+        return False
+    ended = os.pidfd_open(fork)
+    return ended in select.select([connection, ended], [], [])[0]
 
 
 def _become(request: Mapping[str, Any], streams: Sequence[int], preloaded: _Preloaded) -> NoReturn:
