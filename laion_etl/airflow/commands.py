@@ -38,8 +38,8 @@ _TAIL_LINES = 40
 # Lines of stderr that are not progress: of logging and warnings, tracebacks, and our own errors.
 _COMPLAINT = re.compile(r"(WARNING|ERROR|CRITICAL|error:|warning:|Traceback )|.*(Warning|Error|Exception): ")
 _OF_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would mislead another Python
-# Airflow's keys, passwords, connections and variables, and those that alerts are sent with: a command reads
-# what strangers wrote, and needs none of them.
+# Airflow's keys, passwords, connections and variables, and the passwords of alerts. A command does without
+# them, and reads what strangers wrote.
 _OF_AIRFLOW = re.compile(r"AIRFLOW__|AIRFLOW_CONN_|AIRFLOW_VAR_|_AIRFLOW_")
 _OF_ALERTS = {field.variable for field in setting_fields() if field.secret and field.group == "alerts"}
 

@@ -25,7 +25,7 @@ def shown_settings(environment: Mapping[str, str]) -> str:
 
 
 def without_secrets(name: str, value: str) -> str:
-    """The value of a setting for logs; a secret setting in which no password is found is masked as a whole."""
+    """The value of a setting for logs; a secret one is masked as a whole unless its password is found."""
     masked = _PARAMETER.sub(r"\1\2***", _LOGIN.sub(r"\1:***@", value))
     hidden = name in _SECRETS and value and (masked == value or name not in _SERVERS)
     return "***" if hidden else masked

@@ -11,8 +11,8 @@ from kubernetes.utils.quantity import parse_quantity
 
 from laion_etl.airflow.alerts import LABEL, crawl_of
 from laion_etl.airflow.commands import Command, run_id
-from laion_etl.airflow.masked_settings import without_secrets
 from laion_etl.airflow.gpu_cores import cores_per_gpu
+from laion_etl.airflow.masked_settings import without_secrets
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields

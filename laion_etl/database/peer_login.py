@@ -1,7 +1,8 @@
 """Who may log in to an embedded Postgres: root and the OS user that runs it, as any role, without a password.
 
-The kernel says which OS user is at the other end of a Unix socket ("peer" of pg_hba.conf). Earlier versions made
-databases with "trust", which takes everyone who reaches the socket, so the files are written at each start.
+The kernel says which OS user is at the other end of a Unix socket ("peer" of pg_hba.conf). Earlier versions
+made databases with "trust", which takes everyone who reaches the socket, so the files are written at each
+start.
 """
 
 import os

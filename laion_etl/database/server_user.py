@@ -1,8 +1,8 @@
 """The OS user of an embedded Postgres, and its way to the database folder.
 
-Postgres refuses to run as root, so for root it runs as the OS user `pgserver`. That user must pass through the
-folders above data and programs, such as /root. Making these 0755 would open them to all users; an entry in
-their access control lists (acl(5)) lets through this user only. There is no function for it in Python's
+Postgres refuses to run as root, so for root it runs as the OS user `pgserver`. That user must pass through
+the folders above data and programs, such as /root. Making these 0755 would open them to all users; an entry
+in their access control lists (acl(5)) lets through this user only. There is no function for it in Python's
 library: the list is an extended attribute, in the form of the kernel's posix_acl_xattr.h.
 """
 
@@ -104,5 +104,7 @@ def _read_acl(descriptor: int) -> _Acl:
         if error.errno != errno.ENODATA:
             raise
         mode = os.fstat(descriptor).st_mode
-        return {(tag, _NO_ID): mode >> shift & 7 for tag, shift in ((_OWNER, 6), (_OWNING_GROUP, 3), (_OTHERS, 0))}
+        return {
+            (tag, _NO_ID): mode >> shift & 7 for tag, shift in ((_OWNER, 6), (_OWNING_GROUP, 3), (_OTHERS, 0))
+        }
     return {(tag, owner): allowed for tag, allowed, owner in _ENTRY.iter_unpack(stored[_HEADER.size :])}

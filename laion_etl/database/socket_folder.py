@@ -1,8 +1,8 @@
 """Where the socket of an embedded Postgres is: in its database folder, or in a private folder elsewhere.
 
-The names of Unix sockets are short, so a long data folder cannot hold one. The other folder is in the temporary
-folder, where all users can make files: whoever owns it can replace the socket by their own and receive
-whatever clients send. So it belongs to the server's OS user, and one that another user made is refused.
+The names of Unix sockets are short, so a long data folder cannot hold one. The other folder is in the
+temporary folder, where all users can make files: its owner can replace the socket by their own and receive
+what clients send. So it belongs to the server's OS user, and one that another user made is refused.
 """
 
 import hashlib
@@ -20,7 +20,10 @@ _REPLACEABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def socket_folder(database: Path) -> Path:
-    """Return the folder for the socket of a database folder. Raises PermissionError where no path is short enough."""
+    """Return the folder for the socket of a database folder.
+
+    Raises PermissionError where no path is short enough.
+    """
     if _fits(database):
         return database
     identity = f"{database}-{database.stat().st_ino}"
@@ -33,7 +36,10 @@ def socket_folder(database: Path) -> Path:
 
 
 def make_private(folder: Path, user: ServerUser) -> None:
-    """Make a folder that only the server's OS user can enter. Raises PermissionError where others could replace it."""
+    """Make a folder that only the server's OS user can enter.
+
+    Raises PermissionError where others could replace it.
+    """
     for above in folder.parents:
         _check_owner(above, user)
     with suppress(FileExistsError):

@@ -168,7 +168,8 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
         stems = [part_stem(release.name, part["crawl"], part["unit"]) for part in stats.details["parts"]]
     except (SettingsError, KeyError, TypeError) as error:
         raise InputError(
-            f"cannot search {release.folder}: {store.uri(name)} is not the record of an index ({error}); {again}"
+            f"cannot search {release.folder}: {store.uri(name)} is not the record of an index ({error}); "
+            f"{again}"
         ) from error
     parts = [_open_part(store.read_stats(stem + STATS), settings, store, folder) for stem in stems]
     return SearchIndex(release, stats, tuple(parts))

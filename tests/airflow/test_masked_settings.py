@@ -15,7 +15,11 @@ _SOURCE = "LAION_ETL_CRAWL_SOURCE"
     [
         (_URL, "postgresql://me:hidden@db/laion", "postgresql://me:***@db/laion"),
         (_URL, "postgresql://me:hidden@db/l?sslpassword=hidden", "postgresql://me:***@db/l?sslpassword=***"),
-        (_URL, "postgresql:///?host=db&password=hidden&user=me", "postgresql:///?host=db&password=***&user=me"),
+        (
+            _URL,
+            "postgresql:///?host=db&password=hidden&user=me",
+            "postgresql:///?host=db&password=***&user=me",
+        ),
         (_URL, "postgresql://a:hidden@one,b:hidden@two/laion", "postgresql://a:***@two/laion"),
         (_URL, r"host=db password='hid\'den hidden' user=me", "host=db password=*** user=me"),
         (_URL, "postgresql://db/laion", "***"),

@@ -28,7 +28,7 @@ _OURS = ServerUser("ours", os.geteuid(), os.getegid())
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server with a data folder that is too long for a socket, and whose logins were not restricted before."""
+    """A server with a data folder that is too long for a socket, which trusted everyone before."""
 
     server: EmbeddedServer
     top: Path  # mode 0700
