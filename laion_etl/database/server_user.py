@@ -60,7 +60,8 @@ def let_through(path: Path, user: ServerUser) -> None:
     """
     if user.uid == os.geteuid():
         return
-    for folder in path.parents:
+    above = path.parent.resolve()
+    for folder in (above, *above.parents):
         status = folder.stat()
         searchable = stat.S_IXUSR if status.st_uid == user.uid else stat.S_IXOTH
         if not status.st_mode & searchable:
