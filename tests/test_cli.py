@@ -114,6 +114,12 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
             "no.wat.gz: no such file",
         ),
         (
+            ["stage", "parse", "--crawl", "C", "--partition", "0", "red\x1b[31m\u202e.wat.gz"],
+            {},
+            1,
+            "red [31m .wat.gz: no such file",  # nothing that controls a terminal
+        ),
+        (
             ["stage", "score", "--crawl", "C", "--group", "2/2"],
             {},
             1,

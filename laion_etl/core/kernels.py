@@ -43,11 +43,11 @@ def keyed_hash(data: Bytes, start: int, end: int, key: Hashes) -> np.uint64:
     v2, v3 = key[0] ^ np.uint64(0x6C7967656E657261), key[1] ^ np.uint64(0x7465646279746573)
     whole = start + (end - start) // 8 * 8
     for position in range(start, whole, 8):
-        word = _word(data, position, position + 8)
+        word = _whole_word(data, position)
         v3 ^= word
         v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
         v0 ^= word
-    word = _word(data, whole, end) | (np.uint64(end - start) << np.uint64(56))
+    word = _last_word(data, whole, end) | (np.uint64(end - start) << np.uint64(56))
     v3 ^= word
     v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
     v0 ^= word
@@ -58,8 +58,18 @@ def keyed_hash(data: Bytes, start: int, end: int, key: Hashes) -> np.uint64:
 
 
 @kernel
-def _word(data: Bytes, start: int, end: int) -> np.uint64:
-    """Reads up to eight bytes, little-endian."""
+def _whole_word(data: Bytes, at: int) -> np.uint64:
+    """Reads eight bytes, little-endian; written out, it is one load."""
+    low = np.uint32(data[at]) | np.uint32(data[at + 1]) << np.uint32(8)
+    low |= np.uint32(data[at + 2]) << np.uint32(16) | np.uint32(data[at + 3]) << np.uint32(24)
+    high = np.uint32(data[at + 4]) | np.uint32(data[at + 5]) << np.uint32(8)
+    high |= np.uint32(data[at + 6]) << np.uint32(16) | np.uint32(data[at + 7]) << np.uint32(24)
+    return np.uint64(low) | np.uint64(high) << np.uint64(32)
+
+
+@kernel
+def _last_word(data: Bytes, start: int, end: int) -> np.uint64:
+    """Reads up to seven bytes, little-endian."""
     word = np.uint64(0)
     for i in range(end - start):
         word |= np.uint64(data[start + i]) << np.uint64(8 * i)
