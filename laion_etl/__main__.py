@@ -6,6 +6,7 @@ import signal
 import sys
 
 from laion_etl.core.errors import LaionEtlError
+from laion_etl.core.one_line import one_line
 
 
 def main() -> None:
@@ -24,7 +25,9 @@ def main() -> None:
     try:
         app()
     except LaionEtlError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # It may quote a server's answer, which must not control the terminal.
+        lines = map(one_line, str(error).split("\n"))
+        print("error:", "\n".join(lines), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

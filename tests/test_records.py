@@ -19,6 +19,13 @@ def test_stats_survive_json() -> None:
     assert StageStats.from_json(stats.to_json()) == stats
 
 
+@pytest.mark.parametrize("name", ["../secret", "shards/../../secret", "/etc/passwd"])
+def test_stats_that_name_a_file_outside_the_store_are_refused(name: str) -> None:
+    stats = StageStats("score", "C", "u", "f", 0, 0, outputs=(Output(name, 1, "b"),))
+    with pytest.raises(ValueError, match="is outside the store"):
+        StageStats.from_json(stats.to_json())
+
+
 def test_outcomes_add_up_and_order_reasons_by_count() -> None:
     outcomes = Outcomes[ParseReason]()
     outcomes.keep(2)

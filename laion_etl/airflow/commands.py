@@ -27,6 +27,7 @@ from airflow.sdk.exceptions import AirflowException
 from laion_etl.airflow.alerts import lateness_watched
 from laion_etl.airflow.command_failures import failed_command
 from laion_etl.airflow.connections import database, s3
+from laion_etl.airflow.masked_settings import shown_settings
 from laion_etl.airflow.restarts import RESUMABLE, LimitReachedError, Restarts, in_words
 from laion_etl.core.commands import stage_command
 from laion_etl.core.errors import SettingsError
@@ -34,11 +35,13 @@ from laion_etl.settings import CoreSettings, load_settings, setting_fields
 
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
 _TAIL_LINES = 40
-_PASSWORD = re.compile(r"(://[^:/@]*):[^@/]+@")
-_MASK = r"\1:***@"
 # Lines of stderr that are not progress: of logging and warnings, tracebacks, and our own errors.
 _COMPLAINT = re.compile(r"(WARNING|ERROR|CRITICAL|error:|warning:|Traceback )|.*(Warning|Error|Exception): ")
-_OF_AIRFLOW = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would mislead another Python
+_OF_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # would mislead another Python
+# Airflow's keys, passwords, connections and variables, and the passwords of alerts. A command does without
+# them, and reads what strangers wrote.
+_OF_AIRFLOW = re.compile(r"AIRFLOW__|AIRFLOW_CONN_|AIRFLOW_VAR_|_AIRFLOW_")
+_OF_ALERTS = {field.variable for field in setting_fields() if field.secret and field.group == "alerts"}
 
 _log = logging.getLogger("laion_etl.stage")
 
@@ -80,7 +83,7 @@ def run_in_venv(command: Command) -> dict[str, Any]:
             "cannot use runner venv: LAION_ETL_AIRFLOW_VENV is empty; set it to a python or laion-etl"
         )
     program = [venv, "-m", "laion_etl"] if PurePath(venv).name.startswith("python") else [venv]
-    environment = {name: value for name, value in os.environ.items() if name not in _OF_AIRFLOW}
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_PYTHON}
     return _run(program, command, environment)
 
 
@@ -95,7 +98,7 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
     line = [*program, *command.words, "--json"]
     task = command.context.get("ti")
     own = {"LAION_ETL_RUN_ID": run_id(task)} if task else {}
-    environment = {**environment, **command.settings, **own, "PYTHONUNBUFFERED": "1"}
+    environment = {**_needed(environment), **command.settings, **own, "PYTHONUNBUFFERED": "1"}
     _log.info("settings: %s", shown_settings(environment))
     _log.info("command: %s", shlex.join(line))
     restarts = Restarts()
@@ -108,6 +111,15 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
             restarts, delay_s = next_restart(restarts, str(error), again, load_settings().core)
             time.sleep(delay_s)
     return _result(ended.printed)
+
+
+def _needed(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without Airflow's own secrets."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not _OF_AIRFLOW.match(name) and name not in _OF_ALERTS
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,21 +172,6 @@ def run_id(task: Any) -> str:
     """LAION_ETL_RUN_ID of a task: run, task and map index."""
     index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
     return f"{task.run_id}/{task.task_id}{index}"
-
-
-def shown_settings(environment: Mapping[str, str]) -> str:
-    """The LAION_ETL_* of an environment in shell syntax, without secrets."""
-    named = sorted(item for item in environment.items() if item[0].startswith("LAION_ETL_"))
-    return " ".join(f"{name}={shlex.quote(without_secrets(name, value))}" for name, value in named)
-
-
-def without_secrets(name: str, value: str) -> str:
-    """The value of a setting for logs: passwords in URLs are masked."""
-    masked = _PASSWORD.sub(_MASK, value)
-    return "***" if masked == value and value and name in _SECRETS else masked
-
-
-_SECRETS = {field.variable for field in setting_fields() if field.secret}
 
 
 @contextmanager

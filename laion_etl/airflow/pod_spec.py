@@ -10,8 +10,9 @@ from kubernetes.client import models as k8s
 from kubernetes.utils.quantity import parse_quantity
 
 from laion_etl.airflow.alerts import LABEL, crawl_of
-from laion_etl.airflow.commands import Command, run_id, without_secrets
+from laion_etl.airflow.commands import Command, run_id
 from laion_etl.airflow.gpu_cores import cores_per_gpu
+from laion_etl.airflow.masked_settings import without_secrets
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
@@ -153,7 +154,7 @@ def _passed_on(settings: Settings) -> dict[str, str]:
         if without_secrets(field.variable, text) == text:
             found[field.variable] = text
         else:
-            _log.warning("%s has a password: the pod needs it from a Secret", field.variable)
+            _log.warning("%s has a password or a signature: the pod needs it from a Secret", field.variable)
     return found
 
 

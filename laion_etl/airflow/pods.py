@@ -30,8 +30,9 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from laion_etl.airflow.alerts import late_alert
-from laion_etl.airflow.commands import Command, next_restart, shown_settings
+from laion_etl.airflow.commands import Command, next_restart
 from laion_etl.airflow.connections import use_own_s3
+from laion_etl.airflow.masked_settings import shown_settings
 from laion_etl.airflow.pod_failures import PodLostError, failure
 from laion_etl.airflow.pod_refusals import refusal
 from laion_etl.airflow.pod_spec import pod_parts, result_uri

@@ -11,6 +11,7 @@ from typing import Any
 
 from laion_etl.core.causes import cause_of
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.one_line import one_line
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import AlertSettings
 
@@ -67,12 +68,12 @@ class Alert:
     def cleaned(self) -> "Alert":
         """Reduce every field to one printable line: untrusted text can neither add lines nor reverse text."""
         texts: dict[str, Any] = {
-            field.name: printable(value)
+            field.name: one_line(value)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), str) and field.name != "kind"
         }
         texts["reason"] = shortened(texts["reason"])
-        return replace(self, **texts, details=tuple(map(printable, self.details)))
+        return replace(self, **texts, details=tuple(map(one_line, self.details)))
 
     @property
     def title(self) -> str:
@@ -168,11 +169,6 @@ def span(seconds: float) -> str:
             number = int(seconds // length)
             return f"{number} {unit}{'' if number == 1 else 's'}"
     return f"{seconds:g} seconds"
-
-
-def printable(text: str) -> str:
-    """Replace control characters, line ends and characters that change the text direction by spaces."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def shortened(cause: str) -> str:

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from laion_etl.alerts.alert import Alert, Kind, printable, run_folder, shortened
+from laion_etl.alerts.alert import Alert, Kind, run_folder, shortened
+from laion_etl.core.one_line import one_line
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 
@@ -160,7 +161,7 @@ def _parked_lines(end: RunEnd) -> Iterator[str]:
     total = sum(cause.count for cause in end.parked)
     yield f"batches parked: {total:,}; fix the cause, then run laion-etl db requeue --crawl {end.crawl}"
     for cause in end.parked[:_CAUSES_SHOWN]:
-        yield f"  {cause.count:,} x {shortened(printable(cause.reason))}"
+        yield f"  {cause.count:,} x {shortened(one_line(cause.reason))}"
     if len(end.parked) > _CAUSES_SHOWN:
         yield f"  and {sum(cause.count for cause in end.parked[_CAUSES_SHOWN:]):,} by other causes"
 

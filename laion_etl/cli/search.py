@@ -16,6 +16,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
+from laion_etl.core.one_line import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -206,14 +207,13 @@ def _table(hits: "list[Hit]") -> "Table":
             *(() if row["NSFW"] == "UNLIKELY" else (f"safety: {row['NSFW'] or 'not checked'}",)),
             f"--like {hit.sample_id}",
         )
-        lines = (Text(_clean(row["TEXT"])), Text(_clean(row["URL"]), "dim"), Text(", ".join(facts), "dim"))
+        lines = (
+            Text(one_line(row["TEXT"])),
+            Text(one_line(row["URL"]), "dim"),
+            Text(", ".join(facts), "dim"),
+        )
         table.add_row(f"{hit.score or 0:.3f}", Text("\n").join(lines))
     return table
-
-
-def _clean(text: str) -> str:
-    """Untrusted text on one line, without characters that move the cursor or the reading direction."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _plain(hit: "Hit") -> dict[str, Any]:

@@ -65,11 +65,16 @@ class StageStats:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any], uri: str = "") -> "StageStats":
-        """The record of plain JSON values. Raises InputError if a newer laion-etl wrote it, naming `uri`."""
+        """The record of plain JSON values. Raises InputError if a newer laion-etl wrote it, naming `uri`;
+        ValueError, KeyError, TypeError or AttributeError if it is not one, or names files outside the store.
+        """
         values = dict(plain)
         named = uri or f"the stats of {plain.get('stage')} {plain.get('crawl')} {plain.get('unit')}"
         check_format(named, values.pop("format", None), FORMAT)
         outputs = tuple(Output(**output) for output in plain["outputs"])
+        for output in outputs:
+            if output.name.startswith("/") or ".." in output.name.split("/"):
+                raise ValueError(f"{output.name!r} is outside the store")
         return cls(**{**values, "outputs": outputs})
 
     @classmethod

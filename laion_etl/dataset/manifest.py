@@ -1,14 +1,17 @@
 """Reads manifest.json of a version: its parts (one per crawl) and its files.
 
 Files are named relative to the version's folder; those written by an earlier version begin with `../`. A
-manifest may come from an untrusted source: names that lead out of the dataset's folder are refused.
+manifest may come from an untrusted source: names that lead out of the dataset's folder are refused, and those
+listed twice.
 """
 
 import hashlib
 import json
 import posixpath
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any
 
 from laion_etl.core.errors import InputError, SettingsError
@@ -17,7 +20,7 @@ from laion_etl.core.head_columns import HeadColumn, from_plain
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.subsets import DataFile
-from laion_etl.dataset.versions import Release, Version, dataset_folder, read_versions
+from laion_etl.dataset.versions import Release, Version, check_folder_name, dataset_folder, read_versions
 from laion_etl.io.storage import Store
 
 NAME = "manifest.json"
@@ -112,11 +115,30 @@ def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
         files = tuple(
             DataFile(**{**file, "name": _resolved(release, file["name"])}) for file in document["files"]
         )
-        for part in parts:
-            Release(release.name, part.version)
+        _check_names(release, parts, files)
         return Manifest(release, document, parts, files)
     except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         raise InputError(f"cannot read {uri}: it is not a manifest ({error}); restore it") from error
+
+
+def _check_names(release: Release, parts: Sequence[ManifestPart], files: Sequence[DataFile]) -> None:
+    """Raise SettingsError for names that could lead out of a folder, ValueError for repeated ones.
+
+    Crawls and removals are parts of names of other files in the store, and a part or file is read as often as
+    it is listed.
+    """
+    for part in parts:
+        Release(release.name, part.version)
+        check_folder_name("crawl", part.crawl)
+        for removal in part.removals:
+            check_folder_name("removal", removal)
+    for file in files:
+        if file.crawl:
+            check_folder_name("crawl", file.crawl)
+    for names in ([part.crawl for part in parts], [file.name for file in files]):
+        name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
+        if count > 1:
+            raise ValueError(f"it lists {name} {count:,} times")
 
 
 def current_manifest(dataset: str, store: Store) -> Manifest | None:

@@ -32,11 +32,8 @@ class Release:
     version: str
 
     def __post_init__(self) -> None:
-        for what, value in (("dataset name", self.name), ("dataset version", self.version)):
-            if not _FOLDER_NAME.match(value):
-                raise SettingsError(
-                    f"invalid {what} {value!r}: only letters, digits, '.', '_' and '-' are allowed"
-                )
+        check_folder_name("dataset name", self.name)
+        check_folder_name("dataset version", self.version)
 
     @property
     def folder(self) -> str:
@@ -45,6 +42,12 @@ class Release:
     def file(self, name: str) -> str:
         """Return the name in the store of a file of this version."""
         return f"{self.folder}/{name}"
+
+
+def check_folder_name(what: str, value: str) -> None:
+    """Raise SettingsError for a value that must not be part of a file's name: it could lead elsewhere."""
+    if not _FOLDER_NAME.match(value):
+        raise SettingsError(f"invalid {what} {value!r}: only letters, digits, '.', '_' and '-' are allowed")
 
 
 def dataset_folder(name: str) -> str:

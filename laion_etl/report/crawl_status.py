@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from laion_etl.core.one_line import one_line
 from laion_etl.database.connection import Database
 from laion_etl.database.parked import ParkedCause, parked_causes
 from laion_etl.dataset.funnel_report import CrawlFunnel
@@ -147,7 +148,7 @@ class CrawlStatus:
 
     def as_table(self) -> Table:
         """Return a table of the stages' progress, with the oldest leases and the failures below."""
-        notes = Text("\n".join(map(_printable, self._notes())))
+        notes = Text("\n".join(map(one_line, self._notes())))
         table = Table(title=f"Work on {self.crawl}", caption=notes if notes else None)
         table.caption_justify = "left"
         table.add_column("stage")
@@ -233,11 +234,6 @@ def all_crawls(database: Database) -> Table:
         numbers = (f"{count:,}" for count in counts)
         table.add_row(crawl, f"{load.partitions:,}", f"{load.pairs_kept:,}", batches, *numbers, left)
     return table
-
-
-def _printable(text: str) -> str:
-    """Remove control characters: errors quote web content, which must not control the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def duration(seconds: float) -> str:

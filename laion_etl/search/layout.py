@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from laion_etl.dataset.versions import Release, read_versions
+from laion_etl.dataset.versions import Release, check_folder_name, read_versions
 from laion_etl.io.storage import Store
 
 STATS = "_stats.json"
@@ -23,7 +23,12 @@ def range_stats(release: Release, crawl: str, number: int) -> str:
 
 
 def part_stem(dataset: str, crawl: str, unit: str) -> str:
-    """Return the name of a part's files in the store without their endings."""
+    """Return the name of a part's files in the store without their endings.
+
+    Raises SettingsError for a crawl or unit, as read from a file, that would lead out of the folder.
+    """
+    check_folder_name("crawl", crawl)
+    check_folder_name("part", unit)
     return f"index/{dataset}/{_PARTS}/{crawl}/{unit}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.errors import InputError, MissingInputError, SettingsError
 from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.stage_stats import StageStats
@@ -164,7 +164,13 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
             f"cannot search {release.folder}: its rows have changed since it was indexed; {again} again"
         )
     folder = settings.data_path / "index"
-    stems = [part_stem(release.name, part["crawl"], part["unit"]) for part in stats.details["parts"]]
+    try:
+        stems = [part_stem(release.name, part["crawl"], part["unit"]) for part in stats.details["parts"]]
+    except (SettingsError, KeyError, TypeError) as error:
+        raise InputError(
+            f"cannot search {release.folder}: {store.uri(name)} is not the record of an index ({error}); "
+            f"{again}"
+        ) from error
     parts = [_open_part(store.read_stats(stem + STATS), settings, store, folder) for stem in stems]
     return SearchIndex(release, stats, tuple(parts))
 

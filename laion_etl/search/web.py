@@ -6,6 +6,7 @@ as JSON, and the page inserts them as text.
 """
 
 import hashlib
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -35,6 +36,7 @@ _SHOWN = (
     "TEXT", "URL", "WIDTH", "HEIGHT", "LICENSE", "LANGUAGE", "NSFW", "similarity", "aesthetic", "punsafe",
     "pwatermark", "pviolence", "crawl", "page_url", "domain",
 )  # fmt: skip
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -207,5 +209,13 @@ def _as_json(_: Request, error: Exception) -> JSONResponse:
 
 def _plain(hit: Hit) -> dict[str, Any]:
     """Return a result as JSON values; ids as text, because they exceed JavaScript's exact integers."""
-    row = {name.lower(): hit.row[name] for name in _SHOWN}
+    row = {name.lower(): _without_steering(hit.row[name]) for name in _SHOWN}
     return {"id": str(hit.sample_id), "score": hit.score, "safe": is_safe(hit.row["NSFW"]), **row}
+
+
+def _without_steering(value: object) -> object:
+    """Return a value, a text without control characters and those that change the reading direction.
+
+    A caption or URL of a foreign dataset could otherwise read differently from what it is.
+    """
+    return _STEERING.sub("", value) if isinstance(value, str) else value

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds, keyed_hash
 from laion_etl.core.numba_cache import kernel
 
 _HTTP = constant(b"http://")
@@ -93,23 +93,31 @@ def find_files(data: Bytes, urls: tuple[Ints, Ints], names: Hashes, findings: By
 
 @kernel
 def number_hosts(
-    data: Bytes, urls: tuple[Ints, Ints], table: Ints, names: Bytes, sizes: Ints, known: int, numbers: Ints
+    data: Bytes,
+    urls: tuple[Ints, Ints],
+    table: tuple[Ints, Hashes],
+    names: Bytes,
+    sizes: Ints,
+    known: int,
+    numbers: Ints,
 ) -> int:
     """Numbers the host of each URL; new hosts get numbers from `known` on. Returns the new count.
 
-    `table` is open addressing over number + 1; `names` has a row of bytes per host, `sizes` their lengths.
-    The caller reserves room for as many new hosts as there are URLs; no host may exceed a row of names.
+    `table` is open addressing over number + 1, with the key of its hashes; `names` has a row of bytes per
+    host, `sizes` their lengths. The caller reserves room for as many new hosts as there are URLs; no host may
+    exceed a row of names.
     """
-    mask = table.size - 1
+    slots, key = table
+    mask = slots.size - 1
     for row in range(urls[0].size):
         host, end = host_span(data, urls[0][row], urls[1][row])
-        slot = np.int64(hash_of(data, host, end) & np.uint64(mask))
+        slot = np.int64(keyed_hash(data, host, end, key) & np.uint64(mask))
         while True:
-            number = table[slot] - 1
+            number = slots[slot] - 1
             if number < 0:
                 number = known
                 known += 1
-                table[slot] = number + 1
+                slots[slot] = number + 1
                 sizes[number] = end - host
                 for i in range(end - host):
                     names[number, i] = data[host + i]

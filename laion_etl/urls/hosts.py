@@ -5,6 +5,7 @@ rule of parse: a change raises RULES_VERSION in parse/link_filters.py. How a hos
 punycode) is part of the URL's form: see normalize.py.
 """
 
+import os
 from collections.abc import Callable
 from functools import cache
 
@@ -119,6 +120,7 @@ class HostRule:
         self._names = np.empty((_KNOWN_HOSTS, settings.max_host_chars), np.uint8)
         self._sizes = np.empty(_KNOWN_HOSTS, np.int32)
         self._codes = np.zeros(_KNOWN_HOSTS, np.uint8)
+        self._key = np.frombuffer(os.urandom(16), np.uint64).copy()
         self._file_hashes = _sorted_hashes(TRACKER_FILES)
         self._forget()
 
@@ -140,7 +142,8 @@ class HostRule:
             self._forget()
         numbers = np.empty(urls[0].size, np.int32)
         known = len(self._domains)
-        count = number_hosts(arena.data, urls, self._table, self._names, self._sizes, known, numbers)
+        table = self._table, self._key
+        count = number_hosts(arena.data, urls, table, self._names, self._sizes, known, numbers)
         names, width = self._names[known:count].tobytes(), self._names.shape[1]
         for row, size in enumerate(self._sizes[known:count].tolist()):
             self._learn(known + row, names[row * width : row * width + size])

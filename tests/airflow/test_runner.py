@@ -14,6 +14,7 @@ pytestmark = pytest.mark.airflow
 
 # The task itself has the real package, its command the one in the working folder.
 TASK = str(Path(__file__).with_name("run_stage.py"))
+SHOW_ENVIRONMENT = Path(__file__).with_name("show_environment.py").read_text()
 
 
 @pytest.fixture
@@ -30,6 +31,10 @@ def start(folder: Path, airflow: Airflow, command: str) -> Fork:
         **airflow.environment,
         "LAION_ETL_DATABASE_URL": "postgresql://me:secret@host/laion",
         "LAION_ETL_ALERTS_WEBHOOK": "https://hooks.example/secret",
+        "LAION_ETL_ALERTS_SMTP_PASSWORD": "secret",
+        "AIRFLOW_CONN_WAREHOUSE": "postgresql://them:secret@host/sales",
+        "AIRFLOW_VAR_API_KEY": "secret",
+        "AWS_PROFILE": "images",
     }
     return piped(airflow.server, [TASK], environment, folder)
 
@@ -74,6 +79,17 @@ def test_passwords_are_not_logged(stand_in: Path, airflow: Airflow) -> None:
 
     assert "postgresql://me:***@host/laion" in log
     assert "secret" not in log
+
+
+def test_a_command_gets_its_own_secrets_and_none_of_airflow(stand_in: Path, airflow: Airflow) -> None:
+    """It reads what strangers wrote; Airflow's database, keys and connections would be a way on."""
+    assert any(name.startswith("AIRFLOW__") for name in airflow.environment)
+    [_, found], _ = run(stand_in, airflow, SHOW_ENVIRONMENT)
+    assert isinstance(found, dict)
+    assert [name for name in found if name.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_"))] == []
+    assert {"LAION_ETL_ALERTS_WEBHOOK", "LAION_ETL_ALERTS_SMTP_PASSWORD"} & {*found} == set()
+    assert found["LAION_ETL_DATABASE_URL"] == "postgresql://me:secret@host/laion"
+    assert found["AWS_PROFILE"] == "images"
 
 
 def test_a_failure_is_retried_and_carries_the_last_error_line(stand_in: Path, airflow: Airflow) -> None:

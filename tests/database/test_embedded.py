@@ -153,11 +153,13 @@ def test_a_slow_recovery_is_waited_for(folder: Path, kept: Kept) -> None:
     """From an archive that answers after 3 s, once."""
     kept.process.send_signal(signal.SIGINT)
     psutil.wait_procs([kept.process], timeout=60)
-    asked = folder / "asked"
+    archive = folder / "archive"
+    archive.mkdir()
+    archive.chmod(0o777)
+    asked = archive / "asked"
     with (folder / "postgres" / "postgresql.auto.conf").open("a") as file:
         file.write(f"restore_command = 'test -e {asked} || {{ touch {asked}; sleep 3; }}; false'\n")
     (folder / "postgres" / "recovery.signal").touch()
-    folder.chmod(0o777)
     begun = time.monotonic()
     assert rows(folder) == [(1,)]
     assert asked.exists()

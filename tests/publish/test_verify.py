@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -185,13 +186,30 @@ def test_a_row_in_two_language_subsets_is_found(damaged: Store) -> None:
     assert problems(damaged) == {f"dataset/laion/{NEXT}": "1 SAMPLE_IDs are in several files"}
 
 
-def test_a_file_name_that_leads_out_of_the_dataset_is_refused(damaged: Store) -> None:
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda found: found["files"][0].update(name="../../../secret"), "is outside the dataset"),
+        (lambda found: found["files"][0].update(crawl="../../secret"), "invalid crawl '../../secret'"),
+        (lambda found: found["parts"][0].update(crawl="../../../secret"), "invalid crawl '../../../secret'"),
+        (lambda found: found["parts"][0].update(removals=["../secret"]), "invalid removal '../secret'"),
+        (lambda found: found["parts"].extend(found["parts"][:1] * 500), f"lists {CRAWL} 501 times"),
+        (lambda found: found["files"].append(found["files"][0]), f"lists {PART} 2 times"),
+    ],
+)
+def test_a_manifest_that_names_other_files_or_one_twice_is_refused(
+    damaged: Store, change: Callable[[dict[str, Any]], None], problem: str
+) -> None:
+    """It may be a stranger's; each mention of a part or file would be read."""
     name = f"dataset/laion/{NEXT}/{NAME}"
     document = json.loads(damaged.read(name))
-    document["files"][0]["name"] = "../../../secret"
+    document["files"].sort(key=lambda file: file["name"] != f"../{PART.removeprefix('dataset/laion/')}")
+    change(document)
     output = damaged.write(name, json.dumps(document).encode())
     write_versions(read_versions("laion", damaged).with_manifest(NEXT, output), damaged)
-    assert "is outside the dataset" in problems(damaged)[name]
+    [(file, what)] = problems(damaged).items()
+    assert file == name
+    assert problem in what
 
 
 def test_the_difference_of_two_versions(damaged: Store) -> None:

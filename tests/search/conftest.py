@@ -23,6 +23,7 @@ __all__ = ["tiny_model"]
 BY_SA = "https://creativecommons.org/licenses/by-sa/4.0/"
 SHAPES = ("circle", "star", "heart")
 HOSTILE = "A red star <script>document.title = 'mine'</script><img src=x onerror=\"document.title='mine'\">"
+STEERED = HOSTILE.replace("star", "\u202estar\x07", 1)  # turns the reading direction
 BACKGROUNDS = ("beach", "night", "meadow", "snow")
 
 
@@ -37,7 +38,7 @@ def entries(seed: int) -> list[Entry]:
                 made.append(replace(entry, license=BY_SA) if place == 2 else entry)
     again = seed if seed == 1 else 99  # in batch 1 it has the same image as another sample
     star = fitting(Scene("red", "star", "snow", "single"), "en", again)
-    return [*made[:-1], replace(star, text=HOSTILE.encode())]
+    return [*made[:-1], replace(star, text=STEERED.encode())]
 
 
 @dataclass(frozen=True)

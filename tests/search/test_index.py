@@ -20,6 +20,7 @@ from laion_etl.removal.stage import remove
 from laion_etl.search import stage
 from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
+from laion_etl.search.layout import index_stats
 from laion_etl.search.published_rows import find_published
 from laion_etl.search.query import SearchIndex, open_index
 from laion_etl.search.query_encoder import stored_image
@@ -301,3 +302,13 @@ def test_an_index_is_built_range_by_range_and_ended_without_reading_rows(
         sample for batch in published.batches(copy.store) for sample in batch.ids.tolist()
     }
     assert [part.rows.num_rows for part in opened.parts] == counts[::-1]
+
+
+@pytest.mark.parametrize("what", ["crawl", "unit"])
+def test_an_index_that_names_parts_elsewhere_is_not_opened(copy: World, what: str) -> None:
+    stats = build(copy)
+    [part] = stats.details["parts"]
+    changed = replace(stats, details={**stats.details, "parts": [{**part, what: "../../../secret"}]})
+    copy.store.write_stats(index_stats(copy.published.release), changed)
+    with pytest.raises(InputError, match=r"_stats\.json is not the record of an index \(invalid .*secret"):
+        open_index(copy.published, copy.settings, copy.store)

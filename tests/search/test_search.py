@@ -12,8 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
-from laion_etl.cli.search import _clean
 from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.one_line import one_line
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.search.filters import Filters
@@ -176,7 +176,7 @@ def test_the_search_command_prints_a_table_that_fits_eighty_columns(
 
 
 def test_captions_can_not_move_the_cursor_of_a_terminal() -> None:
-    assert _clean("red\x1b[2J circle\n\u202etxt.exe") == "red [2J circle  txt.exe"
+    assert one_line("red\x1b[2J circle\n\u202etxt.exe") == "red [2J circle  txt.exe"
 
 
 def test_the_index_command_says_how_to_search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.serve import _bound
 from laion_etl.search.web import SearchBackend, build_app
 from tests.score.conftest import jpeg
-from tests.search.conftest import HOSTILE, World
+from tests.search.conftest import HOSTILE, STEERED, World
 
 MAX_BYTES = 400_000
 
@@ -88,6 +88,13 @@ def test_unsafe_samples_are_shown_only_when_asked_for(client: httpx.Client, unsa
     for path in ("thumbnail", "image", "api/sample"):
         assert client.get(f"/{path}/{unsafe_id}").status_code == 404
         assert client.get(f"/{path}/{unsafe_id}", params={"unsafe": "true"}).status_code == 200
+
+
+def test_no_text_turns_the_reading_direction(client: httpx.Client) -> None:
+    found = client.get("/api/search", params={"q": HOSTILE, "count": 240}).json()["results"]
+    texts = {result["text"] for result in found}
+    assert HOSTILE in texts
+    assert STEERED not in texts
 
 
 def test_images_come_out_of_the_shards(client: httpx.Client) -> None:

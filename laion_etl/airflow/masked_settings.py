@@ -1,0 +1,31 @@
+"""Settings as logs and pods may show them: without passwords, tokens and the signatures of signed URLs."""
+
+import re
+import shlex
+from collections.abc import Mapping
+
+from laion_etl.settings import setting_fields
+
+# `user:password@` of a URL, of each of its hosts.
+_LOGIN = re.compile(r"(://[^:/@\s]*):[^/\s]*@")
+# Parameters of libpq and of URLs that storage services sign, in a query or in libpq's `name=value` form.
+_PARAMETER = re.compile(
+    r"(?<![\w-])((?:ssl)?password|passwd|access_token|token|secret|api_?key|sig|signature|awsaccesskeyid"
+    r"|x-(?:amz|goog)-(?:signature|credential|security-token)|key-pair-id)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s,']+)",
+    re.IGNORECASE,
+)
+_SECRETS = {field.variable for field in setting_fields() if field.secret}
+_SERVERS = {"LAION_ETL_DATABASE_URL", "LAION_ETL_DATABASE_URLS"}  # of which host and user help in a log
+
+
+def shown_settings(environment: Mapping[str, str]) -> str:
+    """The LAION_ETL_* of an environment in shell syntax, without secrets."""
+    named = sorted(item for item in environment.items() if item[0].startswith("LAION_ETL_"))
+    return " ".join(f"{name}={shlex.quote(without_secrets(name, value))}" for name, value in named)
+
+
+def without_secrets(name: str, value: str) -> str:
+    """The value of a setting for logs; a secret one is masked as a whole unless its password is found."""
+    masked = _PARAMETER.sub(r"\1\2***", _LOGIN.sub(r"\1:***@", value))
+    hidden = name in _SECRETS and value and (masked == value or name not in _SERVERS)
+    return "***" if hidden else masked
