@@ -14,7 +14,7 @@ from laion_etl.download.content_encoding import ContentDecoder, content_decoder
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
-from laion_etl.download.http_head import Head, is_whole, location_of
+from laion_etl.download.http_head import Head, bad_response, is_whole, location_of
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     ImageRules,
@@ -241,6 +241,8 @@ class Client:
                 text += data
                 if len(text) >= MAX_POLICY_FILE_BYTES:
                     break
+        if decode.unfinished and len(text) < MAX_POLICY_FILE_BYTES:
+            raise bad_response("cut off")  # rules may be missing
         return bytes(text[:MAX_POLICY_FILE_BYTES])
 
 

@@ -7,13 +7,12 @@ is plainly not compressed is taken as it is whatever its label says.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
-
-ContentDecoder = Callable[[bytes], Iterable[bytes]]
 
 _GZIP = ("gzip", "x-gzip")
 _NOT_DECODED = frozenset({"br", "zstd", "dcb", "dcz"})
@@ -23,6 +22,17 @@ _MAGIC_BYTES = 4  # how many bytes of a body say what it is
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 _MEMBERS_FREE = 1_000
 _MIN_MEAN_MEMBER_BYTES = 1_024  # a body of smaller gzip members, on average, is an attack on the reader
+
+
+class ContentDecoder(Protocol):
+    """Decodes the parts of a body, one after another."""
+
+    def __call__(self, part: bytes) -> Iterable[bytes]:
+        """Yields what a part says."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the compressed data have begun and not ended, so that more must follow."""
 
 
 def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
@@ -38,7 +48,7 @@ def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
         if coding in _GZIP or coding == "deflate":
             layers.append(coding)
     if not layers:
-        return _as_it_is
+        return _AsItIs()
     if len(layers) > _MAX_LAYERS:
         raise bad_response("too many content-encodings")
     inner = _Inflater(max_bytes, raw=layers[0] == "deflate")
@@ -47,8 +57,11 @@ def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
     return _Twice(_Inflater(max_bytes, raw=layers[1] == "deflate"), inner, max_bytes)
 
 
-def _as_it_is(part: bytes) -> tuple[bytes]:
-    return (part,)
+class _AsItIs:
+    unfinished = False
+
+    def __call__(self, part: bytes) -> tuple[bytes]:
+        return (part,)
 
 
 class _Inflater:
@@ -77,6 +90,11 @@ class _Inflater:
                 continue
             yield self._inflate(self._zlib, part)
             part = self._rest(self._zlib)
+
+    @property
+    def unfinished(self) -> bool:
+        began_member = not self._members and self._beginning.startswith(_GZIP_MAGIC)
+        return not self._plain and (self._zlib is not None or began_member)
 
     def _begin(self, data: bytes) -> None:
         """Decides from its first bytes what the data are."""
@@ -128,6 +146,10 @@ class _Twice:
             if self._left < 0:
                 raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
             yield from self._inner(between)
+
+    @property
+    def unfinished(self) -> bool:
+        return self._outer.unfinished or self._inner.unfinished
 
 
 def _is_zlib(data: bytes) -> bool:

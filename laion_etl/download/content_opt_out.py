@@ -19,6 +19,7 @@ from laion_etl.download.png_chunks import chunks
 
 OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 
+_RESERVED = frozenset({"1", "true"})
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _HYPHENS = str.maketrans("", "", "-_")
 _PREVIEW = re.compile(
@@ -46,7 +47,12 @@ def _directives(tag: str) -> list[str]:
 
 def reserved_by_header(reservations: Iterable[str]) -> bool:
     """Whether a tdm-reservation header reserves the rights to text and data mining."""
-    return any("1" in _SEPARATORS.split(value) for value in reservations)
+    return any(is_reservation(value) for value in reservations)
+
+
+def is_reservation(value: str) -> bool:
+    """Whether a value of tdm-reservation reserves the rights: `1`, or `true` as many write it."""
+    return not _RESERVED.isdisjoint(_SEPARATORS.split(value.lower()))
 
 
 def opted_out_by_metadata(image: bytes) -> bool:

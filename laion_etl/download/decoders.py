@@ -7,11 +7,12 @@ Processes are started when first needed and reused. One that has not finished it
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any
 
 import trio
@@ -29,7 +30,15 @@ _TRIES = 2  # one decoder may be killed for another reason; if two die, the imag
 _STARTS = 3  # in a row that may fail: no image is at fault, the machine is
 _START_LIMIT_S = 120.0  # a busy machine may take long to import numpy and Pillow
 _ANSWER_BYTES = 1 << 17
+_MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
+_DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
+_FIELDS: dict[str, type | UnionType] = {
+    "format": str,
+    **dict.fromkeys(("width", "height", "original_width", "original_height"), int),
+    **dict.fromkeys(("phash", "pdq", "original_pdq"), str | None),
+    "pdq_quality": int | None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Decoded:
 
 
 class _DecoderDied(Exception):  # noqa: N818 - an outcome, not an error of the program
-    """The process ended in the middle of an image."""
+    """The process ended in the middle of an image, or its answer makes no sense."""
 
 
 class _Decoder:
@@ -73,15 +82,15 @@ class _Decoder:
     async def decode(self, data: bytes) -> Decoded:
         try:
             await self._stdin.send_all(REQUEST.pack(len(data)) + data)
-            header, stored = await self._answer()
+            text, stored = await self._answer()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _DecoderDied from error
-        hashes = Digests(header.pop("sha256"), header.pop("md5"))
-        if "status" in header:
-            return Decoded(DownloadStatus(header["status"]), hashes)
-        return Decoded(StoredImage(data=stored or data, **header), hashes)
+        try:
+            return _decoded(json.loads(text), stored or data)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _DecoderDied from error  # an image may have taken it over
 
-    async def _answer(self) -> tuple[dict[str, Any], bytes]:
+    async def _answer(self) -> tuple[bytes, bytes]:
         """Receive an answer, usually in one or two reads: a read costs as much as parsing the JSON."""
         received, length = bytearray(), ANSWER.size
         text_length = data_length = 0
@@ -92,9 +101,11 @@ class _Decoder:
             received += part
             if length == ANSWER.size <= len(received):
                 text_length, data_length = ANSWER.unpack_from(received)
+                if text_length > _MAX_TEXT_BYTES or data_length > _MAX_DATA_BYTES:
+                    raise _DecoderDied
                 length += text_length + data_length
         end = ANSWER.size + text_length
-        return json.loads(received[ANSWER.size : end]), bytes(received[end:length])
+        return bytes(received[ANSWER.size : end]), bytes(received[end:length])
 
     @property
     def is_alive(self) -> bool:
@@ -106,6 +117,21 @@ class _Decoder:
             await trio.to_thread.run_sync(self._process.wait)
             await trio.aclose_forcefully(self._stdin)
             await trio.aclose_forcefully(self._stdout)
+
+
+def _decoded(header: dict[str, Any], data: bytes) -> Decoded:
+    """Returns the result that an answer describes. Raises one of several errors if it describes none."""
+    hashes = Digests(header.pop("sha256"), header.pop("md5"))
+    if not all(
+        isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in (hashes.sha256, hashes.md5)
+    ):
+        raise ValueError
+    if "status" in header:
+        return Decoded(DownloadStatus(header["status"]), hashes)
+    wrong = [name for name, value in header.items() if not isinstance(value, _FIELDS[name])]
+    if wrong:
+        raise TypeError
+    return Decoded(StoredImage(data=data, **header), hashes)
 
 
 class Decoders:

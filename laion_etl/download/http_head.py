@@ -46,7 +46,7 @@ class Head:
             for key, value in self.headers
             if key == name
             for part in value.split(",")
-            if (member := part.partition(";")[0].strip().lower())
+            if (member := part.partition(";")[0].strip(" \t").lower())
         ]
 
 
@@ -77,15 +77,16 @@ def parse_head(raw: bytes) -> Head:
         status, odd = _ODD_STATUS_LINE.fullmatch(first), True
     if status is None:
         raise bad_response("not HTTP")
-    headers: list[tuple[str, str]] = []
+    headers: list[tuple[str, list[str]]] = []  # a value in its lines
     for line in lines:
         found = _HEADER_LINE.fullmatch(line) or _HEADER_LINE.fullmatch(line.rstrip(b" \t"))
         if found is not None:
-            headers.append((str(found[1], "ascii").lower(), str(found[2], "latin-1")))
+            headers.append((str(found[1], "ascii").lower(), [str(found[2], "latin-1")]))
         else:
             _add_odd_line(headers, line)
             odd = True
-    return Head(int(status[2]), _minor_version(status[1]), tuple(headers), odd)
+    whole = tuple((name, " ".join(filter(None, parts))) for name, parts in headers)
+    return Head(int(status[2]), _minor_version(status[1]), whole, odd)
 
 
 def _minor_version(version: bytes) -> int:
@@ -94,16 +95,16 @@ def _minor_version(version: bytes) -> int:
     return int(minor) if major == b"1" else int(major > b"1")
 
 
-def _add_odd_line(headers: list[tuple[str, str]], line: bytes) -> None:
+def _add_odd_line(headers: list[tuple[str, list[str]]], line: bytes) -> None:
     """Takes what a line says that is not a header by the rules; without a colon it says nothing."""
     if line[:1] in (b" ", b"\t"):
         if headers:  # a folded line
-            name, value = headers[-1]
-            headers[-1] = name, f"{value} {str(line.strip(), 'latin-1')}".strip()
+            headers[-1][1].append(str(line.strip(b" \t\r"), "latin-1"))
         return
     odd_name, colon, odd_value = line.partition(b":")
-    if colon and odd_name.strip():  # most often a space before the colon
-        headers.append((str(odd_name.strip(), "latin-1").lower(), str(odd_value.strip(b" \t\r"), "latin-1")))
+    name = odd_name.strip(b" \t\r")
+    if colon and name:  # most often a space before the colon
+        headers.append((str(name, "latin-1").lower(), [str(odd_value.strip(b" \t\r"), "latin-1")]))
 
 
 def framing_of(head: Head) -> Framing:
@@ -114,7 +115,9 @@ def framing_of(head: Head) -> Framing:
         codings = []
     else:
         codings = [coding for coding in head.listed("transfer-encoding") if coding != "identity"]
-    chunked = "chunked" in codings
+    chunked = codings[-1:] == ["chunked"]
+    if "chunked" in codings and not chunked:
+        raise bad_response("transfer-encoding behind chunked")
     if codings and (codings != ["chunked"] or length is not None or head.minor_version == 0):
         odd = True  # may be a sign of request smuggling
     options = head.listed("connection")
@@ -132,7 +135,7 @@ def _content_length(head: Head) -> tuple[int | None, bool]:
     if len(values) == 1 and len(values[0]) <= 18 and values[0].isascii() and values[0].isdigit():
         return int(values[0]), False
     lengths: set[int] = set()
-    for value in map(str.strip, ",".join(values).split(",")):
+    for value in (part.strip(" \t") for part in ",".join(values).split(",")):
         found = _LENGTH.fullmatch(value)
         if found is None and value:
             raise bad_response("wrong content-length")

@@ -26,6 +26,7 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers that have no length
 # In the data of a scan FF is followed by 00 or by a restart marker; those, FF 01 and FF D8 have no length.
+_FILL_BYTES = re.compile(rb"\xff+(?=\xff)")
 _NEXT_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 
 Segment = tuple[int, int, int]
@@ -39,8 +40,8 @@ def segments(data: bytes) -> Iterator[Segment]:
     """
     place = 2
     for _ in range(_MAX_SEGMENTS):
-        while data[place] == 0xFF and data[place + 1] == 0xFF:  # fill bytes
-            place += 1
+        if fill := _FILL_BYTES.match(data, place):
+            place = fill.end()
         marker = data[place + 1]
         if data[place] != 0xFF or marker in _ALONE:
             return

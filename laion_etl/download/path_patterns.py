@@ -3,13 +3,16 @@
 A pattern is a prefix in which `*` stands for anything and a final `$` for the end of the path. Pattern and
 path are compared octet by octet after percent-decoding, so that `/größe`, `/gr%C3%B6%C3%9Fe` and
 `/gr%c3%b6%c3%9fe` are the same. `%2A` and `%24` are the characters themselves. No regular expression is used:
-a match takes time linear in path and pattern, whatever a hostile file contains.
+a match takes time linear in path and pattern, whatever a hostile file contains. A pattern ends behind its
+first MAX_PARTS parts, so it then matches more paths, never fewer.
 """
 
 import re
 import string
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+MAX_PARTS = 50  # those of real files have two or three
 
 _WILDCARDS = re.compile(rb"\*+")
 _HOST = re.compile(rb"https?://[^/]*", re.IGNORECASE)
@@ -53,10 +56,16 @@ class PathPattern:
 
 def parse_path_pattern(pattern: bytes) -> PathPattern:
     """Parses a pattern in UTF-8, percent-encoded or not."""
-    to_end = pattern.endswith(b"$")
-    parts = tuple(unquote_to_bytes(part) for part in _WILDCARDS.split(pattern.removesuffix(b"$")))
+    written = _WILDCARDS.split(pattern.removesuffix(b"$"))
+    to_end = pattern.endswith(b"$") and len(written) <= MAX_PARTS
+    parts = tuple(unquote_to_bytes(part) for part in written[:MAX_PARTS])
     encoded = sum(len(quote_from_bytes(part, safe=string.punctuation)) for part in parts)
     return PathPattern(parts, to_end, encoded + len(parts) - 1 + to_end)
+
+
+def has_many_parts(pattern: bytes) -> bool:
+    """Whether a pattern may have more parts than are compared."""
+    return pattern.count(b"*") >= MAX_PARTS
 
 
 def as_path(pattern: bytes) -> bytes:

@@ -10,7 +10,8 @@ their own reason.
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import trio
 
@@ -32,8 +33,11 @@ from laion_etl.settings import DownloadSettings
 
 MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
 _LARGE_BYTES = 20_000  # larger files are parsed in a thread
-_MANY_LINES = 500  # from here on they are compiled in a thread
+_MANY_PARTS = 1_500  # of patterns, which take about a millisecond; more are compiled and tried in a thread
 _FIRST_WAIT_S = 1.0  # before robots.txt is asked for again; doubles, and is spread by half
+
+_Given = TypeVarTuple("_Given")
+_Result = TypeVar("_Result")
 
 
 class PolicyFile(NamedTuple):
@@ -76,6 +80,21 @@ class _OriginPolicy:
     robots: RobotsRules | None = None  # None: everything is allowed
     unreachable: str = ""  # why robots.txt could not be read: everything is disallowed (section 2.3.1.4)
     tdm: TdmRules = ()
+    slow: bool = False  # `refusal` may take milliseconds, so it belongs into a thread
+
+    def compile(self, rules: HostRules) -> None:
+        """Takes over the lines of the files."""
+        self.robots = RobotsRules.from_lines(rules.robots)
+        self.tdm = compiled(rules.tdm)
+        self.slow = self.robots.tried_parts + sum(len(at.parts) for at, _ in self.tdm) > _MANY_PARTS
+
+    def refusal(self, path: str) -> LinkFailed | None:
+        """Returns why a path may not be fetched or mined; None if it may be."""
+        if self.robots is not None and not self.robots.allows(path):
+            return LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT)
+        if is_reserved(self.tdm, path):
+            return LinkFailed(DownloadStatus.OPTED_OUT_TDM, "tdmrep.json")
+        return None
 
 
 class RobotsPolicy:
@@ -102,10 +121,9 @@ class RobotsPolicy:
         policy = await self._policy(target)
         if policy.unreachable:
             raise LinkFailed(DownloadStatus.ROBOTS_UNREACHABLE, policy.unreachable)
-        if policy.robots is not None and not await _allows(policy.robots, target.path):
-            raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT)
-        if is_reserved(policy.tdm, target.path):
-            raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "tdmrep.json")
+        refusal = await _run(policy.refusal, target.path, in_thread=policy.slow)
+        if refusal is not None:
+            raise refusal
 
     async def _policy(self, target: RequestUrl) -> _OriginPolicy:
         origin = target.origin
@@ -118,7 +136,7 @@ class RobotsPolicy:
                 continue
             policy = self._origins[origin] = _OriginPolicy()
             try:
-                if not self._is_known(origin, policy):
+                if not await self._is_known(origin, policy):
                     await self._fetch(target, policy)
                 policy.complete = True
             finally:
@@ -127,7 +145,7 @@ class RobotsPolicy:
                 policy.known.set()
         return policy
 
-    def _is_known(self, origin: Origin, policy: _OriginPolicy) -> bool:
+    async def _is_known(self, origin: Origin, policy: _OriginPolicy) -> bool:
         """Fills in the rules that another worker has shared; those that cannot be decoded are fetched."""
         fact = self._known.pop(origin, None)
         if fact is None:
@@ -136,8 +154,7 @@ class RobotsPolicy:
             match fact.kind:
                 case FactKind.RULES:
                     rules = read_rules(fact)
-                    policy.robots = RobotsRules.from_lines(rules.robots)
-                    policy.tdm = compiled(rules.tdm)
+                    await _run(policy.compile, rules, in_thread=_is_long(rules))
                 case FactKind.UNREACHABLE:
                     policy.unreachable = read_unreachable(fact)
                 case _:
@@ -164,12 +181,10 @@ class RobotsPolicy:
         """Compiles the rules, in a thread if there are many."""
 
         def work() -> HostFact | None:
-            policy.robots = RobotsRules.from_lines(rules.robots)
-            policy.tdm = compiled(rules.tdm)
+            policy.compile(rules)
             return rules_fact(rules) if self.learned is not None else None
 
-        many = len(rules.robots) > _MANY_LINES
-        self._learn(origin, await trio.to_thread.run_sync(work) if many else work())
+        self._learn(origin, await _run(work, in_thread=_is_long(rules)))
 
     def _learn(self, origin: Origin, fact: HostFact | None) -> None:
         if self.learned is not None and fact is not None:
@@ -208,9 +223,7 @@ class RobotsPolicy:
             return ()
         if len(body) >= MAX_POLICY_FILE_BYTES:
             body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
-        if len(body) < _LARGE_BYTES:
-            return lines_for(body, self._agent)
-        return await trio.to_thread.run_sync(lines_for, body, self._agent)
+        return await _run(lines_for, body, self._agent, in_thread=len(body) >= _LARGE_BYTES)
 
     async def _tdm(self, target: RequestUrl) -> Sequence[TdmLine]:
         try:
@@ -219,7 +232,9 @@ class RobotsPolicy:
             if _is_own(failure):
                 raise
             return ()
-        return tdm_lines(answer.body) if _is_success(answer.status) else ()
+        if not _is_success(answer.status):
+            return ()
+        return await _run(tdm_lines, answer.body, in_thread=len(answer.body) >= _LARGE_BYTES)
 
     async def _answer(self, target: RequestUrl) -> PolicyFile:
         self.requests += 1
@@ -242,7 +257,11 @@ def _unreachable(failure: LinkFailed) -> RobotsUnreachable:
     return RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, where + cause)
 
 
-async def _allows(rules: RobotsRules, path: str) -> bool:
-    if rules.slow:
-        return await trio.to_thread.run_sync(rules.allows, path)
-    return rules.allows(path)
+def _is_long(rules: HostRules) -> bool:
+    """Whether it takes milliseconds to compile rules."""
+    patterns = chain((at for _, at in rules.robots), (at for at, _ in rules.tdm))
+    return sum(1 + at.count(b"*") for at in patterns) > _MANY_PARTS
+
+
+async def _run(work: Callable[[*_Given], _Result], *given: *_Given, in_thread: bool) -> _Result:
+    return await trio.to_thread.run_sync(work, *given) if in_thread else work(*given)

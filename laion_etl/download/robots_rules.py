@@ -12,7 +12,13 @@ link some microseconds. Those with wildcards are tried one by one.
 import re
 from collections.abc import Iterable, Iterator
 
-from laion_etl.download.path_patterns import PathPattern, as_path, comparable_path, parse_path_pattern
+from laion_etl.download.path_patterns import (
+    PathPattern,
+    as_path,
+    comparable_path,
+    has_many_parts,
+    parse_path_pattern,
+)
 
 _LINE = re.compile(rb"(user[ _-]?agent|[a-z-]+)\s*[:=\s]\s*(.*)\Z", re.IGNORECASE)
 _LINE_END = re.compile(rb"[\r\n]+")
@@ -22,6 +28,8 @@ _ALLOW = b"allow"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NOT_SHOWN = re.compile(rb"\0|\xef\xbb\xbf|\xe2\x80\x8b")  # NUL, byte order mark, zero-width space
 _NON_BREAKING_SPACE = b"\xc2\xa0"
+_BETWEEN_PATHS = re.compile(rb"[,;]\s+|,(?=/)")
+_BETWEEN_NAMES = re.compile(r"[,;]")
 _PATH_BEGINNINGS = (b"/", b"*")
 _MAX_NAMES = 100  # on one line
 
@@ -44,7 +52,6 @@ _BROWSERS = frozenset(
     }
     | {"opera", "trident", "presto", "chromium", "crios", "fxios"}
 )
-_MANY_WILDCARDS = 500  # rules that are tried in well below a millisecond
 
 RobotsLine = tuple[bool, bytes]  # whether it allows, and its pattern as written
 
@@ -90,12 +97,16 @@ class RobotsRules:
     @classmethod
     def from_lines(cls, lines: Iterable[RobotsLine]) -> "RobotsRules":
         """Returns the rules of lines that concern the user agent."""
-        return cls((allows, parse_path_pattern(value)) for allows, value in lines)
+        return cls(
+            (allows, parse_path_pattern(value))
+            for allows, value in lines
+            if not (allows and has_many_parts(value))  # what is cut off matches too much to allow anything
+        )
 
     @property
-    def slow(self) -> bool:
-        """Whether `allows` may take milliseconds, so that it belongs into a thread."""
-        return len(self._wildcards) > _MANY_WILDCARDS
+    def tried_parts(self) -> int:
+        """How many parts of patterns `allows` may have to look for, one by one."""
+        return sum(len(pattern.parts) for _, _, pattern in self._wildcards)
 
     def allows(self, path: str) -> bool:
         """Whether path and query of a URL may be fetched: the longest rule that matches decides.
@@ -161,7 +172,7 @@ def _lines(body: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _group_names(value: bytes) -> set[str]:
     """Returns the product tokens of a user-agent line, in lower case; some list several."""
     text = value.decode("ascii", "replace").replace('"', "").replace("'", "")
-    names = [text] if "(" in text else text.split(",")[:_MAX_NAMES]
+    names = [text] if "(" in text else _BETWEEN_NAMES.split(text, _MAX_NAMES)[:_MAX_NAMES]
     return {
         "*" if name.split(maxsplit=1)[:1] == ["*"] else product_token(name).lower()
         for name in map(str.strip, names)
@@ -176,10 +187,10 @@ def _disallow(value: bytes) -> list[RobotsLine]:
     value = value.strip(b"\"'")
     if not value:
         return []
-    value = as_path(value)
-    paths = [
-        path.rstrip(b",;")
-        for path in value.replace(b",/", b", /").split()
-        if path.startswith(_PATH_BEGINNINGS)
-    ]
-    return [(False, path) for path in (paths if len(paths) > 1 else [value])]
+    return [(False, path) for one in _BETWEEN_PATHS.split(value) if one for path in _paths(as_path(one))]
+
+
+def _paths(value: bytes) -> list[bytes]:
+    """Returns the paths between the blanks of a value; or the value, if it may be one path with blanks."""
+    paths = [path.rstrip(b",;") for path in value.split() if path.startswith(_PATH_BEGINNINGS)]
+    return paths if len(paths) > 1 else [value]

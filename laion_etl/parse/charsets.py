@@ -7,30 +7,25 @@ bytes are that, else windows-1252, which browsers of most languages assume.
 
 import codecs
 import re
+from collections.abc import Iterator
+from itertools import chain
 
-from laion_etl.core.encodings import codec_of, legacy_codecs
+from laion_etl.core.encodings import UNICODE_CODECS, codec_of, is_known, legacy_codecs
+from laion_etl.parse.charset import labels_in
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _PRESCAN_BYTES = 4096  # the standard says 1,024; many pages have theirs later
-_META = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
+_COMMENT = re.compile(rb"<!--(?:-?>|.*?(?:--!?>|\Z))", re.DOTALL)
+_META = re.compile(rb"<meta[\s/]((?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+)", re.IGNORECASE)
+_ATTRIBUTE = re.compile(rb"([^\s\"'>/=]++)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))")
 _XML = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
-_UNICODE = {
-    **dict.fromkeys(
-        ["utf-8", "utf8", "utf_8", "unicode-1-1-utf-8", "unicode11utf8", "unicode20utf8", "x-unicode20utf8"],
-        "utf-8",
-    ),
-    **dict.fromkeys(
-        ["utf-16", "utf-16le", "unicode", "csunicode", "iso-10646-ucs-2", "ucs-2", "unicodefeff"], "utf-16-le"
-    ),
-    **dict.fromkeys(["utf-16be", "unicodefffe"], "utf-16-be"),
-}
 _DECODED_AS = {"gbk": "gb18030", "cp950": "big5hkscs"}  # the standard decodes more than it encodes
 _WIDE = ("utf-16-le", "utf-16-be")
 
 
 def load_codecs() -> None:
     """Imports the codecs, for a process that cannot import anything later."""
-    for codec in {*_UNICODE.values(), *legacy_codecs().values(), *_DECODED_AS.values()}:
+    for codec in {*UNICODE_CODECS.values(), *legacy_codecs().values(), *_DECODED_AS.values()}:
         codecs.lookup(codec)
 
 
@@ -50,7 +45,7 @@ def decoded(body: bytes, served_as: str) -> tuple[str, str]:
 def _codec_of(label: str) -> str:
     """Returns the codec that pages under a label are decoded with, '' if there is none."""
     legacy = codec_of(label)
-    return _DECODED_AS.get(legacy, legacy) or _UNICODE.get(label.strip().lower(), "")
+    return _DECODED_AS.get(legacy, legacy) or UNICODE_CODECS.get(label.strip().lower(), "")
 
 
 def _stated(head: bytes) -> str:
@@ -58,9 +53,20 @@ def _stated(head: bytes) -> str:
 
     One that could be read as ASCII cannot be UTF-16, so it is UTF-8 then (HTML 13.2.3.2).
     """
-    found = _META.search(head) or _XML.match(head)
-    label = found[1].decode() if found else ""
+    declared = _XML.match(head)
+    labels = chain(labels_in(_metas(head)), [declared[1].decode()] if declared else [])
+    label = next(filter(is_known, labels), "")
     return "utf-8" if _codec_of(label) in _WIDE else label
+
+
+def _metas(head: bytes) -> Iterator[dict[object, object]]:
+    """Yields the attributes of the meta elements outside of comments; of several with one name, the first."""
+    for meta in _META.finditer(_COMMENT.sub(b"", head)):
+        found = reversed(_ATTRIBUTE.findall(meta[1]))
+        yield {
+            name.decode("latin-1").lower(): (double or single or bare).decode("latin-1")
+            for name, double, single, bare in found
+        }
 
 
 def _is_utf8(body: bytes) -> bool:

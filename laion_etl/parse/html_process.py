@@ -4,11 +4,11 @@ A parser of HTML written in C meets anything here, and some pages cost it time t
 their size (a hundred thousand nested elements take 20 s). So it runs confined (`sandbox`), and is killed when
 a page has cost too much CPU time (html_parser.py). A page that ends it costs itself only.
 
+Out, once: one byte, when it is confined.
 In:  4 bytes length of charset, 4 bytes length of body, charset, body.    Out: 4 bytes length, JSON.
 The JSON has the fields of Found, images as lists, and charset, or {"error": text} for an exception.
 """
 
-import struct
 import sys
 from collections.abc import Collection
 from typing import BinaryIO
@@ -17,10 +17,9 @@ import orjson
 
 from laion_etl.parse.charsets import decoded, load_codecs
 from laion_etl.parse.html_links import Found, found_in
+from laion_etl.parse.html_protocol import ANSWER, READY, REQUEST
 from laion_etl.sandbox.limits import confine
 
-REQUEST = struct.Struct(">II")
-ANSWER = struct.Struct(">I")
 _MEMORY_MB = 1_024  # address space; a page of 8 MiB of tags takes 300
 
 
@@ -42,6 +41,9 @@ def _plain(found: Found, charset: str) -> bytes:
 
 
 def serve(source: BinaryIO, sink: BinaryIO, wanted: Collection[str]) -> None:
+    """Answers pages until the input ends."""
+    sink.write(READY)
+    sink.flush()
     while header := source.read(REQUEST.size):
         charset_length, length = REQUEST.unpack(header)
         charset = source.read(charset_length).decode()

@@ -25,6 +25,8 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _LOOKS_LIKE_HTML = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE)
 _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15  # window bits
+_MAX_CODINGS = 2  # of one body; a hostile one may name thousands, each of which costs a pass over it
+_PART_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,11 @@ def html_of(payload: bytes) -> Html | RecordReason:
         return RecordReason.NOT_A_PAGE
     if "chunked" in headers.get("transfer-encoding", "").lower():
         body = _unchunked(body)
-    for coding in reversed(headers.get("content-encoding", "").lower().split(",")):
-        decoded = _decoded(body, coding.strip())
+    codings = _codings(headers)
+    if len(codings) > _MAX_CODINGS:
+        return RecordReason.PAGE_UNREADABLE
+    for coding in reversed(codings):
+        decoded = _decoded(body, coding)
         if decoded is None:
             return RecordReason.PAGE_UNREADABLE
         body = decoded
@@ -63,6 +68,12 @@ def html_of(payload: bytes) -> Html | RecordReason:
 def _headers(head: bytes) -> dict[str, str]:
     """Returns the headers by their names in lower case; of several with one name, the last."""
     return {name.decode().lower(): value.decode("latin-1").strip() for name, value in _HEADER.findall(head)}
+
+
+def _codings(headers: dict[str, str]) -> list[str]:
+    """Returns what was applied to the body, in order."""
+    named = map(str.strip, headers.get("content-encoding", "").lower().split(","))
+    return [coding for coding in named if coding not in ("", "identity")]
 
 
 def _unchunked(body: bytes) -> bytes:
@@ -85,7 +96,7 @@ def _unchunked(body: bytes) -> bytes:
 
 def _decoded(body: bytes, coding: str) -> bytes | None:
     """Returns a body without one coding, as far as it can be read; None if nothing of it can."""
-    if coding in ("", "identity") or _LOOKS_LIKE_HTML.match(body):
+    if _LOOKS_LIKE_HTML.match(body):
         return body
     if coding in ("gzip", "x-gzip"):
         return _inflated(body, _GZIP)
@@ -99,13 +110,14 @@ def _inflated(body: bytes, window_bits: int) -> bytes | None:
     inflater = zlib.decompressobj(window_bits)
     inflate: Callable[[bytes, int], bytes] = inflater.decompress
     parts: list[bytes] = []
-    size, rest = 0, body
-    while rest and size < MAX_HTML_BYTES and not inflater.eof:
+    size = place = 0
+    while place < len(body) and size < MAX_HTML_BYTES and not inflater.eof:
+        given = body[place : place + _PART_BYTES]
         try:
-            part = inflate(rest[: 1 << 16], MAX_HTML_BYTES - size)
+            part = inflate(given, MAX_HTML_BYTES - size)
         except zlib.error:
             break
-        rest = inflater.unconsumed_tail + rest[1 << 16 :]
+        place += len(given) - len(inflater.unconsumed_tail)
         parts.append(part)
         size += len(part)
     return b"".join(parts) or None

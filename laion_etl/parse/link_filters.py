@@ -123,7 +123,7 @@ class LinkFilters:
 
         def absolute(rows: _Rows, reasons: Bytes) -> None:
             urls = (rows.url_start, rows.url_end)
-            encode_queries(arena, urls, rows.record, batch.codecs)
+            encode_queries(arena, urls, rows.record, batch.codecs, settings.max_url_chars)
             resolve_urls(arena, urls, batch.bases, rows.record, reasons, settings.max_url_chars)
 
         def within_limits(rows: _Rows, reasons: Bytes) -> None:

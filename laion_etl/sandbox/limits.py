@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import Mapping
 from functools import cache
 
@@ -58,7 +59,8 @@ def confine(memory_mb: int) -> None:
 
     Address space in MiB; no new open files, sockets or processes, no core files, no writing to regular files;
     only harmless system calls (`seccomp`). The parent alone handles Ctrl-C, and the process is killed when
-    the thread that started it ends, and thus when its parent dies.
+    the thread that started it ends, and thus when its parent dies. It ends where a kernel that filters system
+    calls refuses to do so: its parent has left its own memory open to be read, because of the filter.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -72,4 +74,7 @@ def confine(memory_mb: int) -> None:
     for kind, most in limits.items():
         resource.setrlimit(kind, (most, most))
     if seccomp.supported() and not seccomp.install():
-        _log.warning("the kernel refused to filter the system calls of a process that decodes images")
+        sys.exit(
+            "cannot confine a process that handles images or pages: the kernel refused to filter its system "
+            "calls; see whether the container of this process forbids seccomp"
+        )

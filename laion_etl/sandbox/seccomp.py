@@ -16,7 +16,7 @@ import struct
 import sys
 from dataclasses import dataclass
 
-_PR_GET_SECCOMP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 21, 22, 38
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _MODE_FILTER = 2
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
@@ -72,10 +72,14 @@ class _Program(ctypes.Structure):
 
 
 def supported() -> bool:
-    """Whether this kernel filters system calls and the numbers for this machine are known."""
+    """Whether this kernel filters system calls and the numbers for this machine are known.
+
+    A kernel that does wants to read the filter, which is not there (EFAULT); others refuse the mode (EINVAL).
+    """
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
         return False
-    return bool(ctypes.CDLL(None).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) >= 0)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return bool(prctl(_PR_SET_SECCOMP, _MODE_FILTER, None, 0, 0) != 0 and ctypes.get_errno() == errno.EFAULT)
 
 
 def install() -> bool:

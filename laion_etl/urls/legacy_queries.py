@@ -13,6 +13,9 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.kernels import Ints
 from laion_etl.urls.kernels import flag_foreign_queries
 
+# An URL of this many times its limit in bytes: a character has at most 4, and white space is dropped.
+FAR_TOO_LONG = 8
+
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _QUERY = re.compile(r"([^?#]*\?)([^#]*)(.*)", re.DOTALL)
 # What encoders of Python have at another place than the standard, for characters that are written the same.
@@ -55,14 +58,17 @@ def rows_with_foreign_query(arena: ByteArena, urls: tuple[Ints, Ints]) -> Ints:
 
 
 def encode_queries(
-    arena: ByteArena, urls: tuple[Ints, Ints], records: Ints, codecs: Mapping[int, str]
+    arena: ByteArena, urls: tuple[Ints, Ints], records: Ints, codecs: Mapping[int, str], max_chars: int
 ) -> None:
-    """Encodes the queries of a column; `codecs` are those of the records that are not in UTF-8."""
+    """Encodes the queries of a column; `codecs` are those of the records that are not in UTF-8.
+
+    URLs far longer than `max_chars` stay as they are: they are refused anyway, and take long to encode.
+    """
     if not codecs:
         return
     starts, ends = urls
     for row in rows_with_foreign_query(arena, urls).tolist():
         codec = codecs.get(int(records[row]))
-        if codec:
+        if codec and ends[row] - starts[row] <= FAR_TOO_LONG * max_chars:
             url = encoded_query(arena.text(starts[row], ends[row]), codec)
             starts[row], ends[row] = arena.add(url.encode())

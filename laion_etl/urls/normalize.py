@@ -32,6 +32,7 @@ from laion_etl.settings import ParseSettings
 from laion_etl.urls.escapes import normal_escapes
 from laion_etl.urls.host_kernels import BAD_EXTENSION, LONG_HOST, LONG_URL, check_urls
 from laion_etl.urls.kernels import NEEDS_PARSER, resolve_plain
+from laion_etl.urls.legacy_queries import FAR_TOO_LONG
 
 Spans = tuple[Ints, Ints]  # starts and ends in an arena
 Resolve = Callable[[str, str], str | ParseReason]
@@ -123,7 +124,7 @@ def resolve_urls(
 def _resolve_span(
     arena: ByteArena, url: tuple[int, int], base: tuple[int, int], max_chars: int
 ) -> str | ParseReason:
-    if url[1] - url[0] > 8 * max_chars:  # a character has at most 4 bytes, and white space is dropped
+    if url[1] - url[0] > FAR_TOO_LONG * max_chars:
         return ParseReason.URL_TOO_LONG
     return resolve(arena.text(*url), arena.text(*base))
 

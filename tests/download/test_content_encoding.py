@@ -130,9 +130,21 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "x-gzip": bytes,
 }
 
+LONG = b"".join(b"# %d\n" % n for n in range(300)) + RULES
+CUT_OFF = {label: COMPRESSORS[label] for label in ("gzip", "gzip, gzip", "deflate")}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_a_body_without_its_end_is_known(name: str) -> None:
+    codings, body = LABELLED[name]
+    decode = content_decoder(codings, _MAX)
+    assert b"".join(decode(body)) == BODY
+    assert decode.unfinished is (name == "gzip without its end")
+
 
 def test_robots_txt_is_obeyed_however_it_is_labelled_and_one_that_cannot_be_decoded_allows_nothing() -> None:
     labelled = [(label, compress(RULES)) for label, compress in COMPRESSORS.items()] + [("br", RULES)]
+    labelled += [(f"{label},none", compress(LONG)[: -len(LONG) // 40]) for label, compress in CUT_OFF.items()]
     with site() as running:
         running.by_host = {
             (f"h{number}.coded.example", "/robots.txt"): (200, {"Content-Encoding": label}, body)
@@ -146,5 +158,6 @@ def test_robots_txt_is_obeyed_however_it_is_labelled_and_one_that_cannot_be_deco
     outcomes = {
         label: (found[f"{host}/private/1"], found[f"{host}/public/1"]) for label, host in hosts.items()
     }
-    assert outcomes.pop("br") == (S.ROBOTS_UNREACHABLE, S.ROBOTS_UNREACHABLE)
+    for label in ("br", *(f"{label},none" for label in CUT_OFF)):
+        assert outcomes.pop(label) == (S.ROBOTS_UNREACHABLE, S.ROBOTS_UNREACHABLE), label
     assert outcomes == dict.fromkeys(COMPRESSORS, (S.OPTED_OUT_ROBOTS_TXT, GOOD))

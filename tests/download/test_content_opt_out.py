@@ -71,11 +71,13 @@ def test_other_directives_are_not_opt_outs(tags: list[str]) -> None:
     assert not opted_out_by_header(tags)
 
 
-@pytest.mark.parametrize("values", [["1"], [" 1 "], ['"1"'], ["1;"], ["0", "1"], ["0, 1"]])
+@pytest.mark.parametrize(
+    "values", [["1"], [" 1 "], ['"1"'], ["1;"], ["0", "1"], ["0, 1"], ["true"], ["True;"]]
+)
 def test_reservations_are_honoured(values: list[str]) -> None:
     assert reserved_by_header(values)
 
 
-@pytest.mark.parametrize("values", [[], [""], ["0"], ["10"], ["no"]])
+@pytest.mark.parametrize("values", [[], [""], ["0"], ["10"], ["no"], ["false"]])
 def test_other_values_reserve_nothing(values: list[str]) -> None:
     assert not reserved_by_header(values)

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from laion_etl.blocklists.image_hashes import HashBlocklist
 from laion_etl.core.errors import InputError, OutageError
 from laion_etl.core.funnel import DownloadStatus as S
-from laion_etl.download.decoders import Decoders
+from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.sandbox import seccomp
@@ -249,6 +250,36 @@ def test_decoders_that_can_not_start_are_the_machines_fault(monkeypatch: pytest.
 
     with pytest.raises(OutageError, match="cannot start a process that decodes images"):
         trio.run(main)
+
+
+HASHES = {"sha256": "a" * 64, "md5": "b" * 32}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "text"),
+    [
+        ((3, 0), "abc"),
+        ((2, 0), "[]"),
+        ((2, 0), "{}"),
+        ((None, 0), json.dumps(HASHES)),
+        ((None, 0), json.dumps(HASHES | {"status": "nonsense"})),
+        ((None, 0), json.dumps(HASHES | {"sha256": 1, "status": "not_an_image"})),
+        ((None, 0), json.dumps(HASHES | {"format": "jpg", "width": "x"})),
+        (((1 << 32) - 1, 0), ""),
+        ((2, (1 << 32) - 1), "{}"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_costs_its_image_only(
+    lengths: tuple[int | None, int], text: str
+) -> None:
+    async def main() -> None:
+        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
+            given = (str(len(text) if length is None else length) for length in lengths)
+            decoders._command = [sys.executable, "-m", "tests.download.odd_decoder", *given, text]
+            assert await decoders.decode(GOOD) == Decoded(S.DECODER_CRASHED)
+        assert decoders_of(os.getpid()) == []
+
+    trio.run(main)
 
 
 def test_a_decoder_is_confined_and_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.download.http1 import MAX_HEAD_BYTES, Connection, parse_head
+from laion_etl.download.http_head import framing_of
 from laion_etl.download.link_failed import LinkFailed
 from tests.download.response_shapes import SHAPES, Shape
 
@@ -188,6 +189,22 @@ def test_a_head_made_to_take_long_takes_no_longer_than_others(filling: bytes) ->
         for name in (b"X: a", b"Content-Type:", b" "):
             line = name + filling * (60_000 // len(filling)) + end
             assert parse_head(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + line).headers[0][0] == "a"
+
+
+@pytest.mark.parametrize(
+    "lines", [b"Transfer-Encoding: chunked, gzip", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip"]
+)
+def test_a_coding_behind_chunked_is_refused_because_the_end_is_not_known(lines: bytes) -> None:
+    with pytest.raises(LinkFailed, match="behind chunked"):
+        framing_of(parse_head(b"HTTP/1.1 200 OK\r\n" + lines))
+
+
+def test_only_blanks_and_tabs_are_stripped() -> None:
+    head = parse_head(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x0bchunked\r\nContent-Length: 2\r\nA: b\r\n \t\r\n\tc"
+    )
+    assert not framing_of(head).chunked
+    assert head.one("a") == "b c"
 
 
 def test_headers_keep_their_order_and_names_are_in_lower_case() -> None:

@@ -11,7 +11,7 @@ from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, OtherHostFailed, PolicyFile, RobotsPolicy
-from laion_etl.download.robots_rules import RobotsRules, parse_robots_txt, product_token
+from laion_etl.download.robots_rules import parse_robots_txt, product_token
 from laion_etl.download.tdmrep import is_reserved, parse_tdmrep
 from laion_etl.settings import DownloadSettings
 
@@ -193,6 +193,10 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (OURS + "Disallow: /a /b", "/b/x", False),
         (OURS + "Disallow: /a, /b", "/b/x", False),
         (OURS + "Disallow: /a,/b", "/a/x", False),
+        (OURS + "Disallow: /b; /a", "/b/x", False),
+        (OURS + "Disallow: b/, a/", "/a/x", False),
+        (OURS + "Disallow: /*;/b", "/x", True),
+        ("User-agent: BarBot; FooBot\nDisallow: /", "/x", False),
         (OURS + "Disallow: /\nAllow: /a /b", "/b", False),
         (OURS + 'Disallow: /\nAllow: "/b"', "/b", False),
     ],
@@ -300,10 +304,37 @@ def test_reservations_of_tdmrep_are_read_on_the_careful_side(document: object, r
     assert is_reserved(parse_tdmrep(json.dumps(document).encode()), "/images/1.jpg") is reserved
 
 
+RESERVED = '{"location": "/", "tdm-reservation": 1}'
+NOT_RESERVED = '{"location": "/other/", "tdm-reservation": 0}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[{RESERVED},]",
+        '[{"location": "/", "tdm-reservation": 1,}]',
+        f"[{NOT_RESERVED} {RESERVED}]",
+        f"[{RESERVED}, {NOT_RESERVED[:-9]}",
+        f"[{{'location': '/other/'}}, {RESERVED}]",
+        f"[{', '.join([NOT_RESERVED] * 1_000)}, {RESERVED}]",
+        f'[{{"location": "/gr\u00f6\u00dfe/", "tdm-reservation": 1}}, {RESERVED}]'.encode("latin-1"),
+        f"\ufeff[{RESERVED}]",
+    ],
+)
+def test_what_is_wrong_in_tdmrep_hides_no_reservation(text: str | bytes) -> None:
+    assert is_reserved(parse_tdmrep(encoded(text)), "/images/1.jpg")
+
+
+@pytest.mark.parametrize("filling", ["{", "}", "{},", '{"a":', '{"a,', "{,,,}", "[", ", "])
+def test_a_tdmrep_made_to_take_long_takes_no_longer_than_others(filling: str) -> None:
+    hostile = filling * (400_000 // len(filling)) + '"}' + RESERVED
+    assert is_reserved(parse_tdmrep(hostile.encode()), "/images/1.jpg")
+
+
 def test_25_000_rules_without_wildcards_are_looked_up_and_not_tried() -> None:
     lines = "".join(f"Disallow: /folder/{n:06}/\n" for n in range(25_000))
     rules = parse_robots_txt((ALL + lines).encode(), "FooBot")
-    assert not rules.slow
+    assert rules.tried_parts == 0
     assert not rules.allows("/folder/024999/x.jpg")
     assert rules.allows("/folder/025000/x.jpg")
 
@@ -316,12 +347,26 @@ def test_lines_made_to_take_long_take_no_longer_than_others(beginning: bytes, fi
     assert not parse_robots_txt(hostile + b"User-agent: FooBot\nDisallow: /", "FooBot").allows("/x")
 
 
-def test_many_wildcards_belong_into_a_thread() -> None:
+def test_many_wildcards_are_all_tried() -> None:
     lines = "".join(f"Disallow: /*/{n:06}/\n" for n in range(25_000))
     rules = parse_robots_txt((ALL + lines).encode(), "FooBot")
-    assert rules.slow
+    assert rules.tried_parts == 50_000
     assert not rules.allows("/a/024999/x.jpg")
     assert rules.allows("/a/025000/x.jpg")
+
+
+MANY_PARTS = "/" + "*a" * 200 + "*b"
+
+
+def test_a_pattern_of_very_many_parts_forbids_more_but_permits_nothing() -> None:
+    path = "/" + "a" * 200
+    robots = parse_robots_txt(f"{ALL}Disallow: {MANY_PARTS}".encode(), "FooBot")
+    assert not robots.allows(path)
+    allows = parse_robots_txt(f"{ALL}Disallow: /\nAllow: {MANY_PARTS}".encode(), "FooBot")
+    assert not allows.allows(path + "b")
+    rules = [{"location": MANY_PARTS, "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}]
+    assert is_reserved(parse_tdmrep(json.dumps(rules).encode()), path + "b")
+    assert is_reserved(parse_tdmrep(json.dumps([rules[0] | {"tdm-reservation": 1}]).encode()), path)
 
 
 Answer = PolicyFile | LinkFailed
@@ -450,7 +495,19 @@ def test_a_file_that_is_cut_off_ends_with_its_last_whole_line() -> None:
     )
 
 
-def test_slow_rules_are_matched_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+ROBOTS_PATTERNS = "".join(f"Disallow: /*/{n:06}/\n" for n in range(1_000))
+FEW_LONG_PATTERNS = "".join(f"Disallow: /{'*a' * 40}{n}\n" for n in range(100))
+TDM_PATTERNS = json.dumps([{"location": f"/*/{n:06}/", "tdm-reservation": 1} for n in range(1_000)]).encode()
+
+
+@pytest.mark.parametrize(
+    ("robots", "tdmrep"),
+    [(ALL + ROBOTS_PATTERNS, b"[]"), (ALL + FEW_LONG_PATTERNS, b"[]"), (ALL, TDM_PATTERNS)],
+    ids=["robots.txt", "few lines", "tdmrep.json"],
+)
+def test_slow_rules_are_matched_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, robots: str, tdmrep: bytes
+) -> None:
     threads: list[Callable[..., object]] = []
     run_sync = trio.to_thread.run_sync
 
@@ -459,6 +516,6 @@ def test_slow_rules_are_matched_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> 
         return await run_sync(function, *args)
 
     monkeypatch.setattr(trio.to_thread, "run_sync", counted)
-    lines = "".join(f"Disallow: /*/{n:06}/\n" for n in range(1_000))
-    assert Server(PolicyFile(200, (ALL + lines).encode())).outcome()[0] is S.SUCCESS
-    assert [function.__name__ for function in threads].count(RobotsRules.allows.__name__) == 2
+    server = Server(PolicyFile(200, robots.encode()), tdmrep=PolicyFile(200, tdmrep))
+    assert server.outcome()[0] is S.SUCCESS
+    assert [function.__name__ for function in threads].count("refusal") == 2

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from laion_etl.blocklists import Blocklists
+from laion_etl.core.byte_arena import ByteArena
 from laion_etl.parse.link_batch import ImageLink, Page, link_batches
 from laion_etl.parse.link_filters import LinkFilters
 from laion_etl.settings import ParseSettings
+from laion_etl.urls.legacy_queries import encode_queries
 from tests.parse.outcomes import read_pairs
 from tests.parse.wat_files import image, json_record
 
@@ -66,6 +69,8 @@ def test_a_query_is_in_the_encoding_of_its_page(charset: str, url: str, absolute
         ([content_type("utf-8"), content_type("windows-1251")], {}, "%D0%B4"),  # the first one
         ([content_type("utf-8")], {"content-type": "text/html;charset=windows-1251"}, "%E4"),  # headers first
         ([content_type("windows-1251")], {"Content-Type": "text/html"}, "%E4"),
+        ([content_type("windows-1251")], {"Content-Type": "text/html; charset=nonsense"}, "%E4"),
+        ([content_type("nonsense"), {"charset": "none"}, content_type("cp1251")], {}, "%E4"),
         ([], {"Content-Type": ["text/html", "text/html; charset=windows-1251"]}, "%E4"),
     ],
 )
@@ -73,6 +78,15 @@ def test_what_a_page_states_as_its_encoding(
     metas: list[dict[str, Any]], headers: dict[str, Any], query: str
 ) -> None:
     assert url_on_page("p?д", metas, headers) == f"{PAGE}p?{query}"
+
+
+def test_a_url_that_is_far_too_long_is_not_encoded() -> None:
+    arena = ByteArena(1 << 10)
+    spans = [arena.add(f"p?{'д' * letters}".encode()) for letters in (1, 20, 100)]
+    starts, ends = (np.array(column, np.int32) for column in zip(*spans, strict=True))
+    encode_queries(arena, (starts, ends), np.zeros(3, np.int32), {0: "cp1251"}, max_chars=10)
+    found = [arena.text(start, end) for start, end in zip(starts, ends, strict=True)]
+    assert found == ["p?%E4", "p?" + "%E4" * 20, "p?" + "д" * 100]
 
 
 def test_pages_of_other_sources_may_name_their_encoding() -> None:

@@ -1,5 +1,8 @@
 """WARC files as a source: the same pages, links and counts however a file is written; what costs what."""
 
+import os
+import signal
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +11,10 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 import laion_etl as le
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, OutageError
 from laion_etl.crawl import partitions
 from laion_etl.io.storage import Store
-from laion_etl.parse import warc_source
+from laion_etl.parse import html_parser, warc_source
 from laion_etl.parse.html_parser import HtmlParser
 from laion_etl.parse.http_response import Html
 from laion_etl.parse.stage import parse_partition
@@ -114,8 +117,47 @@ def test_a_parser_that_is_killed_is_started_again() -> None:
     with HtmlParser(["alt"]) as parser:
         assert parser.page(URL, Html(b"<p>", "")) is not None
         assert parser._process is not None
-        parser._process.kill()
+        os.kill(parser._process.pid, signal.SIGKILL)
         assert parser.page(URL, Html(b"<p>", "")) is not None
+
+
+def test_a_parser_that_can_not_start_is_the_machines_fault() -> None:
+    with HtmlParser(["alt"]) as parser:
+        parser._command = ["false"]
+        with pytest.raises(OutageError, match="cannot start a process that parses HTML"):
+            parser.page(URL, Html(b"<p>", ""))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"images":[1]}',
+        '{"images":[[1,2,3,4,"alt"]]}',
+        '{"error',
+        "ends",
+        "long",
+        "huge",
+    ],
+)
+def test_an_answer_that_makes_no_sense_costs_its_page_only(answer: str) -> None:
+    with HtmlParser(["alt"]) as parser:
+        parser._command = [sys.executable, "-m", "tests.parse.odd_answer", answer]
+        assert parser.page(URL, Html(b"<p>", "")) is None
+        assert parser._process is None
+
+
+def test_a_parser_that_neither_reads_nor_answers_costs_its_page_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(html_parser, "_WALL_FACTOR", 0)
+    monkeypatch.setattr(html_parser, "_LOOK_S", 0.01)
+    with HtmlParser(["alt"]) as parser:
+        parser._command = [sys.executable, "-m", "tests.parse.odd_answer", "silent"]
+        assert parser.page(URL, Html(b" " * 4_000_000, "")) is None
+        assert parser._process is None
 
 
 def test_a_folder_of_warc_files_is_a_crawl(tmp_path: Path, store: Store) -> None:

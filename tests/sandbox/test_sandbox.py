@@ -85,3 +85,12 @@ def test_a_kernel_without_filters_is_named_once_and_the_parent_hides_its_memory(
     )
     assert ended.stderr.count("seccomp") == 1
     assert ended.stdout.strip() == "dumpable: 0"
+
+
+@needs_seccomp
+def test_a_process_ends_if_its_filter_is_refused() -> None:
+    command = [sys.executable, "-m", "tests.sandbox.refused"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("cannot confine a process")
+    assert ended.stdout == ""

@@ -16,7 +16,6 @@ from laion_etl.parse.kernels.spans import Links, Records
 
 PAGE, NOT_A_PAGE, ODD = 0, 1, 2  # states of a record
 
-IMAGE_START = b'{"path":"IMG@/src"'
 LINK_START = b'{"path":"A@/href"'
 LINKS, PREVIEWS = 1, 2  # bits of what is wanted besides images
 
