@@ -17,7 +17,13 @@ import pytest
 from rich.console import Console
 
 from laion_etl.core import usage_counters
-from laion_etl.core.errors import DatabaseOutageError, StoreOutageError
+from laion_etl.core.errors import (
+    DatabaseOutageError,
+    InputError,
+    NotLoadedError,
+    SettingsError,
+    StoreOutageError,
+)
 from laion_etl.core.usage import ApartProcess, Usage, cpu_seconds, recorded_apart
 from laion_etl.core.usage_counters import FOLDER, Counter, count
 from laion_etl.io import usage_records
@@ -90,6 +96,10 @@ def test_a_failed_attempt_is_recorded_too_unless_it_was_short(
         raise ValueError("x")
     assert store.list("usage") == []
     monkeypatch.setattr(usage_records, "_SHORT_S", 0.0)
+    for refusal in (InputError, SettingsError, NotLoadedError):  # before any work, though it took a second
+        with pytest.raises(refusal), usage_recorded(CRAWL, "parse", "0", store):
+            raise refusal("cannot find C: nothing of it is loaded; load it")
+    assert store.list("usage") == []
     with pytest.raises(ValueError, match="x"), usage_recorded(CRAWL, "parse", "0", store):
         count(Counter.WEB_BYTES, 5)
         raise ValueError("x")

@@ -172,10 +172,13 @@ def test_a_crawl_and_a_batch_in_which_something_else_went_wrong(store: Store, da
     assert json.loads(json.dumps(losses.to_plain()))["unusual"][0]["first"] == odd
 
 
-def test_what_is_read_does_not_grow_with_the_crawl(store: LocalStore, database: Database) -> None:
-    """Of 60 batches in 20 thousands none has a shard; 16 are asked for."""
+@pytest.mark.parametrize("thousands", [10, 20])
+def test_what_is_read_does_not_grow_with_the_crawl(
+    thousands: int, store: LocalStore, database: Database
+) -> None:
+    """Of three batches in each thousand none has a shard; 16 are asked for."""
     stats = StageStats("download", CRAWL, "0", "f", 10, 4, {"http_error": 4, "timeout": 2})
-    for thousand in range(20):
+    for thousand in range(thousands):
         for number in range(3):
             add_row(202643000000 + thousand * 1_000 + number, stats, database)
     read: list[str] = []
@@ -188,9 +191,9 @@ def test_what_is_read_does_not_grow_with_the_crawl(store: LocalStore, database: 
     losses = crawl_losses(CRAWL, Counting(store.root), database)
     assert len(read) == len(set(read)) == 16
     assert losses.notes == ("16 shards of the sample could not be read and were left out",)
-    assert (losses.batches, losses.links, losses.hosts) == (60, 600, ())
+    assert (losses.batches, losses.links, losses.hosts) == (3 * thousands, 30 * thousands, ())
     # Without messages of links an error of the server is not told apart.
-    assert counts(losses) == {"http_error": (240, None), "timeout": (120, 60)}
+    assert counts(losses) == {"http_error": (12 * thousands, None), "timeout": (6 * thousands, 3 * thousands)}
 
 
 def test_a_status_is_divided_as_the_sample_is(store: Store, database: Database) -> None:
@@ -204,9 +207,15 @@ def test_a_status_is_divided_as_the_sample_is(store: Store, database: Database) 
 def test_shards_that_are_damaged_or_missing(store: LocalStore, database: Database) -> None:
     batch = add_batch(0, KEPT + LOST, store, database)
     parquet = store.root / f"{shard_stem(CRAWL, batch)}.parquet"
-    parquet.write_bytes(parquet.read_bytes()[:-9])
-    with pytest.raises(Exception, match="it is damaged"):
+    whole = parquet.read_bytes()
+    parquet.write_bytes(whole[:-9])
+    damaged = f"it is damaged .*stage download --crawl {CRAWL} --batch {batch}"
+    with pytest.raises(InputError, match=damaged):
         batch_losses(CRAWL, batch, store)
+    parquet.write_bytes(whole[:4] + b"\xff" * 400 + whole[404:])  # its footer is whole
+    with pytest.raises(InputError, match=damaged):
+        batch_losses(CRAWL, batch, store)
+    assert crawl_losses(CRAWL, store, database).sampled_batches == 0
     parquet.unlink()
     with pytest.raises(InputError, match=f"stage download --crawl {CRAWL} --batch {batch}"):
         batch_losses(CRAWL, batch, store)

@@ -1,5 +1,6 @@
 """Commands about models: check and evaluate one, calibrate its thresholds, convert a head."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from laion_etl.core.errors import InputError
 if TYPE_CHECKING:
     from laion_etl.io.storage import Store
     from laion_etl.score.model import ClipModel
+    from laion_etl.score.reference import Comparison
 
 _MAX_LISTED = 20
 
@@ -175,10 +177,11 @@ def check(as_json: JsonOption = False) -> None:
     """Load the configured CLIP model and show what its scores depend on, and what is unknown.
 
     Of known weights, embeddings of fixed images and captions are compared with recorded ones; the command
-    fails if they differ.
+    fails if they differ. The model of LAION_ETL_CLIP_OTHER_MODEL is checked, too, if one is set.
     """
     from laion_etl.score.model import load_model
     from laion_etl.score.reference import compare
+    from laion_etl.score.scorer import load_other_model
     from laion_etl.score.thresholds import thresholds, warn_of_other_thresholds
     from laion_etl.settings import load_settings
 
@@ -186,14 +189,28 @@ def check(as_json: JsonOption = False) -> None:
     model = load_model(settings)  # refuses weights and embeddings that are not finite
     limits = thresholds(settings)
     warn_of_other_thresholds(model.name, limits)
-    compared = compare(model)
+    other = load_other_model(settings, model)
+    compared = [(one, compare(one)) for one in (model, other) if one]
     found = _described(model) | {"threshold_en": limits.english, "threshold_other": limits.other}
-    reference = compared.sentence if compared else "unknown: no embeddings of these weights are recorded"
-    say(*(f"{name}: {value}" for name, value in found.items()), f"reference: {reference}")
+    say(*_shown(found, compared[0][1]))
+    plain = found | {"reference": _plain(compared[0][1])}
+    for one, reference in compared[1:]:
+        say("", "for other languages:", *_shown(_described(one), reference))
+        plain |= {"other": _described(one) | {"reference": _plain(reference)}}
     if as_json:
-        say_json(found | {"reference": asdict(compared) | {"agrees": compared.agrees} if compared else None})
-    if compared is not None:
-        compared.check(model.name)
+        say_json(plain)
+    for one, reference in compared:
+        if reference is not None:
+            reference.check(one.name)
+
+
+def _shown(found: Mapping[str, Any], compared: "Comparison | None") -> list[str]:
+    reference = compared.sentence if compared else "unknown: no embeddings of these weights are recorded"
+    return [*(f"{name}: {value}" for name, value in found.items()), f"reference: {reference}"]
+
+
+def _plain(compared: "Comparison | None") -> dict[str, Any] | None:
+    return asdict(compared) | {"agrees": compared.agrees} if compared else None
 
 
 @commands.command()

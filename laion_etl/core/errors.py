@@ -109,6 +109,10 @@ class DatabaseRefusedError(RefusedError, DatabaseError):
     """Postgres does not let this user in, or not do this; or the database does not exist."""
 
 
+class NotLoadedError(DatabaseError):
+    """The database has nothing of a crawl."""
+
+
 class IncompleteError(LaionEtlError):
     """More of a crawl is missing than the run allows; a retry alone cannot help."""
 

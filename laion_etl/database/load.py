@@ -18,7 +18,7 @@ from functools import partial
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from laion_etl.core.errors import DatabaseError
+from laion_etl.core.errors import DatabaseError, NotLoadedError
 from laion_etl.core.funnel import LoadReason
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import parse_stats_name, partition_name
@@ -90,7 +90,7 @@ def crawl_number(connection: Connection, crawl: str, *, even_forgotten: bool = F
     """
     row = connection.execute(query("load.crawl_number"), {"crawl": crawl}).fetchone()
     if row is None:
-        raise DatabaseError(
+        raise NotLoadedError(
             f"cannot find {crawl} in the database: nothing of it is loaded yet; run "
             f"`laion-etl stage load --crawl {crawl} --partition N` for each of its partitions first"
         )

@@ -10,45 +10,55 @@ from laion_etl.database.polling import poll
 from laion_etl.database.queries import query, sql_folder
 
 _LOCK = 4_190_210_084  # any number, the same in every process
+_LOCK_TIMEOUT = "5s"
 
 
 def migrate(connection: Connection, pair_leaves: int, key_ranges: int = 64) -> list[str]:
     """Applies the numbered files of sql/ that are new to this database; returns their names.
 
     Safe when many processes start at once: an advisory lock lets one migrate while the others wait. If
-    nothing is new, as nearly always, no lock is taken. `pair_leaves`: number of tables that table pair is
-    split into when it is created; `key_ranges`: number of ranges that loads are split into. Raises
-    DatabaseError when the user may not change the schema.
+    nothing is new, as nearly always, no lock is taken. Each file is applied in a transaction of its own. It
+    gives up after a few seconds where a program uses a table that it changes, and begins anew: all later
+    statements on the table wait behind one that waits for a lock.
+
+    `pair_leaves`: number of tables that table pair is split into when it is created; `key_ranges`: number of
+    ranges that loads are split into. Raises DatabaseError when the user may not change the schema.
     """
-    if not _new_migrations(connection):
-        return []
+    numbers = {"leaves": str(pair_leaves), "key_ranges": str(key_ranges)}
+    applied: list[str] = []
     try:
-        return poll(
-            lambda: _apply(connection, pair_leaves, key_ranges),
-            lambda: "another program that migrates the database",
-            "migration of the database",
-        )
+        while _new_migrations(connection):
+            applied += poll(
+                lambda: _apply_next(connection, numbers),
+                lambda: "another program that migrates the database or uses its tables",
+                "migration of the database",
+            )
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(
             "cannot migrate the database: its schema is older than this version and this user may not change "
             "it; run `laion-etl db migrate` as the owner of the schema"
         ) from error
+    return applied
 
 
-def _apply(connection: Connection, pair_leaves: int, key_ranges: int) -> list[str] | None:
-    """Returns the names of the files applied, or None while another program migrates."""
-    with connection.transaction():
-        locked = connection.execute("select pg_try_advisory_xact_lock(%s)", [_LOCK]).fetchone()
-        if locked is None or not locked[0]:
-            return None
-        _check_encoding(connection)
-        connection.execute(query("connect.create_schema_migration"))
-        numbers = {"leaves": str(pair_leaves), "key_ranges": str(key_ranges)}
-        connection.execute(query("connect.numbers"), numbers)
-        new = _new_migrations(connection)
-        for path in new:
-            connection.execute(path.read_bytes())
-            connection.execute("insert into schema_migration (name) values (%s)", [path.stem])
+def _apply_next(connection: Connection, numbers: dict[str, str]) -> list[str] | None:
+    """Applies the first file that is new; returns its name, nothing if there is none, or None if it has to
+    wait."""
+    try:
+        with connection.transaction():
+            locked = connection.execute("select pg_try_advisory_xact_lock(%s)", [_LOCK]).fetchone()
+            if locked is None or not locked[0]:
+                return None
+            _check_encoding(connection)
+            connection.execute("select set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
+            connection.execute(query("connect.create_schema_migration"))
+            connection.execute(query("connect.numbers"), numbers)
+            new = _new_migrations(connection)[:1]
+            for path in new:
+                connection.execute(path.read_bytes())
+                connection.execute("insert into schema_migration (name) values (%s)", [path.stem])
+    except psycopg.errors.LockNotAvailable:
+        return None
     return [path.stem for path in new]
 
 

@@ -148,7 +148,7 @@ class BatchQueue:
     def fail(self, claim: Claim, error: str) -> bool:
         """Returns the batch to the queue with its error; parks it when its attempts are used up.
 
-        False when another worker has the batch: then the error does not count.
+        False when another worker has the batch, or gets it since it raced: then the error does not count.
         """
         return self._ended("queue.fail", claim, {"error": error[:2000]})
 
@@ -227,6 +227,7 @@ class BatchQueue:
         def work(connection: Connection) -> bool:
             if connection.execute(query(name), keys).rowcount == 1:
                 return True
+            connection.execute(query("queue.release"), keys)  # a failure in a race: to the other worker
             connection.execute(query("queue.leave_race"), keys)
             return False
 

@@ -22,7 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from laion_etl.core.errors import InputError, StoreOutageError, StoreRefusedError
+from laion_etl.core.errors import (
+    InputError,
+    NotLoadedError,
+    SettingsError,
+    StoreOutageError,
+    StoreRefusedError,
+)
 from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.usage import Usage, amount, cpu_seconds, machine_seconds
@@ -32,6 +38,7 @@ from laion_etl.io.storage import Store
 FORMAT = 1
 _FIRST_S, _EVERY_S = 10.0, 60.0  # of 300 pods: 2 dollars a day for requests of the bucket
 _SHORT_S = 1.0  # failing earlier costs next to nothing
+_REFUSALS = (InputError, SettingsError, NotLoadedError)
 _READERS = 32  # small files: reading them is mostly waiting
 _log = logging.getLogger(__name__)
 _DAMAGED = (
@@ -147,8 +154,10 @@ class _Meter:
             yield
         except (StoreOutageError, StoreRefusedError):
             raise  # the record would only wait for the store again
-        except BaseException:
-            if time.monotonic() - self._began >= _SHORT_S:
+        except BaseException as error:
+            # What is refused within seconds did no work, though starting the database may take some of them.
+            least_s = _FIRST_S if isinstance(error, _REFUSALS) else _SHORT_S
+            if time.monotonic() - self._began >= least_s:
                 self._write_last(thread)
             raise
         else:

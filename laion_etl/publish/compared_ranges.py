@@ -14,7 +14,7 @@ from laion_etl.io.storage import Store
 from laion_etl.publish import near_compare
 from laion_etl.publish.near_checkpoints import ComparedSlices
 from laion_etl.publish.near_compare import HashFiles, write_decided
-from laion_etl.publish.prepared import Prepared, prepared_for
+from laion_etl.publish.prepared import COMPARED, Prepared, prepared_for
 from laion_etl.publish.range_images import bands_of, record_of
 from laion_etl.settings import PublishSettings, Settings
 
@@ -69,7 +69,7 @@ def _compare(prepared: Prepared, settings: PublishSettings, store: Store) -> Sta
     records = [record_of(prepared, one, store) for one in prepared.ranges]
     made_from = _compared_from(records)
     name = prepared.name_of_all("compared", "json")
-    slices = ComparedSlices(prepared.folder_of_all("compared"), made_from, store)
+    slices = ComparedSlices(prepared.folder_of_all(COMPARED), made_from, store)
     if done := store.finished(name, made_from):
         slices.delete()  # those that a process killed at the end has left
         return done

@@ -25,6 +25,7 @@ from laion_etl.settings.publish import MAX_RANGES
 
 FORMAT = 2  # 1: statistics of ranges without the sources of captions
 _NAME = "prepared.json"
+COMPARED = "compared"  # the folder of checkpoints: near_checkpoints.py
 _OF_ALL = ("compared.json", "compared.parquet")  # range_images.py writes them
 _OF_RANGE = re.compile(r"/[a-z]+-(\d{5})\.[a-z]+\Z")
 
@@ -86,11 +87,16 @@ class Prepared:
         return fingerprint("publish", self.rules, self.partitions.missing, list(inputs))
 
     def write(self, store: Store) -> None:
-        """Write the record, and delete results of ranges that there are no more."""
+        """Write the record, and delete results of ranges that there are no more.
+
+        Checkpoints of a comparison stay: their names say what they were made from.
+        """
         folder = _folder(self.dataset, self.crawl)
         kept = {f"{one.number:05d}" for one in self.ranges}
         whole = {f"{folder}/{name}" for name in (_NAME, *_OF_ALL)}
         for name in store.list(folder):
+            if name.startswith(f"{folder}/{COMPARED}/"):
+                continue
             number = _OF_RANGE.search(name)
             if name not in whole and not (number and number[1] in kept):
                 store.delete(name)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from laion_etl.core.errors import InputError, MissingFileError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.schemas import shard_stem
 from laion_etl.database.connection import Database
@@ -121,6 +121,11 @@ def batch_losses(crawl: str, batch: int, store: Store) -> LinkLosses:
             f"cannot diagnose batch {batch} of {crawl}: {store.uri(stem)} has no stats or parquet; run "
             f"`laion-etl stage download --crawl {crawl} --batch {batch}`"
         ) from error
+    except DamagedFileError as error:
+        raise InputError(
+            f"cannot diagnose batch {batch} of {crawl}: {error}; run "
+            f"`laion-etl stage download --crawl {crawl} --batch {batch}`"
+        ) from error
     latencies = stats.details.get("network", {}).get("latency_s", {})
     found = _losses(crawl, stats.kept, stats.dropped, 1, sample)
     return replace(found, batch=batch, notes=tuple(slow_lookups(latencies)))
@@ -137,7 +142,8 @@ def crawl_losses(crawl: str, store: Store, database: Database) -> LinkLosses:
         )
     chosen = _spread([row[0] for row in rows], _SAMPLED_BATCHES)
     keys = {"crawl": crawl, "thousands": chosen, "rows": -(-_SAMPLED_BATCHES // len(chosen))}
-    batches = [row[0] for row in database.rows("diagnose.downloaded", keys)]
+    downloaded = [row[0] for row in database.rows("diagnose.downloaded", keys)]
+    batches = _spread(downloaded, _SAMPLED_BATCHES)  # as many of each thousand may be more in all
     sample = read_sample(batches, crawl, store)
     dropped: Counter[str] = Counter()
     for part in parts:

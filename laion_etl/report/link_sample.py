@@ -112,10 +112,12 @@ def read_sample(batches: Iterable[int], crawl: str, store: Store) -> LinkSample:
 def links_of(batch: int, crawl: str, store: Store) -> pa.Table:
     """Return URL, status and message of each link of a batch. Raises MissingFileError, DamagedFileError."""
     name = f"{shard_stem(crawl, batch)}.parquet"
+    data = store.read(name)
     try:
-        return pq.ParquetFile(pa.BufferReader(store.read(name))).read(columns=_COLUMNS)
-    except pa.ArrowException as error:
-        raise DamagedFileError(f"cannot read {store.uri(name)}: it is damaged ({error})") from error
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=_COLUMNS)
+    except (pa.ArrowException, OSError) as error:  # OSError: a page that cannot be decoded
+        cause = " ".join(str(error).split())  # on one line
+        raise DamagedFileError(f"cannot read {store.uri(name)}: it is damaged ({cause})") from error
 
 
 def _host(url: str) -> str:

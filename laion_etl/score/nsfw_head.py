@@ -83,8 +83,12 @@ class NsfwChain:
     chain: LayerChain
 
     def score(self, images: Floats) -> Floats:
-        """Scores (n), 0 to 1, of L2-normalised embeddings (n, dim)."""
-        return np.clip(self.chain.score(images), 0, 1)
+        """Scores (n), 0 to 1, of L2-normalised embeddings (n, dim); NaN where a sum has overflowed.
+
+        An infinity must not become 0 or 1, which readers would take for a verdict.
+        """
+        scores = self.chain.score(images)
+        return np.where(np.isfinite(scores), np.clip(scores, 0, 1), np.float32(np.nan))
 
     @property
     def identity(self) -> str:

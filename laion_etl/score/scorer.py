@@ -191,9 +191,11 @@ def load_scorer(settings: Settings) -> SampleScorer:
     limits = thresholds(settings.clip)
     warn_of_other_thresholds(model.name, limits)
     warn_of_difference(model)
+    if other := load_other_model(settings.clip, model):
+        warn_of_difference(other)
     return SampleScorer(
         model=model,
-        multilingual_model=_multilingual_model(settings.clip, model),
+        multilingual_model=other,
         thresholds=limits,
         heads=heads,
         columns=own_columns(heads),
@@ -205,8 +207,11 @@ def load_scorer(settings: Settings) -> SampleScorer:
     )
 
 
-def _multilingual_model(settings: ClipSettings, model: ClipModel) -> ClipModel | None:
-    """The model for other languages; raises ModelError unless it preprocesses images like the first one."""
+def load_other_model(settings: ClipSettings, model: ClipModel) -> ClipModel | None:
+    """The model for other languages, if one is set.
+
+    Raises ModelError unless it preprocesses images like the first one.
+    """
     if not settings.other_model:
         return None
     function = {name: getattr(ClipSettings(), name) for name in KEYS}  # the settings are of the first model
@@ -219,5 +224,4 @@ def _multilingual_model(settings: ClipSettings, model: ClipModel) -> ClipModel |
             f"{other.dim} numbers an embedding, {model.name} has {model.pixel_plan.side} and {model.dim}; "
             "set LAION_ETL_CLIP_OTHER_MODEL to a model that matches"
         )
-    warn_of_difference(other)
     return other

@@ -35,13 +35,19 @@ class LostBatch:
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who may write. `guard`: makes the guard of a claim's files, which raises LeaseLost; None: none needed.
-    `check` is called after each group of samples, and ends the work by raising."""
+    `check` is called after each group of samples, and ends the work by raising. `lease`: makes the guard of
+    what a worker may write before it has the batch: of two in a race, both pass it until one writes a result.
+    """
 
     guard: "Callable[[Claim], Guard] | None" = None
     check: Callable[[], None] = lambda: None
+    lease: "Callable[[Claim], Guard] | None" = None
 
     def guard_of(self, unit: Unit) -> Guard | None:
         return None if self.guard is None or unit.claim is None else self.guard(unit.claim)
+
+    def lease_of(self, unit: Unit) -> Guard | None:
+        return None if self.lease is None or unit.claim is None else self.lease(unit.claim)
 
 
 @dataclass(frozen=True, slots=True)

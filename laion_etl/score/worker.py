@@ -21,7 +21,7 @@ from functools import lru_cache
 from laion_etl.core.errors import OutageError
 from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.core.stopping import Stop, TimeIsUp
+from laion_etl.core.stopping import LeaseLost, Stop, TimeIsUp
 from laion_etl.database.connection import Database
 from laion_etl.database.queue import Claim
 from laion_etl.database.score_queue import ScoreQueue, score_queue_of
@@ -124,7 +124,8 @@ class ScoreWorker:
         """Score what can be claimed. Whatever ends it, no batch stays claimed by this worker."""
         claims = Claims(self.crawl, self._queue, self.settings.download, self.stop, self.wait_s)
         with claims.units(self.database) as units:
-            access = Access(self._guard, self.stop.check if self.stop else lambda: None)
+            check = self.stop.check if self.stop else lambda: None
+            access = Access(self._guard, check, self._lease)
             results = score_each(self.crawl, units, self.settings, self.store, self.tools, access)
             with closing(results):
                 for unit, result in results:
@@ -154,3 +155,10 @@ class ScoreWorker:
 
     def _guard(self, claim: Claim) -> Guard:
         return lambda: self._outages.outlast(lambda: self._queue.hold(claim))
+
+    def _lease(self, claim: Claim) -> Guard:
+        def extend() -> None:
+            if not self._outages.outlast(lambda: self._queue.heartbeat(claim)):
+                raise LeaseLost
+
+        return extend

@@ -46,7 +46,7 @@ def _write(
     batch = unit.batch
     stem, guard = scored_stem(opened.shard.crawl, batch), access.guard_of(unit)
     try:
-        _unmark(f"{stem}_stats.json", opened, store, guard)
+        _unmark(f"{stem}_stats.json", opened, store, access.lease_of(unit))
     except LeaseLost:
         _skip(results)
         return _lost(batch)
@@ -76,17 +76,18 @@ def _skip(results: Iterator[Step | list[Scored]]) -> None:
             return
 
 
-def _unmark(name: str, opened: OpenedShard, store: Store, guard: Guard | None) -> None:
+def _unmark(name: str, opened: OpenedShard, store: Store, lease: Guard | None) -> None:
     """From here on the unit is not done, even if it was before: its data files are about to be replaced.
 
     A worker that is suspended right here must not delete the stats that another one writes meanwhile. So it
     replaces them, which its guard and the store can refuse, with ones that no reader takes for a result.
+    The guard only extends the lease: no sample is computed yet, and a race is for the first one that has all.
     """
-    if guard is None:
+    if lease is None:
         store.delete(name)
     elif store.exists(name):
         shard = opened.shard
-        store.write(name, StageStats.unfinished("score", shard.crawl, shard.unit).to_json(), guard)
+        store.write(name, StageStats.unfinished("score", shard.crawl, shard.unit).to_json(), lease)
 
 
 def _add_results(results: Iterator[Step | list[Scored]], writer: ShardWriter, access: Access) -> None:

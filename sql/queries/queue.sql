@@ -153,11 +153,13 @@ where batch = %(batch)s and state = 'scoring' and (token = %(token)s or race_tok
 select 1 from batch where batch = %(batch)s and token = %(token)s and state = %(finished)s::batch_state
 
 -- name: fail
+-- Not while another worker races for the batch: what one could not do says nothing about the other.
 update batch
 set state = case when attempts >= %(max_attempts)s then 'parked' else %(waiting)s::text end::batch_state,
     stats = case when %(held)s::text = 'downloading' and attempts >= %(max_attempts)s then null else stats end,
     error = %(error)s, lease_owner = null, race_owner = null, race_expires = null, updated_at = now()
 where batch = %(batch)s and token = %(token)s and state = %(held)s::batch_state
+  and (race_expires is null or race_expires <= now())
 
 -- name: release
 -- Of a batch for which there is a race, the second worker goes on: it has the batch now.

@@ -1,12 +1,16 @@
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
 
 from laion_etl.core.errors import DatabaseError
+from laion_etl.database import migrations
 from laion_etl.database.connection import Database, migrate, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.database.queries import sql_folder
 from laion_etl.settings import CoreSettings, Settings
 
 
@@ -19,8 +23,33 @@ def test_migrations_run_once_when_many_start_together(postgres: EmbeddedServer) 
 
     with ThreadPoolExecutor(8) as pool:
         applied = [name for names in pool.map(connect_and_migrate, range(8)) for name in names]
-    assert applied == sorted(set(applied))
-    assert applied[0] == "001_schema"
+    assert sorted(applied) == sorted(path.stem for path in sql_folder().glob("[0-9]*.sql"))
+
+
+def test_a_migration_that_waits_for_a_table_gives_up_and_begins_anew(
+    postgres: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a statement waits for a lock, all later ones on the table wait behind it."""
+    (tmp_path / "001_first.sql").write_text("create table used (n int)")
+    (tmp_path / "002_second.sql").write_text("alter table used add column more int")
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path)
+    monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "10ms")
+    url = postgres.url(f"test_{uuid4().hex}")
+    attempts: list[list[str] | None] = []
+
+    def while_read(attempt: Callable[[], list[str] | None], *_: object) -> list[str]:
+        """The first file is committed and its table read when the second one is applied."""
+        if attempts == [["001_first"]]:
+            with psycopg.connect(url) as reader:
+                reader.execute("select from used")
+                attempts.append(attempt())
+        attempts.append(attempt())
+        return attempts[-1] or []
+
+    monkeypatch.setattr(migrations, "poll", while_read)
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert migrate(connection, 16) == ["001_first", "002_second"]
+    assert attempts == [["001_first"], None, ["002_second"]]
 
 
 def test_an_unreachable_server_is_named_without_its_password() -> None:

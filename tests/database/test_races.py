@@ -218,6 +218,26 @@ def test_a_batch_file_that_the_second_one_cannot_read_is_not_a_failure(race: Rac
     assert race.slow.counts() == QueueCounts(downloaded=2)
 
 
+def test_when_the_first_one_fails_the_second_one_goes_on(race: Race) -> None:
+    claim = race.begin()
+    assert not race.slow.fail(race.held, "cannot read its file")
+    assert race.row() == ("downloading", 1)
+    assert not race.slow.fail(race.held, "cannot read its file"), "asked again after a lost answer"
+    assert race.fast.heartbeat(claim)
+    assert race.fast.fail(claim, "nor can the other one")
+    assert race.connection.execute("select error from batch where error is not null").fetchall() == [
+        ("nor can the other one",)
+    ]
+    assert race.row() == ("ready", 1)
+
+
+def test_a_failure_counts_when_the_second_one_is_lost(race: Race) -> None:
+    race.begin()
+    race.expire_race()
+    assert race.slow.fail(race.held, "cannot read its file")
+    assert race.row() == ("ready", 1)
+
+
 def test_a_race_whose_answer_was_lost_is_found_by_the_next_claim(
     race: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:

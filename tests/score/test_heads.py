@@ -96,6 +96,18 @@ def test_laions_nsfw_head_for_vit_h_14_is_read_as_it_is(tmp_path: Path) -> None:
         load_nsfw_head(tmp_path / "h14_nsfw.pth", 8)
 
 
+def test_a_score_that_overflows_is_no_verdict(tmp_path: Path) -> None:
+    network = h14(8, tmp_path / "h14_nsfw.pth")
+    state = {f"layers.{name}": value.clone() for name, value in network.state_dict().items()}
+    state["layers.0.weight"] *= 1e38
+    state["layers.3.weight"] *= 1e3
+    torch.save(state, tmp_path / "h14_nsfw.pth")
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = load_nsfw_head(tmp_path / "h14_nsfw.pth", 8).score(images(8).numpy())
+    assert scores.dtype == np.float32
+    assert np.isnan(scores).all()
+
+
 def test_a_head_for_another_purpose_is_refused(tmp_path: Path) -> None:
     h14(8, tmp_path / "nsfw.pth")
     with pytest.raises(ModelError, match=r"what is between its layers \[0, 3, 6, 9, 12, 15, 16\] is unknown"):

@@ -89,6 +89,15 @@ def test_the_command_fails_where_a_model_differs(tmp_path: Path, monkeypatch: py
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["reference"]["agrees"] is True
     assert "reference: agrees with the recorded embeddings" in result.stderr
+    monkeypatch.setenv("LAION_ETL_CLIP_OTHER_MODEL", "laion-etl-tiny")
+    monkeypatch.setenv("LAION_ETL_CLIP_OTHER_PRETRAINED", "scenes")
+    result = CliRunner().invoke(app, ["model", "check", "--json"])
+    assert json.loads(result.stdout)["other"]["reference"]["agrees"] is True
+    monkeypatch.setenv("LAION_ETL_CLIP_OTHER_PRETRAINED", str(tmp_path / "none.pt"))
+    result = CliRunner().invoke(app, ["model", "check"])
+    assert isinstance(result.exception, ModelError), result.output
+    monkeypatch.delenv("LAION_ETL_CLIP_OTHER_MODEL")
+    monkeypatch.delenv("LAION_ETL_CLIP_OTHER_PRETRAINED")
     monkeypatch.setenv("LAION_ETL_CLIP_QUICK_GELU", "yes")
     result = CliRunner().invoke(app, ["model", "check", "--json"])
     assert result.exit_code != 0

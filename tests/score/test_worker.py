@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database, open_database
+from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage, queue_of
 from laion_etl.database.requeue import requeue
@@ -538,6 +539,58 @@ def test_a_batch_that_takes_another_worker_long_is_scored_by_the_one_that_is_idl
     assert world.states() == [(1, "scored", 1), (2, "scored", 1), (3, "parked", 3)]
     assert world.queue().totals().raw_deleted == 2
     assert "is skipped" not in caplog.text
+
+
+@pytest.mark.parametrize("rescored", [False, True])
+def test_a_second_worker_that_has_only_begun_does_not_take_the_batch(rescored: bool, world: World) -> None:
+    """Not even where scores by other rules are there, which both are about to replace."""
+    park(world, 3)
+    world.worker().run()
+    world = other_rules(world)
+    for name in world.store.list("scored"):
+        if batch_name(2) in name and not rescored:
+            world.store.delete(name)
+    world.database.connection.execute(
+        "update batch set state = 'downloaded', score_stats = null, attempts = 0 where batch = 2"
+    )
+    reached, woken, begun, go_on = (threading.Event() for _ in range(4))
+
+    class Slow(LocalStore):
+        def open(self, name: str) -> BinaryIO:
+            if name == f"shards/{CRAWL}/{batch_name(2)}.tar":
+                reached.set()
+                assert woken.wait(LIMIT_S)
+            return super().open(name)
+
+    class Second(LocalStore):
+        @contextmanager
+        def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
+            if name.endswith(f"{batch_name(2)}.tar"):
+                begun.set()
+                assert go_on.wait(LIMIT_S)
+            with super().create(name, guard) as file:
+                yield file
+
+    assert isinstance(world.store, LocalStore)
+    with ExitStack() as workers:
+        first = workers.enter_context(running(world, store=Slow(world.store.root)))
+        workers.callback(go_on.set)
+        workers.callback(woken.set)
+        assert reached.wait(LIMIT_S)
+        world.database.connection.execute(
+            "update batch set claimed_at = now() - interval '1 hour', race_began = null where batch = 2"
+        )
+        tokens = "select token from batch where batch = 2"
+        first_token = world.database.connection.execute(tokens).fetchall()
+        second = workers.enter_context(running(world, store=Second(world.store.root)))
+        assert begun.wait(LIMIT_S)
+        assert world.database.connection.execute(tokens).fetchall() == first_token
+        woken.set()
+        poll(lambda: world.queue().counts().scored == 2 or None, lambda: "the first one", "the test")
+        go_on.set()
+    assert ([int(stats.unit) for stats in first], second) == ([2], [])
+    assert world.store.read_stats(f"scored/{CRAWL}/{batch_name(2)}_stats.json") == first[0]
+    assert world.states() == [(1, "scored", 1), (2, "scored", 1), (3, "parked", 3)]
 
 
 @pytest.mark.parametrize("rescored", [False, True])
