@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.blocklists.removal_requests import blocked_images, blocked_links, read_requests
-from laion_etl.core.errors import InputError, SettingsError
+from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.dataset.manifest import current_manifest
@@ -327,11 +328,39 @@ def test_a_file_that_cannot_be_read_stops_no_other_and_is_named(
     assert {stats.crawl for stats in carry_out(listed, store).published} >= {NEXT}
 
 
-def test_a_dataset_of_other_settings_is_not_changed_on_the_side(store: LocalStore, listed: bytes) -> None:
-    before = {name: store.read(name) for name in store.list("")}
-    with pytest.raises(SettingsError, match=r"other settings \(aesthetic_min\); set them as in manifest"):
-        remove(read_list(listed, "list"), changed(Settings(), aesthetic_min=6.5), store)
-    assert {name: store.read(name) for name in store.list("")} == before
+def test_a_removal_under_other_settings_publishes_with_those_of_the_manifest(
+    store: LocalStore, victims: dict[str, Row]
+) -> None:
+    before = current_manifest("laion", store)
+    assert before is not None
+    today = changed(Settings(), aesthetic_min=6.5, high_resolution_px=64)
+    today = replace(
+        today,
+        download=replace(today.download, opt_out=False),
+        plan=replace(today.plan, batch_size=77),
+    )
+    remove(read_list(victims["url"]["url"].encode(), "list"), today, store)
+    after = current_manifest("laion", store)
+    assert after is not None
+    parts = [manifest.part(CRAWL) for manifest in (before, after)]
+    assert parts[0] is not None and parts[1] is not None
+    assert parts[1].version != parts[0].version
+    assert parts[1].settings == parts[0].settings
+    card = store.read("dataset/laion/README.md").decode()
+    assert "Owners' opt-outs were honoured" in card and "**not**" not in card
+
+
+def test_the_card_says_how_many_published_rows_removals_took_out(
+    store: LocalStore, worlds: dict[str, World]
+) -> None:
+    named = [row for row in worlds[CRAWL].kept if HOST in row["url"]]
+    other = next(row for row in worlds[CRAWL].kept if HOST not in row["url"])
+    remove(read_list(f"domain:{HOST}".encode(), "list"), Settings(), store)
+    card = store.read(f"dataset/laion/{CRAWL}.2/README.md").decode()
+    assert f"went through 1 removal request, which left {len(named)} rows" in card
+    remove(read_list(other["url"].encode(), "list"), Settings(), store)
+    card = store.read(f"dataset/laion/{CRAWL}.3/README.md").decode()
+    assert f"went through 2 removal requests, which left {len(named) + 1} rows" in card
 
 
 def test_another_contact_does_not_stop_a_removal(store: LocalStore, listed: bytes) -> None:
