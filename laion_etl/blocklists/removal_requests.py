@@ -47,7 +47,8 @@ class Request:
     `rules`: hexadecimal hashes by kind. `pair_ids`: the pairs that were found. `crawls`: where they were
     found. `counts`: how many pairs each rule was the first to find. `url_rule`: the version of the URL rule
     that the hashes of domains, URLs and pairs were made by. `folders`: those hashes of `urls` that come from
-    folders, `host/path/`; None in requests of version 0.1, which do not say it.
+    folders, `host/path/`; None in requests of version 0.1, which do not say it. `lines`: the pairs that lines
+    of the list have matched, by the id of a request of that line alone.
     """
 
     rules: Mapping[str, tuple[str, ...]]
@@ -56,6 +57,7 @@ class Request:
     counts: Mapping[str, int] = field(default_factory=dict)
     url_rule: int = field(default_factory=lambda: normalize.RULE_VERSION)
     folders: tuple[str, ...] | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -84,6 +86,7 @@ class Request:
             "crawls": sorted(self.crawls),
             "pair_ids": sorted(self.pair_ids),
             **folders,
+            **({"lines": dict(sorted(self.lines.items()))} if self.lines else {}),
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -95,6 +98,11 @@ class Request:
             pairs |= found.keys()
             crawls.add(crawl)
         return replace(self, pair_ids=frozenset(pairs), counts=counts, crawls=tuple(sorted(crawls)))
+
+
+    def with_lines(self, found: Mapping[str, int]) -> "Request":
+        """Return the request with more pairs counted for its lines."""
+        return replace(self, lines={**self.lines, **(Counter(found) + Counter(self.lines))})
 
 
 class Matcher:
@@ -291,9 +299,9 @@ def _read(name: str, store: Store) -> Request:
         rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}
         counts = {kind: int(document["removed"][kind]) for kind in RULES}
         folders = None if document.get("folders") is None else tuple(map(str, document["folders"]))
-        return Request(
-            rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts, rule, folders
-        )
+        pairs, crawls = frozenset(document["pair_ids"]), tuple(document["crawls"])
+        lines = {str(line): int(count) for line, count in document.get("lines", {}).items()}
+        return Request(rules, pairs, crawls, counts, rule, folders, lines)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"

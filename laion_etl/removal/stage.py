@@ -89,17 +89,30 @@ def remove(
     *,
     purge: bool = False,
     on_file: Progress | None = None,
+    lines: Sequence[Request] = (),
 ) -> Removal:
-    """Carry out a request; `on_file` is called with the progress of searching and rewriting files.
+    """Carry out a request; `lines`: those of its list, as requests of their own, to be counted; `on_file` is called with the progress of searching and rewriting files.
 
     Affected crawls are published again with the settings of their manifests, not with these.
     Raises UnfinishedRemovalError if files cannot be read, after all others are done, and StorageError.
     """
     failures = Failures()
-    request, work = _search(request, settings, store, failures, on_file)
+    request, work = _search(request, settings, store, failures, on_file, lines=lines)
     _begin(request, store)
     rewrite_units(work.units, request, settings, store, failures, on_file)
     return _end(request, settings, store, failures, "run the same command again", purge=purge)
+
+
+def look_up(
+    request: Request,
+    settings: Settings,
+    store: Store,
+    *,
+    on_file: Progress | None = None,
+    lines: Sequence[Request] = (),
+) -> tuple[Request, Work]:
+    """Return the request with all that `remove` would find, and what it would rewrite; changes nothing."""
+    return _search(request, settings, store, Failures(), on_file, lines=lines)
 
 
 def prepare(
@@ -109,13 +122,14 @@ def prepare(
     *,
     purge: bool = False,
     on_file: Progress | None = None,
+    lines: Sequence[Request] = (),
 ) -> Removal | Work:
     """Search for what is requested and record what is to be rewritten, in ranges.
 
     If that is one range at most, the removal is carried out at once. Raises like `remove`.
     """
     failures = Failures()
-    request, work = _search(request, settings, store, failures, on_file, with_pairs=False)
+    request, work = _search(request, settings, store, failures, on_file, with_pairs=False, lines=lines)
     write_work(work, store)
     _begin(request, store)
     if work.ranges > 1:
@@ -176,10 +190,11 @@ def _search(
     on_file: Progress | None,
     *,
     with_pairs: bool = True,
+    lines: Sequence[Request] = (),
 ) -> tuple[Request, Work]:
     """Find what is requested, and the files to rewrite."""
     stored = read_request(request, store)
-    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs).run()
+    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs, lines=lines).run()
     return found.request, Work.of(found.request, found.names, failures.messages)
 
 
