@@ -72,7 +72,7 @@ class Coverage:
 
 
 def digest_of_scores(fingerprints: Iterable[tuple[int, str]]) -> str:
-    """Return a digest of batches, number and fingerprint each: the sum of their hashes, which parts add to."""
+    """Return a digest of batches, number and fingerprint each: a sum of hashes, to which parts add theirs."""
     return _summed(sha256(f"{number} {made}".encode()).hexdigest() for number, made in fingerprints)
 
 

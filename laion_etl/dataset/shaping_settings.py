@@ -51,9 +51,7 @@ def as_published(settings: Settings, record: Record) -> Settings:
     """
     restored = _restored(settings, record, _STAGES)
     contact = settings.publish.contact or restored.publish.contact
-    return replace(
-        restored, publish=replace(restored.publish, name=settings.publish.name, contact=contact)
-    )
+    return replace(restored, publish=replace(restored.publish, name=settings.publish.name, contact=contact))
 
 
 def as_scored(settings: Settings, record: Record) -> Settings:
@@ -78,7 +76,7 @@ def _restored(settings: Settings, record: Record, stages: tuple[Stage, ...]) -> 
         groups = {name: replace(getattr(settings, name), **values) for name, values in found.items()}
     except SettingsError as error:
         raise SettingsError(
-            f"cannot use the settings in the manifest: {error}; publish the crawl again with this version first"
+            f"cannot use the settings in the manifest: {error}; publish the crawl again first"
         ) from error
     return replace(settings, **groups)
 

@@ -103,6 +103,7 @@ def published_rows(rows: pa.RecordBatch, crawl: str, heads: Sequence[HeadColumn]
         "LANGUAGE": pc.if_else(pc.equal(language, ""), NO_LANGUAGE, language),
         "hash": _hashes(kept["pair_id"]),
         "crawl": pa.repeat(crawl, kept.num_rows),
+        "pair_id": pa.array([one.hex() for one in kept["pair_id"].to_pylist()], pa.string()),
     }
     columns = computed | {one.name: kept[one.source] for one in PUBLISHED_COLUMNS if one.source}
     for field in DATASET_FILES.schema:

@@ -162,9 +162,7 @@ def context_of(
     )  # fmt: skip
 
 
-def _removed(
-    before: ManifestPart | None, part: Part, settings: Settings, removals: tuple[str, ...]
-) -> int:
+def _removed(before: ManifestPart | None, part: Part, settings: Settings, removals: tuple[str, ...]) -> int:
     """Return how many published rows of the crawl removals have taken out of the scored shards so far.
 
     A version with more removals than the one before, and nothing else changed, lacks what these took out.

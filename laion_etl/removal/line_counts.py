@@ -1,7 +1,8 @@
 """Counts what each line of a removal list matches, among the rows that the whole list matches."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -28,7 +29,7 @@ class LineCounts:
     def __init__(self, lines: Iterable[Request], pdq_distance: int) -> None:
         self._matchers = {line.id: Matcher([line], pdq_distance) for line in lines}
         self._found: dict[str, set[bytes]] = {line: set() for line in self._matchers}
-        self._waiting: dict[tuple[str, ...], list[pa.Table]] = {}
+        self._waiting: dict[str, list[pa.Table]] = {}
         self._rows = 0
 
     def add(self, rows: pa.Table) -> None:
@@ -36,7 +37,7 @@ class LineCounts:
         if not self._matchers:
             return
         chosen = rows.select([name for name in _COLUMNS if name in rows.schema.names])
-        self._waiting.setdefault(tuple(chosen.schema.names), []).append(chosen)
+        self._waiting.setdefault(str(chosen.schema), []).append(chosen.replace_schema_metadata())
         self._rows += chosen.num_rows
         if self._rows >= _ROWS_AT_ONCE:
             self._count()
@@ -45,7 +46,8 @@ class LineCounts:
         """Return the request with the numbers of pairs added that it did not have before."""
         self._count()
         known = {bytes.fromhex(one) for one in request.pair_ids}
-        return request.with_lines({line: len(pairs - known) for line, pairs in self._found.items()})
+        found = Counter({line: len(pairs - known) for line, pairs in self._found.items()})
+        return replace(request, lines=dict(found + Counter(request.lines)))
 
     def _count(self) -> None:
         for tables in self._waiting.values():
@@ -70,6 +72,6 @@ def check_misses(listed: RemovalList, results: Iterable[LineResult]) -> None:
     named = ", ".join(f"line {line.number} ({line.text[:100]})" for line in misses[:_NAMED])
     more = f" and {len(misses) - _NAMED:,} more" if len(misses) > _NAMED else ""
     raise InputError(
-        f"cannot find what {len(misses):,} of {len(listed.lines):,} lines of {listed.source} name: {named}{more} "
-        "match nothing; correct them, or allow it with --allow-misses"
+        f"cannot find what {len(misses):,} of {len(listed.lines):,} lines of {listed.source} name: {named}"
+        f"{more} match nothing; correct them, or allow it with --allow-misses"
     )

@@ -94,9 +94,7 @@ def read_lines(data: bytes, source: str) -> RemovalList:
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {source}: it is not UTF-8; convert the file") from error
     texts = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
-    lines = tuple(
-        _LineReader(source, number).read(line) for number, line in texts if line and line[0] != "#"
-    )
+    lines = tuple(_LineReader(source, number).read(line) for number, line in texts if line and line[0] != "#")
     if not lines:
         raise InputError(
             f"cannot read {source}: it names nothing to remove; write one URL, domain, key or hash per line"
@@ -129,7 +127,7 @@ class _LineReader:
 
     def _check(self, kind: str, value: str) -> None:
         """Raise InputError for what is read as a URL or domain and would match nothing, or far too much."""
-        if _CSV.search(value):
+        if _CSV.search(value) or (kind == "domains" and "," in value):
             raise self._error(
                 "it looks like a line of a table", "write one URL, domain, key or hash per line, nothing else"
             )
@@ -150,7 +148,9 @@ class _LineReader:
             raise self._error("a URL has no spaces", advice)
         path = re.split("[?#]", value, maxsplit=1)[0]
         if path.endswith("/*"):
-            raise self._error("a URL has no wildcards", f"write {path[:-1][:_SHOWN]} for all that is below it")
+            raise self._error(
+                "a URL has no wildcards", f"write {path[:-1][:_SHOWN]} for all that is below it"
+            )
         if "*" in path.split("://")[-1].split("/")[0]:
             raise self._error("a URL has no wildcards", "write the domain alone for all hosts below it")
 
@@ -174,7 +174,7 @@ def _may_be_folder(line: str) -> bool:
 
 
 def _hosts(kind: str, value: str) -> Sequence[str]:
-    """Return the hosts of a domain line or a URL; none where it is not a valid one, which is refused later."""
+    """Return the hosts of a domain line or a URL; none of an invalid one, which is refused later."""
     try:
         if kind == "domains":
             names = value.split()

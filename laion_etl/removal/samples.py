@@ -32,8 +32,8 @@ def pairs_of_samples(samples: Collection[int], store: Store) -> dict[int, str]:
             for sample, pair in _pairs_of_batch(crawl, batch, wanted, store).items():
                 if found.setdefault(sample, pair) != pair:
                     raise InputError(
-                        f"cannot find the sample {sample}: several crawls have a batch {batch}; name it by its "
-                        "URL, or by the id of its pair"
+                        f"cannot find the sample {sample}: several crawls have a batch {batch}; name it by "
+                        "its URL, or by the id of its pair"
                     )
     left = {sample for sample in samples if sample not in found}
     return found | (_published_pairs(left, store) if left else {})

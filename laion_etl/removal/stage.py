@@ -91,10 +91,11 @@ def remove(
     on_file: Progress | None = None,
     lines: Sequence[Request] = (),
 ) -> Removal:
-    """Carry out a request; `lines`: those of its list, as requests of their own, to be counted; `on_file` is called with the progress of searching and rewriting files.
+    """Carry out a request; `on_file` is called with the progress of searching and rewriting files.
 
-    Affected crawls are published again with the settings of their manifests, not with these.
-    Raises UnfinishedRemovalError if files cannot be read, after all others are done, and StorageError.
+    `lines`: requests of one line of the list each, whose pairs are counted. Affected crawls are published
+    again with the settings of their manifests, not with these. Raises UnfinishedRemovalError if files cannot
+    be read, after all others are done, and StorageError.
     """
     failures = Failures()
     request, work = _search(request, settings, store, failures, on_file, lines=lines)

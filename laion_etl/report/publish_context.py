@@ -56,7 +56,7 @@ class PublishContext:
 
     @property
     def removed_rows(self) -> int:
-        """Rows of the crawl that removal requests left out, whether they are still in scored shards or not."""
+        """Rows of the crawl that removal requests left out, in scored shards or not."""
         return self.removed + self.dropped.get(REASON, 0)
 
     @property

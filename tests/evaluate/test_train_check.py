@@ -72,7 +72,7 @@ def test_webdataset_reads_the_shards(scored: LocalStore) -> None:
     found = list(dataset)
     kept = sum(scored.read_stats(f"scored/{CRAWL}/{batch:09d}_stats.json").kept for batch in range(2))
     assert len(found) == kept > 40
-    image, text, notes = found[0]
+    _, text, notes = found[0]
     encodings = {Image.open(io.BytesIO(one)).format for one, _, _ in found}
     assert encodings == {"JPEG", "PNG", "WEBP"}
     assert text.decode()
