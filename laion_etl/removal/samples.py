@@ -7,11 +7,11 @@ import pyarrow.compute as pc
 
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.ids import MAX_BATCH_PAIRS
-from laion_etl.core.schemas import batch_file_name, batch_of, pair_id, scored_stem, shard_stem
+from laion_etl.core.schemas import batch_file_name, batch_of, scored_stem, shard_stem
 from laion_etl.dataset.locator.units import located_crawls, published_datasets
 from laion_etl.dataset.manifest import Manifest, current_manifest
 from laion_etl.dataset.row_streams import read_rows
-from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
+from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, published_pair_ids
 from laion_etl.io.storage import Store
 from laion_etl.publish.repeated_ids import batches_among
 from laion_etl.removal.rewrite import read_table
@@ -66,8 +66,7 @@ def _published_pairs(wanted: Collection[int], store: Store) -> dict[int, str]:
             for subset in LANGUAGE_SUBSETS:
                 for rows in read_rows(manifest.data_files(subset, crawl), store):
                     named = rows.filter(pc.is_in(rows["SAMPLE_ID"], pa.array(wanted, pa.int64())))
-                    for row in named.to_pylist():
-                        found[row["SAMPLE_ID"]] = pair_id(row["URL"], row["TEXT"]).hex()
+                    found |= zip(named["SAMPLE_ID"].to_pylist(), published_pair_ids(named), strict=True)
     return found
 
 

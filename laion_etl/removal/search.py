@@ -14,13 +14,12 @@ import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
-from laion_etl.core.schemas import pair_id
 from laion_etl.dataset.locator.keys import wanted_keys, wanted_pairs
 from laion_etl.dataset.locator.lookup import find_files, find_more
 from laion_etl.dataset.locator.units import located_crawls, published_datasets
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.row_streams import read_rows
-from laion_etl.dataset.subsets import DataFile
+from laion_etl.dataset.subsets import DataFile, published_pair_ids
 from laion_etl.io.storage import Store
 from laion_etl.removal.line_counts import LineCounts
 from laion_etl.removal.rewrite import read_table
@@ -146,8 +145,7 @@ class Search:
 
     def _read_published_file(self, file: DataFile) -> None:
         for rows in read_rows([file], self._store):
-            texts = zip(rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
-            ids = pa.array([pair_id(url, text) for url, text in texts], pa.binary(16))
+            ids = pa.array([bytes.fromhex(one) for one in published_pair_ids(rows)], pa.binary(16))
             pairs = pa.table({"pair_id": ids, "url": rows["URL"], "caption": rows["TEXT"]})
             matched = self._matcher.finds(pairs)
             if matched.any():

@@ -259,4 +259,7 @@ def test_a_published_column_names_the_format_that_added_it() -> None:
     newer = [
         PublishedColumn(name, pa.string(), "", nullable=True, since=n) for n, name in ((3, "c"), (2, "b"))
     ]
-    assert added_since((*PUBLISHED_COLUMNS, *newer)) == {2: ["caption_source", "sha256", "pair_id", "b"], 3: ["c"]}
+    assert added_since((*PUBLISHED_COLUMNS, *newer)) == {
+        2: ["caption_source", "sha256", "pair_id", "b"],
+        3: ["c"],
+    }
