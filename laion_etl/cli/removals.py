@@ -137,6 +137,7 @@ class _Wanted:
     request: "Request"
     listed: "RemovalList | None" = None
     pairs: Mapping[int, str] = field(default_factory=dict)
+    earlier: tuple["Request", ...] = ()
 
     @property
     def lines(self) -> list["Request"]:
@@ -148,11 +149,11 @@ class _Wanted:
         """Return what each line has matched."""
         from laion_etl.removal.line_counts import line_results
 
-        return line_results(self.listed, self.pairs, found) if self.listed else []
+        return line_results(self.listed, self.pairs, found, self.earlier) if self.listed else []
 
 
 def _read_wanted(listed: str, request_id: str, store: "Store") -> _Wanted:
-    from laion_etl.blocklists.removal_requests import read_request_of
+    from laion_etl.blocklists.removal_requests import read_request_of, read_requests
     from laion_etl.io.remote_files import read_input
     from laion_etl.removal.lists import MAX_BYTES, read_lines
     from laion_etl.removal.samples import pairs_of_samples
@@ -161,7 +162,7 @@ def _read_wanted(listed: str, request_id: str, store: "Store") -> _Wanted:
         return _Wanted(read_request_of(request_id, store))
     lines = read_lines(read_input(listed, MAX_BYTES), listed)
     pairs = pairs_of_samples(lines.samples, store) if lines.samples else {}
-    wanted = _Wanted(lines.request(pairs), lines, pairs)
+    wanted = _Wanted(lines.request(pairs), lines, pairs, read_requests(store))
     if not wanted.lines:
         _check_misses(wanted, wanted.request, allowed=False)
     return wanted

@@ -17,7 +17,7 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """A line, and how many pairs it has matched, in this search and in earlier ones of the same request."""
+    """A line, and how many pairs it has matched, in this search or in earlier requests with the same line."""
 
     line: Line
     pairs: int
@@ -58,10 +58,18 @@ class LineCounts:
         self._waiting, self._rows = {}, 0
 
 
-def line_results(listed: RemovalList, pairs: Mapping[int, str], request: Request) -> list[LineResult]:
-    """Return the result of each line, in order; `request`: the one of the list, after a search."""
+def line_results(
+    listed: RemovalList, pairs: Mapping[int, str], request: Request, earlier: Iterable[Request]
+) -> list[LineResult]:
+    """Return the result of each line, in order; `request`: the one of the list, after a search.
+
+    What `earlier` requests removed by the same line cannot be found again, and counts as found.
+    """
+    counts: dict[str, int] = {}
+    for one in (*earlier, request):
+        counts |= {line: count for line, count in one.lines.items() if count}
     own = ((line, line.request(pairs)) for line in listed.lines)
-    return [LineResult(line, request.lines.get(one.id, 0) if one else 0) for line, one in own]
+    return [LineResult(line, counts.get(one.id, 0) if one else 0) for line, one in own]
 
 
 def check_misses(listed: RemovalList, results: Iterable[LineResult]) -> None:
