@@ -122,17 +122,20 @@ class _LineReader:
         for kind in kinds & {"domains", "urls"}:
             self._check(kind, value)
             rules[kind] = self._hashes(ListKind(kind), value)
+            self._check_hosts(kind, value)
         folder = "urls" in kinds and _may_be_folder(value)
         return Line(self.number, line, rules, rules["urls"] if folder else frozenset())
 
     def _check(self, kind: str, value: str) -> None:
-        """Raise InputError for what is read as a URL or domain and would match nothing, or far too much."""
+        """Raise InputError for what could be read as a URL or domain, and would match nothing."""
         if _CSV.search(value) or (kind == "domains" and "," in value):
             raise self._error(
                 "it looks like a line of a table", "write one URL, domain, key or hash per line, nothing else"
             )
         if kind == "urls":
             self._check_url(value)
+
+    def _check_hosts(self, kind: str, value: str) -> None:
         for host in _hosts(kind, value):
             if is_public_suffix(host):
                 raise self._error(
@@ -174,12 +177,13 @@ def _may_be_folder(line: str) -> bool:
 
 
 def _hosts(kind: str, value: str) -> Sequence[str]:
-    """Return the hosts of a domain line or a URL; none of an invalid one, which is refused later."""
+    """Return the hosts of which a line names everything; none of an invalid one, which is refused later."""
     try:
         if kind == "domains":
             names = value.split()
             return [normal_host(name) for name in names[1:] or names]
-        return [str(ada_url.URL(value if "://" in value else f"http://{value}").hostname).rstrip(".")]
+        url = ada_url.URL(value if "://" in value else f"http://{value}")
+        return [str(url.hostname).rstrip(".")] if url.pathname == "/" and not url.search else []
     except ValueError:
         return []
 
