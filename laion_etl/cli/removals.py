@@ -1,7 +1,7 @@
 """Commands for removal requests: remove what a list names, and locate what a crawl has."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,9 +113,11 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
                 return
             if finish:
                 done: stage.Removal | Work = stage.finish(wanted.request.id, settings, store, purge=purge)
+            elif prepare:
+                wanted = replace(wanted, listed=None)  # what its lines match is not known without the pairs
+                done = stage.prepare(wanted.request, settings, store, purge=purge, on_file=report)
             else:
-                carry_out = stage.prepare if prepare else stage.remove
-                done = carry_out(
+                done = stage.remove(
                     wanted.request, settings, store, purge=purge, on_file=report, lines=wanted.lines
                 )
         except stage.UnfinishedRemovalError as error:
@@ -126,7 +128,7 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         _say_removed(done, wanted, settings, store, prepared=prepare, as_json=as_json)
     if unfinished is not None:
         raise unfinished
-    if not prepare and not isinstance(done, Work):  # a prepared removal has not read the files of pairs
+    if not isinstance(done, Work):
         _check_misses(wanted, done.request, allowed=allow_misses)
 
 

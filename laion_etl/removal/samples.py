@@ -62,7 +62,9 @@ def _published_pairs(wanted: Collection[int], store: Store) -> dict[int, str]:
     found: dict[int, str] = {}
     for dataset in published_datasets(store):
         manifest = current_manifest(dataset, store)
-        for crawl in _crawls_with(wanted, manifest, store) if manifest else ():
+        if manifest is None:
+            continue
+        for crawl in _crawls_with(wanted, manifest, store):
             for subset in LANGUAGE_SUBSETS:
                 for rows in read_rows(manifest.data_files(subset, crawl), store):
                     named = rows.filter(pc.is_in(rows["SAMPLE_ID"], pa.array(wanted, pa.int64())))

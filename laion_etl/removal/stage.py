@@ -123,14 +123,13 @@ def prepare(
     *,
     purge: bool = False,
     on_file: Progress | None = None,
-    lines: Sequence[Request] = (),
 ) -> Removal | Work:
     """Search for what is requested and record what is to be rewritten, in ranges.
 
     If that is one range at most, the removal is carried out at once. Raises like `remove`.
     """
     failures = Failures()
-    request, work = _search(request, settings, store, failures, on_file, with_pairs=False, lines=lines)
+    request, work = _search(request, settings, store, failures, on_file, with_pairs=False)
     write_work(work, store)
     _begin(request, store)
     if work.ranges > 1:
