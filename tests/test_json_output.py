@@ -78,7 +78,7 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["dataset", "report", *of]
     yield ["dataset", "train-check", *of, "--samples", "8", "--batch-size", "4"]
     yield ["dataset", "locate", *of]
-    yield ["dataset", "remove", "--list", "remove.txt"]
+    yield ["dataset", "remove", "--list", "remove.txt", "--allow-misses"]
     yield ["model", "check"]
     yield ["model", "calibrate", *of]
     yield ["model", "eval", "retrieval", *of, "--samples", "20"]

@@ -5,8 +5,7 @@ that blocklists use (docs/blocklists.md), for images MD5, SHA-256 and PDQ, and t
 So parse, download and publish can exclude what was removed without the store revealing what it was.
 
 A hash is of one form of the URL, so a request says which version of the URL rule made it (urls/normalize.py).
-Where the rule has changed since, a row is looked up by its URL as it is and by the form that the request's
-rule gives it. Parse does the same with the URLs of pages, from which no form is lost yet.
+Where that has changed since, parse and lookups try a URL as it is and in the form of the request's rule.
 """
 
 import json
@@ -46,8 +45,8 @@ class Request:
 
     `rules`: hexadecimal hashes by kind. `pair_ids`: the pairs that were found. `crawls`: where they were
     found. `counts`: how many pairs each rule was the first to find. `url_rule`: the version of the URL rule
-    that the hashes of domains, URLs and pairs were made by. `folders`: those hashes of `urls` that come from
-    folders, `host/path/`; None in requests of version 0.1, which do not say it.
+    of the hashes of domains, URLs and pairs. `folders`: those of `urls` that come from folders, `host/path/`;
+    None in requests of version 0.1. `lines`: pairs by the id of the request of one line of the list.
     """
 
     rules: Mapping[str, tuple[str, ...]]
@@ -56,6 +55,7 @@ class Request:
     counts: Mapping[str, int] = field(default_factory=dict)
     url_rule: int = field(default_factory=lambda: normalize.RULE_VERSION)
     folders: tuple[str, ...] | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -84,6 +84,7 @@ class Request:
             "crawls": sorted(self.crawls),
             "pair_ids": sorted(self.pair_ids),
             **folders,
+            "lines": dict(self.lines),
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -277,7 +278,7 @@ def read_request(request: Request, store: Store) -> Request:
 
 
 def read_request_of(request_id: str, store: Store) -> Request:
-    """Read a request by its id. Raises InputError if the store has none."""
+    """Read a request. Raises InputError if the store has none of this id."""
     if not store.exists(name := f"{FOLDER}/{request_id}.json"):
         raise InputError(f"cannot find {store.uri(name)}: it does not exist; check the id of the removal")
     return _read(name, store)
@@ -291,9 +292,8 @@ def _read(name: str, store: Store) -> Request:
         rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}
         counts = {kind: int(document["removed"][kind]) for kind in RULES}
         folders = None if document.get("folders") is None else tuple(map(str, document["folders"]))
-        return Request(
-            rules, frozenset(document["pair_ids"]), tuple(document["crawls"]), counts, rule, folders
-        )
+        pairs, lines = frozenset(document["pair_ids"]), dict(document.get("lines", {}))
+        return Request(rules, pairs, tuple(document["crawls"]), counts, rule, folders, lines)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"

@@ -1,6 +1,8 @@
 """Commands for removal requests: remove what a list names, and locate what a crawl has."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +20,10 @@ from laion_etl.cli.common import (
 from laion_etl.cli.console import progress
 
 if TYPE_CHECKING:
+    from laion_etl.blocklists.removal_requests import Request
     from laion_etl.io.storage import Store
+    from laion_etl.removal.line_counts import LineResult
+    from laion_etl.removal.lists import RemovalList
     from laion_etl.removal.stage import Removal
     from laion_etl.removal.work import Work
     from laion_etl.settings import Settings
@@ -51,9 +56,12 @@ def locate(
         say_json({"crawl": crawl, "range": part, **found._asdict()})
 
 
-def remove(
+def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     listed: Annotated[
-        str, typer.Option("--list", help="File of domains, URLs, image hashes or pair ids, one per line.")
+        str,
+        typer.Option(
+            "--list", help="File of domains, URLs, sample keys, image hashes or pair ids, one per line."
+        ),
     ] = "",
     request_id: Annotated[
         str, typer.Option("--request", callback=as_name, help="Id of a prepared removal, instead of --list.")
@@ -71,44 +79,120 @@ def remove(
     purge: Annotated[
         bool, typer.Option("--purge", help="Also delete the versions that still contain removed samples.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what each line of the list matches; change nothing.")
+    ] = False,
+    allow_misses: Annotated[
+        bool, typer.Option("--allow-misses", help="Lines of the list that match nothing are not an error.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove listed samples everywhere, publish versions without them, and keep them out of future runs."""
-    from laion_etl.blocklists.removal_requests import read_request_of
-    from laion_etl.io.remote_files import read_input
     from laion_etl.removal import stage
-    from laion_etl.removal.lists import MAX_BYTES, read_list
     from laion_etl.removal.work import Work
 
-    if bool(listed) == bool(request_id) or prepare + bool(part) + finish > 1:
+    if bool(listed) == bool(request_id) or prepare + bool(part) + finish + dry_run > 1:
         raise typer.BadParameter(
-            "give --list or --request, and one of --prepare, --range and --finish at most"
+            "give --list or --request, and one of --prepare, --range, --finish and --dry-run at most"
         )
     settings, store = settings_and_store()
-    if listed:
-        request = read_list(read_input(listed, MAX_BYTES), listed)
-    else:
-        request = read_request_of(request_id, store)
+    wanted = _read_wanted(listed, request_id, store)
     unfinished = None
     with progress(console(), "remove, files") as report:
         try:
+            if dry_run:
+                found, work = stage.look_up(
+                    wanted.request, settings, store, on_file=report, lines=wanted.lines
+                )
+                _say_found(found, work, wanted, as_json=as_json)
+                _check_misses(wanted, found, allowed=allow_misses)
+                return
             if part:
-                files = stage.rewrite_range(request.id, *read_range(part), settings, store, report)
-                _say_rewritten(request.id, part, files, as_json=as_json)
+                files = stage.rewrite_range(wanted.request.id, *read_range(part), settings, store, report)
+                _say_rewritten(wanted.request.id, part, files, as_json=as_json)
                 return
             if finish:
-                done: stage.Removal | Work = stage.finish(request.id, settings, store, purge=purge)
+                done: stage.Removal | Work = stage.finish(wanted.request.id, settings, store, purge=purge)
+            elif prepare:
+                wanted = replace(wanted, listed=None)  # what its lines match is not known without the pairs
+                done = stage.prepare(wanted.request, settings, store, purge=purge, on_file=report)
             else:
-                carry_out = stage.prepare if prepare else stage.remove
-                done = carry_out(request, settings, store, purge=purge, on_file=report)
+                done = stage.remove(
+                    wanted.request, settings, store, purge=purge, on_file=report, lines=wanted.lines
+                )
         except stage.UnfinishedRemovalError as error:
             done, unfinished = error.removal, error
     if isinstance(done, Work):
         _say_prepared(done, store, as_json=as_json)
     else:
-        _say_removed(done, settings, store, prepared=prepare, as_json=as_json)
+        _say_removed(done, wanted, settings, store, prepared=prepare, as_json=as_json)
     if unfinished is not None:
         raise unfinished
+    if not isinstance(done, Work):
+        _check_misses(wanted, done.request, allowed=allow_misses)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be removed: the request, and its list with the pairs of named samples, if it has one."""
+
+    request: "Request"
+    listed: "RemovalList | None" = None
+    pairs: Mapping[int, str] = field(default_factory=dict)
+    earlier: tuple["Request", ...] = ()
+
+    @property
+    def lines(self) -> list["Request"]:
+        """A request for each line whose pair or rule is known."""
+        found = (line.request(self.pairs) for line in (self.listed.lines if self.listed else ()))
+        return [one for one in found if one is not None]
+
+    def results(self, found: "Request") -> list["LineResult"]:
+        """Return what each line has matched."""
+        from laion_etl.removal.line_counts import line_results
+
+        return line_results(self.listed, self.pairs, found, self.earlier) if self.listed else []
+
+
+def _read_wanted(listed: str, request_id: str, store: "Store") -> _Wanted:
+    from laion_etl.blocklists.removal_requests import read_request_of, read_requests
+    from laion_etl.io.remote_files import read_input
+    from laion_etl.removal.lists import MAX_BYTES, read_lines
+    from laion_etl.removal.samples import pairs_of_samples
+
+    if not listed:
+        return _Wanted(read_request_of(request_id, store))
+    lines = read_lines(read_input(listed, MAX_BYTES), listed)
+    pairs = pairs_of_samples(lines.samples, store) if lines.samples else {}
+    wanted = _Wanted(lines.request(pairs), lines, pairs, read_requests(store))
+    if not wanted.lines:
+        _check_misses(wanted, wanted.request, allowed=False)
+    return wanted
+
+
+def _check_misses(wanted: _Wanted, found: "Request", *, allowed: bool) -> None:
+    from laion_etl.removal.line_counts import check_misses
+
+    if wanted.listed is not None and not allowed:
+        check_misses(wanted.listed, wanted.results(found))
+
+
+def _say_lines(wanted: _Wanted, found: "Request") -> list[dict[str, Any]]:
+    """Print what each line of the list has matched; return it as plain JSON values."""
+    results = wanted.results(found)
+    for one in results:
+        say(f"line {one.line.number}: {one.line.text[:200]}: {one.pairs:,} pairs")
+    return [{"line": one.line.number, "text": one.line.text, "pairs": one.pairs} for one in results]
+
+
+def _say_found(found: "Request", work: "Work", wanted: _Wanted, *, as_json: bool) -> None:
+    lines = _say_lines(wanted, found)
+    files = sum(map(len, work.units))
+    say(f"{len(found.pair_ids):,} pairs in {files:,} files would be removed; nothing is changed")
+    for failure in work.failures:
+        say(f"cannot be searched: {failure}")
+    if as_json:
+        say_json({"id": found.id, "pairs": len(found.pair_ids), "files": files, "lines": lines})
 
 
 def _say_prepared(work: "Work", store: "Store", *, as_json: bool) -> None:
@@ -131,12 +215,13 @@ def _say_rewritten(request_id: str, part: str, files: int, *, as_json: bool) -> 
 
 
 def _say_removed(
-    done: "Removal", settings: "Settings", store: "Store", *, prepared: bool, as_json: bool
+    done: "Removal", wanted: _Wanted, settings: "Settings", store: "Store", *, prepared: bool, as_json: bool
 ) -> None:
     """Print what was removed, and redact the pairs in Postgres."""
     from laion_etl.database.connection import has_database, open_database
     from laion_etl.database.redact import redact_pairs
 
+    lines = _say_lines(wanted, done.request)
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
     say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
     for stats in done.published:
@@ -152,4 +237,5 @@ def _say_removed(
         say(f"{blanked:,} pairs emptied in Postgres")
     if as_json:
         ranges: dict[str, list[str]] = {"ranges": []} if prepared else {}
-        say_json(done.to_plain() | {"in_database": blanked} | ranges)
+        listed: dict[str, Any] = {"lines": lines} if wanted.listed is not None else {}
+        say_json(done.to_plain() | {"in_database": blanked} | listed | ranges)

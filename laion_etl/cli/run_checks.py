@@ -32,6 +32,10 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
     languages_kept(settings.parse, language_detector(settings.parse))
     load_filters(settings.parse)
     link_source(settings.parse)
+    if settings.publish.subsets:
+        from laion_etl.dataset.subsets import subsets  # loads DuckDB
+
+        subsets(settings.publish)
     for name in settings.safety.heads:  # made once there is a model
         load_factory(name, "LAION_ETL_SAFETY_HEADS", "a Head")
     if not has_database(settings):

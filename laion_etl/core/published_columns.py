@@ -68,7 +68,14 @@ PUBLISHED_COLUMNS = (
         nullable=True,
         since=2,
     ),
-)
+    PublishedColumn(
+        "sha256", pa.string(), "SHA-256 of the image file as fetched, null in older rows", "sha256",
+        nullable=True, since=2,
+    ),
+    PublishedColumn(
+        "pair_id", pa.string(), "MD5 of URL + text, hexadecimal, null in older rows", nullable=True, since=2
+    ),
+)  # fmt: skip
 
 
 def added_since(columns: Sequence[PublishedColumn]) -> dict[int, list[str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 from laion_etl.core.head_columns import HeadColumn, from_plain
@@ -11,6 +12,8 @@ from laion_etl.core.head_columns import HeadColumn, from_plain
 class Coverage:
     """What of a crawl is scored: as `ScoredCrawl`, with the batches as ranges, first and last number each.
 
+    `thresholds_en`, `thresholds_other`: the similarities that scoring asked for, where its stats say so.
+    `scores`: a digest of the fingerprints of all scored batches, by which a crawl scored again is noticed.
     Its size depends on the number of gaps, not of batches. Those of consecutive batches of a crawl merge.
     """
 
@@ -25,6 +28,9 @@ class Coverage:
     models: tuple[str, ...] = ()
     columns: tuple[HeadColumn, ...] = ()
     safety: tuple[str, ...] = ()
+    thresholds_en: tuple[float, ...] = ()
+    thresholds_other: tuple[float, ...] = ()
+    scores: str = ""
 
     @property
     def count(self) -> int:
@@ -46,6 +52,9 @@ class Coverage:
             damaged=(*self.damaged, *later.damaged),
             models=tuple(sorted({*self.models, *later.models})),
             safety=tuple(sorted({*self.safety, *later.safety})),
+            thresholds_en=tuple(sorted({*self.thresholds_en, *later.thresholds_en})),
+            thresholds_other=tuple(sorted({*self.thresholds_other, *later.thresholds_other})),
+            scores=_summed([self.scores, later.scores]),
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -60,6 +69,15 @@ class Coverage:
         }
         ranges = tuple((int(first), int(last)) for first, last in plain["ranges"])
         return cls(**values | {"ranges": ranges, "columns": from_plain(plain["columns"])})
+
+
+def digest_of_scores(fingerprints: Iterable[tuple[int, str]]) -> str:
+    """Return a digest of batches, number and fingerprint each: a sum of hashes, to which parts add theirs."""
+    return _summed(sha256(f"{number} {made}".encode()).hexdigest() for number, made in fingerprints)
+
+
+def _summed(digests: Iterable[str]) -> str:
+    return f"{sum(int(one, 16) for one in digests if one) % 2**256:064x}"
 
 
 def number_ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:

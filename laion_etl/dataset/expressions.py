@@ -58,6 +58,7 @@ class Condition:
         kind = self._evaluate(DATASET_FILES.schema.empty_table()).type
         if kind != pa.bool_():
             raise self._error(f"it evaluates to {kind}, not true or false")
+        self._check_patterns()
 
     def selects(self, table: pa.Table) -> pa.ChunkedArray:
         """Return whether each row satisfies it; an undefined result (null, overflow ...) counts as false."""
@@ -84,6 +85,19 @@ class Condition:
             if wrong := _refusal(node):
                 raise self._error(wrong)
         return self._text("select json_deserialize_sql(?::json)", json.dumps(parsed)).removeprefix("SELECT ")
+
+    def _check_patterns(self) -> None:
+        """Refuse an invalid regular expression, which `try` would turn into false for every row."""
+        row = pa.table({field.name: pa.nulls(1, field.type) for field in DATASET_FILES.schema})
+        self._database.register("one_row", _wide(row))
+        try:
+            self._database.execute(f"select {self.sql} from one_row").fetchall()  # noqa: S608 - checked
+        except duckdb.InvalidInputException as error:
+            raise self._error(str(error).splitlines()[0]) from error
+        except duckdb.Error:
+            return  # of a value, which is undefined and counts as false
+        finally:
+            self._database.unregister("one_row")
 
     def _parse(self, expression: str) -> Node:
         try:

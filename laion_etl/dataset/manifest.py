@@ -26,6 +26,7 @@ from laion_etl.io.storage import Store
 NAME = "manifest.json"
 STATS = "_stats.json"
 BATCH_RANGES = "numbers"  # of the batches of a part; version 0.1 did not write it
+_OPTIONAL = ("columns", "removed", "scores")
 FORMAT = 2  # no release wrote 1, which had the rows of one crawl
 
 
@@ -45,11 +46,13 @@ class ManifestPart:
     batches: Mapping[str, Any]
     partitions: Mapping[str, Any]
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
+    removed: int = 0  # rows that removals took out of the crawl's earlier versions
+    scores: str = ""  # see Coverage
 
     def to_plain(self) -> dict[str, Any]:
-        """Return plain JSON values; parts without columns of heads do not mention them."""
+        """Return plain JSON values; those that not every part has are left out where there are none."""
         plain = asdict(self)
-        return plain if self.columns else {name: plain[name] for name in plain if name != "columns"}
+        return {name: plain[name] for name in plain if plain[name] or name not in _OPTIONAL}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, mer
 from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
 from laion_etl.core.schemas import SCORED_FILES, scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
-from laion_etl.dataset.coverage import Coverage, number_ranges
+from laion_etl.dataset.coverage import Coverage, digest_of_scores, number_ranges
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
@@ -38,6 +38,8 @@ class ScoredBatch:
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
     dropped: Mapping[str, int] = field(default_factory=dict)
     safety: str = ""  # where its safety tags come from; '' if its stats do not say
+    fingerprint: str = ""
+    thresholds: tuple[float, float] | None = None  # for English, for other languages; None likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ class ScoredCrawl:
             self.models,
             self.columns,
             self.safety,
+            tuple(sorted({batch.thresholds[0] for batch in self.batches if batch.thresholds})),
+            tuple(sorted({batch.thresholds[1] for batch in self.batches if batch.thresholds})),
+            digest_of_scores((batch.number, batch.fingerprint) for batch in self.batches),
         )
 
     def shard_name(self, batch: int, suffix: str) -> str:
@@ -168,7 +173,16 @@ def read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | Non
 def _batch(number: int, stats: StageStats) -> ScoredBatch:
     model = _model(stats)
     columns = from_plain(stats.details.get("columns", ()))
-    return ScoredBatch(number, stats.kept, stats.outputs, model, columns, stats.dropped, _safety(stats))
+    return ScoredBatch(
+        number, stats.kept, stats.outputs, model, columns, stats.dropped, _safety(stats),
+        stats.fingerprint, _thresholds(stats),
+    )  # fmt: skip
+
+
+def _thresholds(stats: StageStats) -> tuple[float, float] | None:
+    found = [stats.details.get(name) for name in ("threshold_en", "threshold_other")]
+    english, other = (float(one) if isinstance(one, int | float) else None for one in found)
+    return None if english is None or other is None else (english, other)
 
 
 def _model(stats: StageStats) -> str:

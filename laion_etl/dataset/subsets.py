@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from laion_etl.core.errors import InputError
 from laion_etl.core.head_columns import HeadColumn, with_columns
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
-from laion_etl.core.schemas import DATASET_FILES, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
+from laion_etl.core.schemas import DATASET_FILES, SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG, pair_id
 from laion_etl.dataset.expressions import Condition
 from laion_etl.dataset.new_files import NewFiles, RowGroups
 from laion_etl.io.storage import Guard, NewFile, Store
@@ -103,6 +103,7 @@ def published_rows(rows: pa.RecordBatch, crawl: str, heads: Sequence[HeadColumn]
         "LANGUAGE": pc.if_else(pc.equal(language, ""), NO_LANGUAGE, language),
         "hash": _hashes(kept["pair_id"]),
         "crawl": pa.repeat(crawl, kept.num_rows),
+        "pair_id": pa.array([one.hex() for one in kept["pair_id"].to_pylist()], pa.string()),
     }
     columns = computed | {one.name: kept[one.source] for one in PUBLISHED_COLUMNS if one.source}
     for field in DATASET_FILES.schema:
@@ -115,6 +116,12 @@ def published_rows(rows: pa.RecordBatch, crawl: str, heads: Sequence[HeadColumn]
         for head in heads
     }
     return pa.table(columns, schema=with_columns(DATASET_FILES.schema, heads))
+
+
+def published_pair_ids(rows: pa.Table) -> list[str]:
+    """Return the ids of published pairs, hexadecimal; files of earlier formats do not have them."""
+    known = zip(rows["pair_id"].to_pylist(), rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
+    return [found or pair_id(url, text).hex() for found, url, text in known]
 
 
 def _hashes(pair_ids: pa.ChunkedArray) -> pa.Array:

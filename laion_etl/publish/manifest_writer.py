@@ -12,7 +12,6 @@ from typing import Any
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.manifest import BATCH_RANGES, FORMAT, ManifestPart, relative_name
-from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import Release
 from laion_etl.report.publish_context import PIPELINE, PublishContext
@@ -66,7 +65,7 @@ def crawl_part(context: PublishContext) -> ManifestPart:
         dropped=dict(context.dropped),
         removals=context.removals,
         models=scored.models,
-        settings=shaping_settings(context.settings),
+        settings=context.applied_settings,
         batches={
             "planned": scored.planned,
             "published": scored.count,
@@ -75,6 +74,8 @@ def crawl_part(context: PublishContext) -> ManifestPart:
             "unplanned": list(scored.unplanned),
         },
         columns=scored.columns,
+        removed=context.removed,
+        scores=scored.scores,
         partitions={"expected": scored.partitions, "missing": list(scored.missing_partitions)},
     )
 

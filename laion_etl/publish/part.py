@@ -4,17 +4,21 @@ A part has counts, sketches, a sample of rows, and the names and digests of file
 depend on the number of rows, and in memory is only one more than what is merged.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from laion_etl.blocklists.removal_requests import REASON
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel
 from laion_etl.dataset.joined_samples import Joined
+from laion_etl.dataset.manifest import ManifestPart, current_manifest
 from laion_etl.dataset.score_progress import raw_shards_deleted
+from laion_etl.dataset.shaping_settings import as_scored, shaping_settings
 from laion_etl.dataset.subsets import DataFile, Subset, subsets
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
@@ -139,15 +143,39 @@ def context_of(
     fingerprint: str,
     store: Store,
 ) -> PublishContext:
-    """Return what card, manifest and report of a crawl are made of."""
+    """Return what card, manifest and report of a crawl are made of.
+
+    Settings of the stages before are those recorded when the same scored shards were last published.
+    """
     stats = _stats(release, part, variant, fingerprint)
+    current = current_manifest(release.name, store)
+    before = current.part(part.coverage.crawl) if current else None
+    if before is not None and before.scores == part.coverage.scores:
+        settings = as_scored(settings, before.settings)
     bill = read_bill(part.coverage.crawl, settings, store) if settings.publish.costs else None
     return PublishContext(
         release, part.coverage, settings, subsets(settings.publish), part.statistics,
         crawl_funnel(store, part.coverage.crawl, stats, part.counted), tuple(part.sampler.kept()),
         tuple(part.sampler.rejected()), stats, variant, removals,
         raw_deleted=raw_shards_deleted(part.coverage.crawl, store), bill=bill,
+        removed=_removed(before, part, settings, removals),
     )  # fmt: skip
+
+
+def _removed(before: ManifestPart | None, part: Part, settings: Settings, removals: tuple[str, ...]) -> int:
+    """Return how many published rows of the crawl removals have taken out of the scored shards so far.
+
+    A version with more removals than the one before, and nothing else changed, lacks what these took out.
+    """
+    if before is None:
+        return 0
+    own = {**shaping_settings(settings)["publish"], "contact": ""}
+    was = {**before.settings.get("publish", {}), "contact": ""}
+    same = before.scores == part.coverage.scores and json.dumps(own) == json.dumps(was)
+    if not same or not {*removals} > {*before.removals}:
+        return before.removed
+    gone = before.rows + before.dropped.get(REASON, 0) - part.statistics.kept - part.dropped.get(REASON, 0)
+    return before.removed + max(0, gone)
 
 
 def _stats(release: Release, part: Part, variant: str, fingerprint: str) -> StageStats:

@@ -17,6 +17,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset import manifest
 from laion_etl.dataset.locator.build import locate_large
 from laion_etl.dataset.manifest import STATS
+from laion_etl.dataset.shaping_settings import as_published
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.variants import RESEARCH, dataset_name
 from laion_etl.dataset.versions import Release, change_versions, read_versions
@@ -158,7 +159,11 @@ def _in_ranges(crawl: str, settings: Settings, store: Store) -> list[int] | None
 
 def _as_it_stands(crawl: str, settings: Settings, store: Store, variant: str) -> PublishContext:
     dataset = dataset_name(settings.publish.name, variant)
-    release = manifest.published_part(dataset, crawl, store) or Release(dataset, crawl)
+    current = manifest.current_manifest(dataset, store)
+    published = current.part(crawl) if current else None
+    release = Release(dataset, published.version if published else crawl)
+    if published is not None:
+        settings = as_published(settings, published.settings)
     if (planned := _in_ranges(crawl, settings, store)) is None:
         work = checked(crawl, settings, store, variant)
         part, made_from = read_at_once([work], store, [None])[0], work.fingerprint

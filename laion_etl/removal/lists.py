@@ -1,55 +1,173 @@
-"""Reads a removal list into a request: URLs, domains, image hashes and pair ids, one per line."""
+"""Reads a removal list: URLs, domains, samples, image hashes and pair ids, one per line."""
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ada_url
 
 from laion_etl.blocklists.removal_requests import RULES, Request
-from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
+from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher, normal_host
 from laion_etl.core.errors import InputError
+from laion_etl.urls.public_suffix import is_public_suffix
 
 MAX_BYTES = 256_000_000
-_PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq):(?!//)\s*(.+)", re.IGNORECASE)
+_PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq|key):(?!//)\s*(.+)", re.IGNORECASE)
 _PLACES = {"domain": "domains", "url": "urls", "pair": "pairs"}
 _HEX_DIGITS = {"pairs": 32, "md5": 32, "sha256": 64, "pdq": 64}
 _FILE_NAME = re.compile(r"/[\w%~-][\w%~.-]*\Z")
 _HEX = re.compile(r"[0-9a-f]+\Z")
+_SAMPLE = re.compile(r"[0-9]{1,17}\Z", re.ASCII)
+_COMMENT = re.compile(r"\s+#.*")
+_CSV = re.compile(r"""\A["']|["']\Z|\t|;\s|,\s|,["']|,https?://""", re.IGNORECASE)
+_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that names something: its `rules` by kind, or a `sample`, the pair of which is looked up."""
+
+    number: int
+    text: str
+    rules: Mapping[str, frozenset[str]]
+    folders: frozenset[str] = frozenset()
+    sample: int | None = None
+
+    def request(self, pairs: Mapping[int, str]) -> Request | None:
+        """Return the request of this line alone; None for a sample without a known pair."""
+        rules = dict(self.rules)
+        if self.sample is not None:
+            if self.sample not in pairs:
+                return None
+            rules["pairs"] = frozenset({pairs[self.sample]})
+        return _request(rules, self.folders)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalList:
+    """The lines of a list, in order; blank lines and comments are left out."""
+
+    source: str
+    lines: tuple[Line, ...]
+
+    @property
+    def samples(self) -> frozenset[int]:
+        """The samples that lines name by `key` or SAMPLE_ID."""
+        return frozenset(line.sample for line in self.lines if line.sample is not None)
+
+    def request(self, pairs: Mapping[int, str] | None = None) -> Request:
+        """Return the request; `pairs`: ids of the pairs of named samples, as far as they were found."""
+        found: dict[str, set[str]] = {kind: set() for kind in RULES}
+        folders: set[str] = set()
+        for line in self.lines:
+            for kind, hashes in line.rules.items():
+                found[kind] |= hashes
+            folders |= line.folders
+        found["pairs"] |= {(pairs or {})[one] for one in self.samples if one in (pairs or {})}
+        return _request(found, folders)
+
+
+def _request(rules: Mapping[str, set[str] | frozenset[str]], folders: set[str] | frozenset[str]) -> Request:
+    return Request(
+        {kind: tuple(sorted(rules.get(kind, ()))) for kind in RULES}, folders=tuple(sorted(folders))
+    )
 
 
 def read_list(data: bytes, source: str) -> Request:
-    """Parse a list into a request. Raises InputError naming the first invalid line.
+    """Parse a list that names no samples into a request; raises as `read_lines`."""
+    return read_lines(data, source).request()
 
-    A line is `example.com` (a domain and all names under it), a URL or `host/path`, 32 hexadecimal digits
-    (the MD5 of an image or the id of a pair), 64 of them (the SHA-256 of an image), or carries its kind as a
-    prefix: `pdq:`, `md5:`, `sha256:`, `pair:`, `url:`, `domain:`. Blank lines and those that begin with # are
-    ignored.
+
+def read_lines(data: bytes, source: str) -> RemovalList:
+    """Parse a list. Raises InputError naming the first invalid line.
+
+    A line is `example.com` (a domain and all names under it), a URL or `host/path`, the `key` or SAMPLE_ID of
+    a sample, 32 hexadecimal digits (the MD5 of an image or the id of a pair), 64 of them (the SHA-256 of an
+    image), or carries its kind as a prefix: `pdq:`, `md5:`, `sha256:`, `pair:`, `key:`, `url:`, `domain:`.
+    Blank lines and those that begin with # are ignored. Public suffixes like `com` are refused.
     """
     if len(data) > MAX_BYTES:
         raise InputError(f"cannot read {source}: it is larger than {MAX_BYTES:,} bytes; split the list")
-    rules: dict[str, set[str]] = {kind: set() for kind in RULES}
-    texts: dict[str, list[str]] = {"domains": [], "urls": []}
-    for number, line in enumerate(_lines(data, source), 1):
-        chosen, value = _kinds(line)
-        for kind, lines in texts.items():  # blank where the line is of another kind: numbers stay right
-            lines.append(value if kind in chosen else "")
-        for kind in chosen & _HEX_DIGITS.keys():
-            if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
-                raise InputError(
-                    f"cannot read {source} line {number}: it is not a {kind} of {_HEX_DIGITS[kind]} "
-                    "hexadecimal digits; correct or remove the line"
-                )
-            rules[kind].add(value)
-    for kind, lines in texts.items():
-        rules[kind] |= _link_hashes(ListKind(kind), "\n".join(lines).encode(), source)
-    folders = [line if _may_be_folder(line) else "" for line in texts["urls"]]
-    named = _link_hashes(ListKind.URLS, "\n".join(folders).encode(), source)
-    if not any(rules.values()):
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {source}: it is not UTF-8; convert the file") from error
+    texts = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    lines = tuple(_LineReader(source, number).read(line) for number, line in texts if line and line[0] != "#")
+    if not lines:
         raise InputError(
-            f"cannot read {source}: it names nothing to remove; write one URL, domain or hash per line"
+            f"cannot read {source}: it names nothing to remove; write one URL, domain, key or hash per line"
         )
-    return Request(
-        {kind: tuple(sorted(found)) for kind, found in rules.items()}, folders=tuple(sorted(named))
-    )
+    return RemovalList(source, lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _LineReader:
+    source: str
+    number: int
+
+    def read(self, line: str) -> Line:
+        """Return what a line names, which is neither blank nor a comment."""
+        kinds, value = _kinds(line)
+        if "key" in kinds:
+            if not _SAMPLE.match(value):
+                raise self._error("it is not a key or SAMPLE_ID of at most 17 digits")
+            return Line(self.number, line, {}, sample=int(value))
+        rules: dict[str, frozenset[str]] = {}
+        for kind in kinds & _HEX_DIGITS.keys():
+            if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
+                raise self._error(f"it is not a {kind} of {_HEX_DIGITS[kind]} hexadecimal digits")
+            rules[kind] = frozenset({value})
+        for kind in kinds & {"domains", "urls"}:
+            self._check(kind, value)
+            rules[kind] = self._hashes(ListKind(kind), value)
+            self._check_hosts(kind, value)
+        folder = "urls" in kinds and _may_be_folder(value)
+        return Line(self.number, line, rules, rules["urls"] if folder else frozenset())
+
+    def _check(self, kind: str, value: str) -> None:
+        """Raise InputError for what could be read as a URL or domain, and would match nothing."""
+        if _CSV.search(value) or (kind == "domains" and "," in value):
+            raise self._error(
+                "it looks like a line of a table", "write one URL, domain, key or hash per line, nothing else"
+            )
+        if kind == "urls":
+            self._check_url(value)
+
+    def _check_hosts(self, kind: str, value: str) -> None:
+        for host in _hosts(kind, value):
+            if is_public_suffix(host):
+                raise self._error(
+                    f"{host!r} is a public suffix, below which anyone has domains",
+                    "name the domains themselves",
+                )
+
+    def _check_url(self, value: str) -> None:
+        if value.startswith("/"):
+            raise self._error(f"{value[:_SHOWN]!r} has no host", "write a URL or host/path")
+        if re.search(r"\s", value):
+            advice = "write comments on lines of their own" if " #" in value else "write spaces as %20"
+            raise self._error("a URL has no spaces", advice)
+        path = re.split("[?#]", value, maxsplit=1)[0]
+        if path.endswith("/*"):
+            raise self._error(
+                "a URL has no wildcards", f"write {path[:-1][:_SHOWN]} for all that is below it"
+            )
+        if "*" in path.split("://")[-1].split("/")[0]:
+            raise self._error("a URL has no wildcards", "write the domain alone for all hosts below it")
+
+    def _hashes(self, kind: ListKind, value: str) -> frozenset[str]:
+        reader = TextReader(io.BufferedReader(io.BytesIO(value.encode())), self.source)
+        try:
+            found = [get_hasher(kind)(entries).tolist() for entries in reader.blocks()]
+        except InputError as error:
+            message = str(error).replace(f"{self.source} line 1:", f"{self.source} line {self.number}:")
+            raise InputError(message) from error
+        return frozenset(f"{one:016x}" for hashes in found for one in hashes)
+
+    def _error(self, cause: str, advice: str = "correct or remove the line") -> InputError:
+        return InputError(f"cannot read {self.source} line {self.number}: {cause}; {advice}")
 
 
 def _may_be_folder(line: str) -> bool:
@@ -58,32 +176,32 @@ def _may_be_folder(line: str) -> bool:
     return not _FILE_NAME.search(path) or "%2e" in path.lower()
 
 
-def _lines(data: bytes, source: str) -> Iterator[str]:
+def _hosts(kind: str, value: str) -> Sequence[str]:
+    """Return the hosts of which a line names everything; none of an invalid one, which is refused later."""
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"cannot read {source}: it is not UTF-8; convert the file") from error
-    for line in text.split("\n"):
-        yield line.strip()
+        if kind == "domains":
+            names = value.split()
+            return [normal_host(name) for name in names[1:] or names]
+        url = ada_url.URL(value if "://" in value else f"http://{value}")
+        return [str(url.hostname).rstrip(".")] if url.pathname == "/" and not url.search else []
+    except ValueError:
+        return []
 
 
 def _kinds(line: str) -> tuple[set[str], str]:
     """Return the kinds that a line may be, and its value."""
-    if not line or line.startswith("#"):
-        return set(), ""
     if match := _PREFIXED.match(line):
-        kind = match[1].lower()
+        kind, value = match[1].lower(), match[2]
         place = _PLACES.get(kind, kind)
-        return {place}, match[2].lower() if place in _HEX_DIGITS else match[2]
-    value = line.lower()
-    if _HEX.match(value) and len(value) == 32:
-        return {"md5", "pairs"}, value
-    if _HEX.match(value) and len(value) == 64:
-        return {"sha256"}, value
-    return {"urls" if "/" in line else "domains"}, line
-
-
-def _link_hashes(kind: ListKind, text: bytes, source: str) -> set[str]:
-    reader = TextReader(io.BufferedReader(io.BytesIO(text)), source)
-    hash_entries = get_hasher(kind)
-    return {f"{value:016x}" for lines in reader.blocks() for value in hash_entries(lines).tolist()}
+        if place in _HEX_DIGITS or place == "key":
+            return {place}, _COMMENT.sub("", value.lower())
+        return {place}, value if place == "urls" else _COMMENT.sub("", value)
+    value = _COMMENT.sub("", line)
+    lower = value.lower()
+    if _HEX.match(lower) and len(lower) == 32:
+        return {"md5", "pairs"}, lower
+    if _HEX.match(lower) and len(lower) == 64:
+        return {"sha256"}, lower
+    if _SAMPLE.match(value):
+        return {"key"}, value
+    return ({"urls"}, line) if "/" in value else ({"domains"}, value)

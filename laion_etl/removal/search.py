@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
-from laion_etl.core.schemas import pair_id
 from laion_etl.dataset.locator.keys import wanted_keys, wanted_pairs
 from laion_etl.dataset.locator.lookup import find_files, find_more
 from laion_etl.dataset.locator.units import located_crawls, published_datasets
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.row_streams import read_rows
-from laion_etl.dataset.subsets import DataFile
+from laion_etl.dataset.subsets import DataFile, published_pair_ids
 from laion_etl.io.storage import Store
+from laion_etl.removal.line_counts import LineCounts
 from laion_etl.removal.rewrite import read_table
 from laion_etl.settings import Settings
 
@@ -63,7 +63,8 @@ class Search:
     """One search; the request and the files to rewrite grow while files are read.
 
     Files of pairs are the largest. Without `with_pairs` they are only named: who rewrites them finds their
-    pairs. No other file is found by these, which have no images.
+    pairs. No other file is found by these, which have no images. `lines`: requests of one line of the list
+    each, whose pairs are counted.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Search:
         on_file: Progress | None = None,
         *,
         with_pairs: bool = True,
+        lines: Sequence[Request] = (),
     ) -> None:
         self._with_pairs = with_pairs
         self._request = request
@@ -83,6 +85,7 @@ class Search:
         self._failures = failures
         self._on_file = on_file
         self._matcher = Matcher([request], settings.download.pdq_distance)
+        self._lines = LineCounts(lines, settings.download.pdq_distance)
         self._findings: list[tuple[str, dict[str, str]]] = []
         self._published_in: set[str] = set()
         self._rewrite: set[str] = set()
@@ -108,7 +111,7 @@ class Search:
             self._read(others - found - uncovered)
         pairs_files = {name for name in found if name.startswith("pairs/") and not self._with_pairs}
         names = self._rewrite | others | uncovered | pairs_files
-        request = self._request.with_pairs(self._findings)
+        request = self._lines.with_counts(self._request).with_pairs(self._findings)
         request = replace(request, crawls=tuple(sorted({*request.crawls, *self._published_in})))
         return Findings(request, tuple(sorted(name for name in names if not name.startswith("dataset/"))))
 
@@ -142,11 +145,12 @@ class Search:
 
     def _read_published_file(self, file: DataFile) -> None:
         for rows in read_rows([file], self._store):
-            texts = zip(rows["URL"].to_pylist(), rows["TEXT"].to_pylist(), strict=True)
-            ids = pa.array([pair_id(url, text) for url, text in texts], pa.binary(16))
+            ids = pa.array([bytes.fromhex(one) for one in published_pair_ids(rows)], pa.binary(16))
             pairs = pa.table({"pair_id": ids, "url": rows["URL"], "caption": rows["TEXT"]})
-            if self._matcher.finds(pairs).any():
+            matched = self._matcher.finds(pairs)
+            if matched.any():
                 self._published_in.add(file.crawl)
+                self._lines.add(pairs.filter(pa.array(matched)))
 
     def _add(self, table: pa.Table, crawl: str) -> bool:
         """Add the matching pairs of a file; return whether there are any."""
@@ -154,6 +158,7 @@ class Search:
         if found:
             self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
             self._findings.append((crawl, found))
+            self._lines.add(table.filter(pa.array(self._matcher.finds(table))))
             self._matcher.add_found(found)
         return bool(found)
 

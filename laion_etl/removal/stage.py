@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laion_etl.blocklists.removal_requests import Request, read_request, read_request_of
-from laion_etl.core.errors import InputError, SettingsError
+from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
-from laion_etl.dataset.shaping_settings import shaping_settings
+from laion_etl.dataset.shaping_settings import as_published
 from laion_etl.dataset.variants import RESEARCH
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
@@ -46,7 +46,6 @@ from laion_etl.search.layout import delete_unnamed
 from laion_etl.settings import Settings
 
 _INDEX_PARTS = "_parts"  # laion_etl/search/index_part.py
-_MAY_CHANGE = ("name", "contact")
 _NAMED = 3  # unreadable files, or ranges, in an error message
 
 
@@ -90,17 +89,31 @@ def remove(
     *,
     purge: bool = False,
     on_file: Progress | None = None,
+    lines: Sequence[Request] = (),
 ) -> Removal:
     """Carry out a request; `on_file` is called with the progress of searching and rewriting files.
 
-    Raises SettingsError if a dataset was published with other settings than these, UnfinishedRemovalError if
-    files cannot be read, after all others are done, and StorageError.
+    `lines`: requests of one line of the list each, whose pairs are counted. Affected crawls are published
+    again with the settings of their manifests, not with these. Raises UnfinishedRemovalError if files cannot
+    be read, after all others are done, and StorageError.
     """
     failures = Failures()
-    request, work = _search(request, settings, store, failures, on_file)
+    request, work = _search(request, settings, store, failures, on_file, lines=lines)
     _begin(request, store)
     rewrite_units(work.units, request, settings, store, failures, on_file)
     return _end(request, settings, store, failures, "run the same command again", purge=purge)
+
+
+def look_up(
+    request: Request,
+    settings: Settings,
+    store: Store,
+    *,
+    on_file: Progress | None = None,
+    lines: Sequence[Request] = (),
+) -> tuple[Request, Work]:
+    """Return the request with all that `remove` would find, and what it would rewrite; changes nothing."""
+    return _search(request, settings, store, Failures(), on_file, lines=lines)
 
 
 def prepare(
@@ -164,8 +177,6 @@ def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = F
         )
     failures = Failures([*work.failures, *(one for failed in found.values() for one in failed or ())])
     request = read_request_of(request_id, store).with_pairs(found_pairs(request_id, store))
-    for name, part in _affected(request, store, failures):
-        _check_settings(name, part, settings)
     store.write(request.name, request.to_json())
     again = "carry out the removal again from --prepare on"
     return _end(request, settings, store, failures, again, purge=purge)
@@ -179,12 +190,11 @@ def _search(
     on_file: Progress | None,
     *,
     with_pairs: bool = True,
+    lines: Sequence[Request] = (),
 ) -> tuple[Request, Work]:
-    """Find what is requested, and check that the affected crawls can be published again."""
+    """Find what is requested, and the files to rewrite."""
     stored = read_request(request, store)
-    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs).run()
-    for name, part in _affected(found.request, store, failures):
-        _check_settings(name, part, settings)
+    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs, lines=lines).run()
     return found.request, Work.of(found.request, found.names, failures.messages)
 
 
@@ -259,31 +269,12 @@ def _holding(request: Request, dataset: str, store: Store) -> list[str]:
     return found
 
 
-def _check_settings(dataset: str, part: ManifestPart, settings: Settings) -> None:
-    """Check that a removal changes nothing else: the settings that shaped the dataset must be the same.
-
-    The dataset's name and contact may change; settings that an older manifest does not record are ignored.
-    """
-    now = shaping_settings(settings)["publish"]
-    plain = {name: _plain(value) for name, value in now.items() if name not in _MAY_CHANGE}
-    was = part.settings["publish"]
-    plain.setdefault("reshard", settings.publish.reshard)  # 0 is not recorded
-    if others := sorted(name for name, value in plain.items() if name in was and was[name] != value):
-        raise SettingsError(
-            f"cannot remove from dataset {dataset}: {part.crawl} was published with other settings "
-            f"({', '.join(others)}); set them as in manifest.json of version {part.version}, or publish "
-            "the crawl with the current ones first"
-        )
-
-
-def _plain(value: object) -> object:
-    """Return a value as JSON would give it back."""
-    return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value
-
-
 def _publish(dataset: str, crawl: str, settings: Settings, store: Store) -> StageStats:
     manifest = current_manifest(dataset, store)
     variant = str(manifest.document["variant"]) if manifest else RESEARCH
     name = dataset if variant == RESEARCH else dataset.removesuffix(f"-{variant}")
     chosen = replace(settings, publish=replace(settings.publish, name=name))
+    part = manifest.part(crawl) if manifest else None
+    if part is not None:  # a removal changes nothing else, whatever the settings of today are
+        chosen = as_published(chosen, part.settings)
     return publish_dataset(crawl, chosen, store, variant=variant)

@@ -40,6 +40,7 @@ _BANDS = (
     ("Upper quartile", 0.75),
     ("Best matches", 1.0),
 )
+_ENDINGS, _ENCODINGS = ("jpg", "png", "webp", "avif"), ("JPEG", "PNG", "WEBP", "AVIF")
 _SIDE_PX = 224
 _QUALITY = 70
 _SHOWN_TAG = "UNLIKELY"
@@ -190,7 +191,7 @@ def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> 
         with store.open(name) as file:
             for member, data in read_members(file):
                 key, _, extension = member.partition(".")
-                if key not in left or extension not in ("jpg", "png", "webp"):
+                if key not in left or extension not in _ENDINGS:
                     continue
                 left.discard(key)
                 if (uri := thumbnail(data, max_pixels)) is not None:
@@ -205,7 +206,7 @@ def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> 
 def thumbnail(data: bytes, max_pixels: int) -> str | None:
     """Return a small WebP as a data: URI; None if the image is too large or cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+        with Image.open(io.BytesIO(data), formats=_ENCODINGS) as image:
             if image.width * image.height > max_pixels:
                 return None
             image.draft("RGB", (_SIDE_PX * 2, _SIDE_PX * 2))

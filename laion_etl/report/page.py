@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from laion_etl.dataset.shaping_settings import shaping_settings
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.io.storage import Store
 from laion_etl.report.contact_sheets import Band, embedded_images
@@ -77,7 +76,7 @@ def report_page(context: PublishContext, store: Store) -> bytes:
             ),
             withheld=_withheld((*context.kept, *context.rejected)),
             images=images,
-            settings=shaping_settings(context.settings),
+            settings=context.applied_settings,
         )
     )
     return page.encode()

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from laion_etl import __version__
+from laion_etl.blocklists.removal_requests import REASON
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.manifest import ManifestPart
+from laion_etl.dataset.shaping_settings import applied_settings
 from laion_etl.dataset.subsets import Subset
 from laion_etl.dataset.versions import Release
 from laion_etl.report.bill import Bill
@@ -27,7 +30,7 @@ class PublishContext:
     `stats`: of publishing, without outputs. `removals`: the removal requests applied to the rows.
     `earlier`: the dataset's parts of other crawls, whose files this version lists too. `raw_deleted`: shards
     whose images were deleted after they were scored, except those that scoring kept. `bill`: what the crawl
-    has cost, if that is published.
+    has cost, if that is published. `removed`: rows of the crawl that removals took out of its scored shards.
     """
 
     release: Release
@@ -44,6 +47,17 @@ class PublishContext:
     earlier: tuple[ManifestPart, ...] = ()
     raw_deleted: int = 0
     bill: Bill | None = None
+    removed: int = 0
+
+    @property
+    def applied_settings(self) -> dict[str, dict[str, Any]]:
+        """The settings that shaped the rows, as manifest and report show them."""
+        return applied_settings(self.settings, self.scored)
+
+    @property
+    def removed_rows(self) -> int:
+        """Rows of the crawl that removal requests left out, in scored shards or not."""
+        return self.removed + self.dropped.get(REASON, 0)
 
     @property
     def dropped(self) -> Mapping[str, int]:

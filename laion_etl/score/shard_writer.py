@@ -22,6 +22,7 @@ from laion_etl.score.device_transfer import Floats
 from laion_etl.score.scorer import Scored
 from laion_etl.score.shard_reader import Row
 
+IMAGE_ENDING = "jpg"
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
 _EXAMPLES = 5  # of exceptions of heads
 
@@ -118,7 +119,11 @@ def _half(embedding: Floats | None) -> Any:
 
 
 def _members(scored: Scored) -> list[tuple[str, bytes]]:
-    """The image and the caption unchanged, the JSON with the scores added."""
+    """The image and the caption unchanged, the JSON with the scores added.
+
+    Every image has one ending, whatever its encoding, as of img2dataset: loaders decode by the first bytes,
+    but give each ending a column of its own, and lose or refuse the samples of other endings.
+    """
     noted = {
         name: round(value, _NOTED_DIGITS) if isinstance(value, float) else value
         for name, value in scored.columns.items()
@@ -127,5 +132,5 @@ def _members(scored: Scored) -> list[tuple[str, bytes]]:
     notes = (scored.sample.notes or {}) | noted
     written = json.dumps(notes, sort_keys=True, ensure_ascii=False).encode()
     image = scored.sample.image
-    images = [image] if image else []
+    images = [(IMAGE_ENDING, image[1])] if image else []
     return [*images, ("txt", scored.sample.members["txt"]), ("json", written)]

@@ -18,6 +18,7 @@ from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store, local_copy
 from laion_etl.search.filters import Filters, Mask
 from laion_etl.search.hnsw import Floats, Graph, Rows
+from laion_etl.search.integrity import check_file
 from laion_etl.search.layout import FORMAT, STATS, index_stats, part_stem
 from laion_etl.search.published_rows import PublishedVersion
 from laion_etl.search.rows import open_rows
@@ -178,11 +179,7 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
 def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path) -> OpenPart:
     graph, rows = (local_copy(store, output, folder) for output in stats.outputs)
     for path, output in zip((graph, rows), stats.outputs, strict=True):
-        if not path.is_file() or path.stat().st_size != output.bytes:
-            raise InputError(
-                f"cannot open {path}: it is missing or truncated; delete {store.uri(output.name)} and its "
-                "stats, then index again"
-            )
+        check_file(path, output, store, folder)
     dim, dtype = int(stats.details["dim"]), str(stats.details["dtype"])
     return OpenPart(
         stats.crawl,

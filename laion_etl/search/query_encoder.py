@@ -38,7 +38,7 @@ def detect_format(data: bytes) -> str:
 
 
 def stored_image(hit: Hit, store: Store) -> tuple[str, bytes] | None:
-    """Read extension and bytes of a sample's image from its scored shard; None if its place is not indexed.
+    """Read encoding and bytes of a sample's image from its scored shard; None if its place is not indexed.
 
     Raises MissingInputError if the shard was rewritten since, so that the wrong image is never shown.
     """
@@ -55,7 +55,7 @@ def stored_image(hit: Hit, store: Store) -> tuple[str, bytes] | None:
         raise MissingInputError(
             f"cannot read {store.uri(tar)}: it was rewritten since it was indexed; index the version again"
         )
-    return ending, data
+    return format_of(data) or ending, data
 
 
 class QueryEncoder(AbstractContextManager["QueryEncoder"]):

@@ -9,6 +9,7 @@ from laion_etl.settings.fields import Group, Stage, setting
 # Folder names of a version that custom subsets must not use; tests compare them with dataset/subsets.py.
 TAKEN_NAMES = frozenset(
     {
+        "default",  # the name of all data in Hugging Face's cards
         "laion-en",
         "laion-multi",
         "laion-nolang",

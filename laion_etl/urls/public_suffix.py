@@ -1,5 +1,6 @@
 """Registered domains by the public suffix list."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import tldextract
@@ -22,9 +23,20 @@ def registered_domain(host: str) -> str:
     The algorithm of publicsuffix.org: the longest rule wins, `*` stands for a label, `!` marks exceptions
     from it; a name whose last label is in no rule has no registered domain.
     """
-    rules, longer = public_suffixes()
     labels = host.split(".")
-    suffix = None  # where the public suffix begins
+    suffix = _suffix_start(labels)
+    return ".".join(labels[suffix - 1 :]) if suffix else host
+
+
+def is_public_suffix(host: str) -> bool:
+    """Whether anyone may have domains below a host: `com`, `co.uk`, and every name of one label."""
+    return _suffix_start(host.split(".")) == 0 or not (set(host) & set(".:"))
+
+
+def _suffix_start(labels: Sequence[str]) -> int | None:
+    """Returns the label with which the public suffix of a host begins; None if no rule is for it."""
+    rules, longer = public_suffixes()
+    suffix = None
     name, starred = "", False
     for first in range(len(labels) - 1, -1, -1):
         name = f"{labels[first]}.{name}" if name else labels[first]
@@ -35,4 +47,4 @@ def registered_domain(host: str) -> str:
         if name not in longer:
             break
         starred = f"*.{name}" in rules
-    return ".".join(labels[suffix - 1 :]) if suffix else host
+    return suffix

@@ -3,6 +3,7 @@
 import io
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.evaluate.train_check import check_training
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.scenes import random_scene
-from tests.score.conftest import CRAWL, fitting, score, write_shard
+from tests.score.conftest import CRAWL, Entry, fitting, score, write_shard
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +24,20 @@ pytestmark = pytest.mark.slow
 def scored(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     store, rng = LocalStore(tmp_path_factory.mktemp("scored")), random.Random(1)
     for batch in range(2):
-        write_shard(store, [fitting(random_scene(rng), seed=seed) for seed in range(24)], batch)
+        entries = [_encoded(fitting(random_scene(rng), seed=seed), seed) for seed in range(24)]
+        write_shard(store, entries, batch)
         score(store, batch=batch)
     return store
+
+
+def _encoded(entry: Entry, number: int) -> Entry:
+    """Return every third sample in another encoding, as a crawl has them: the last ones of a shard too."""
+    encoding = {1: "png", 2: "webp"}.get(number % 6 - 3)
+    if encoding is None or entry.image is None:
+        return entry
+    out = io.BytesIO()
+    Image.open(io.BytesIO(entry.image)).save(out, encoding.upper(), lossless=True)
+    return replace(entry, image=out.getvalue(), ending=encoding)
 
 
 def test_open_clip_trains_on_the_kept_samples_and_the_command_says_how_it_went(
@@ -60,8 +72,9 @@ def test_webdataset_reads_the_shards(scored: LocalStore) -> None:
     found = list(dataset)
     kept = sum(scored.read_stats(f"scored/{CRAWL}/{batch:09d}_stats.json").kept for batch in range(2))
     assert len(found) == kept > 40
-    image, text, notes = found[0]
-    assert Image.open(io.BytesIO(image)).size[0] > 0
+    _, text, notes = found[0]
+    encodings = {Image.open(io.BytesIO(one)).format for one, _, _ in found}
+    assert encodings == {"JPEG", "PNG", "WEBP"}
     assert text.decode()
     assert b'"similarity"' in notes
 
@@ -77,5 +90,5 @@ def test_hugging_face_datasets_streams_the_shards(scored: LocalStore, tmp_path: 
     kept = sum(scored.read_stats(f"scored/{CRAWL}/{batch:09d}_stats.json").kept for batch in range(2))
     samples = list(found)
     assert len(samples) == kept
-    assert isinstance(samples[0]["jpg"], Image.Image)
+    assert all(isinstance(sample["jpg"], Image.Image) for sample in samples)
     assert samples[0]["json"]["similarity"] > 0

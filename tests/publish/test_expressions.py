@@ -82,6 +82,8 @@ def test_an_undefined_result_counts_as_false(expression: str) -> None:
         "",
         "not " * 900 + "true",
         "true or " * 1_000 + "true",
+        "regexp_matches(TEXT, '(')",
+        "similarity > 2 and TEXT similar to '['",
     ],
 )
 def test_anything_else_is_refused(expression: str) -> None:
@@ -89,7 +91,7 @@ def test_anything_else_is_refused(expression: str) -> None:
         Condition("own", expression)
 
 
-@pytest.mark.parametrize("name", ["laion-en", "report", "../up", "Big", "", "a/b", "_x"])
+@pytest.mark.parametrize("name", ["laion-en", "report", "default", "../up", "Big", "", "a/b", "_x"])
 def test_names_of_subsets_are_folders_of_their_own(name: str) -> None:
     with pytest.raises(SettingsError, match="cannot use LAION_ETL_PUBLISH_SUBSETS="):
         PublishSettings(subsets=((name, "true"),))

@@ -7,16 +7,20 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from laion_etl.blocklists.removal_requests import blocked_images, blocked_links, read_requests
-from laion_etl.core.errors import InputError, SettingsError
-from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA
+from laion_etl.cli import app
+from laion_etl.core.errors import InputError
+from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.variants import RESEARCH_SAFE
@@ -25,7 +29,7 @@ from laion_etl.io.storage import Guard, LocalStore, Store
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
-from laion_etl.removal.lists import read_list
+from laion_etl.removal.lists import read_lines, read_list
 from laion_etl.removal.stage import Removal, UnfinishedRemovalError, remove
 from laion_etl.settings import Settings
 from tests.parse.test_url_rules import raise_version
@@ -327,11 +331,39 @@ def test_a_file_that_cannot_be_read_stops_no_other_and_is_named(
     assert {stats.crawl for stats in carry_out(listed, store).published} >= {NEXT}
 
 
-def test_a_dataset_of_other_settings_is_not_changed_on_the_side(store: LocalStore, listed: bytes) -> None:
-    before = {name: store.read(name) for name in store.list("")}
-    with pytest.raises(SettingsError, match=r"other settings \(aesthetic_min\); set them as in manifest"):
-        remove(read_list(listed, "list"), changed(Settings(), aesthetic_min=6.5), store)
-    assert {name: store.read(name) for name in store.list("")} == before
+def test_a_removal_under_other_settings_publishes_with_those_of_the_manifest(
+    store: LocalStore, victims: dict[str, Row]
+) -> None:
+    before = current_manifest("laion", store)
+    assert before is not None
+    today = changed(Settings(), aesthetic_min=6.5, high_resolution_px=64)
+    today = replace(
+        today,
+        download=replace(today.download, opt_out=False),
+        plan=replace(today.plan, batch_size=77),
+    )
+    remove(read_list(victims["url"]["url"].encode(), "list"), today, store)
+    after = current_manifest("laion", store)
+    assert after is not None
+    parts = [manifest.part(CRAWL) for manifest in (before, after)]
+    assert parts[0] is not None and parts[1] is not None
+    assert parts[1].version != parts[0].version
+    assert parts[1].settings == parts[0].settings
+    card = store.read("dataset/laion/README.md").decode()
+    assert "Owners' opt-outs were honoured" in card and "**not**" not in card
+
+
+def test_the_card_says_how_many_published_rows_removals_took_out(
+    store: LocalStore, worlds: dict[str, World]
+) -> None:
+    named = [row for row in worlds[CRAWL].kept if HOST in row["url"]]
+    other = next(row for row in worlds[CRAWL].kept if HOST not in row["url"])
+    remove(read_list(f"domain:{HOST}".encode(), "list"), Settings(), store)
+    card = store.read(f"dataset/laion/{CRAWL}.2/README.md").decode()
+    assert f"went through 1 removal request, which left {len(named)} rows" in card
+    remove(read_list(other["url"].encode(), "list"), Settings(), store)
+    card = store.read(f"dataset/laion/{CRAWL}.3/README.md").decode()
+    assert f"went through 2 removal requests, which left {len(named) + 1} rows" in card
 
 
 def test_another_contact_does_not_stop_a_removal(store: LocalStore, listed: bytes) -> None:
@@ -350,9 +382,74 @@ def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
         carry_out(victims["url"]["url"].encode(), store)
 
 
+def _command(store: LocalStore, tmp_path: Path, lines: list[str], *options: str) -> Result:
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAION_ETL_STORE", str(store.root))
+        patch.delenv("LAION_ETL_DATABASE_URL", raising=False)
+        return CliRunner().invoke(
+            app, ["dataset", "remove", "--list", str(tmp_path / "list.txt"), *options], env={"COLUMNS": "400"}
+        )
+
+
+def test_samples_are_removed_by_key_or_id_and_each_line_says_what_it_matched(
+    store: LocalStore, worlds: dict[str, World], tmp_path: Path
+) -> None:
+    kept = [row for row in worlds[CRAWL].kept if HOST not in row["url"]]
+    named = {row["pair_id"] for world in worlds.values() for row in world.rows if HOST in row["url"]}
+    lines = [
+        kept[0]["key"], str(int(kept[1]["key"])), f"key:{kept[2]['key']}", kept[3]["pair_id"].hex(),
+        "# asked by mail", HOST, "typo.example.org", "999999999900001",
+    ]  # fmt: skip
+    before = {name: store.read(name) for name in store.list("")}
+    tried = _command(store, tmp_path, lines, "--dry-run")
+    assert {name: store.read(name) for name in store.list("")} == before
+    done = _command(store, tmp_path, lines)
+    for result in (tried, done):
+        assert result.exit_code != 0
+        for number, pairs in enumerate((1, 1, 1, 1, None, len(named), 0, 0), 1):
+            said = rf"line {number}: \S+: {pairs} pairs"
+            assert pairs is None or re.search(said, result.output), (number, result.output)
+        said = str(result.exception) + result.output
+        assert "line 7 (typo.example.org), line 8 (999999999900001) match nothing" in said
+    gone = {row["pair_id"].hex() for row in kept[:4]} | {one.hex() for one in named}
+    manifest = current_manifest("laion", store)
+    assert manifest is not None
+    files = [
+        file.name
+        for name in ("en", "multi", "nolang")
+        for file in manifest.data_files(f"laion-{name}", CRAWL)
+    ]
+    left = [row for name in files for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
+    assert not gone & {pair_id(row["URL"], row["TEXT"]).hex() for row in left}
+    again = _command(store, tmp_path, lines[:-2], "--json")
+    assert again.exit_code == 0
+    allowed = _command(store, tmp_path, lines, "--allow-misses")
+    assert allowed.exit_code == 0
+    assert len(current_manifest("laion", store).parts) == 2  # type: ignore[union-attr]
+
+
+def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_path: Path) -> None:
+    done = _command(store, tmp_path, ["12345"], "--allow-misses")
+    assert done.exit_code != 0
+    assert "line 1 (12345) match nothing" in str(done.exception) + done.output
+    assert not store.list("removals")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (b"example.org\ncom", "line 2: 'com' is a public suffix"),
+        (b"example", "line 1: 'example' is a public suffix"),
+        (b"*.co.uk", "line 1: 'co.uk' is a public suffix"),
+        (b"https://co.uk/", "line 1: 'co.uk' is a public suffix"),
+        (b"example.org/*", "line 1: a URL has no wildcards; write example.org/ for all"),
+        (b"*.example.org/a.jpg", "line 1: a URL has no wildcards; write the domain alone"),
+        (b"/media", "line 1: '/media' has no host"),
+        (b"https://example.org/a.jpg # by mail", "line 1: a URL has no spaces; write comments on lines"),
+        (b"example.org,by mail", "line 1: it looks like a line of a table"),
+        (b'"https://example.org/a.jpg",2026', "line 1: it looks like a line of a table"),
+        (b"key:12a", "line 1: it is not a key or SAMPLE_ID"),
         (b"", "names nothing to remove"),
         (b"\n# only this\n", "names nothing to remove"),
         (b"example.org\nsha256:12\n", "list line 2: it is not a sha256 of 64 hexadecimal digits"),
@@ -362,4 +459,4 @@ def test_what_is_published_and_has_no_shards_any_more_is_not_passed_over(
 )
 def test_a_list_with_a_wrong_line_is_refused(text: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_list(text, "list")
+        read_lines(text, "list")

@@ -255,8 +255,11 @@ def test_renamed_and_added_columns_of_every_format() -> None:
 
 
 def test_a_published_column_names_the_format_that_added_it() -> None:
-    assert added_since(PUBLISHED_COLUMNS) == {2: ["caption_source"]}
+    assert added_since(PUBLISHED_COLUMNS) == {2: ["caption_source", "sha256", "pair_id"]}
     newer = [
         PublishedColumn(name, pa.string(), "", nullable=True, since=n) for n, name in ((3, "c"), (2, "b"))
     ]
-    assert added_since((*PUBLISHED_COLUMNS, *newer)) == {2: ["caption_source", "b"], 3: ["c"]}
+    assert added_since((*PUBLISHED_COLUMNS, *newer)) == {
+        2: ["caption_source", "sha256", "pair_id", "b"],
+        3: ["c"],
+    }

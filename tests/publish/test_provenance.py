@@ -1,0 +1,80 @@
+"""What manifest, card and report say of how a version was made stays true under other settings."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from laion_etl.dataset.manifest import ManifestPart, current_manifest
+from laion_etl.io.storage import LocalStore
+from laion_etl.publish.stage import publish_dataset, rebuild_report
+from laion_etl.publish.verify import verify_version
+from laion_etl.settings import Settings
+from tests.publish.world import CRAWL, build_world, changed, write_world
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path)
+    write_world(build_world(batches=2, samples=20), store)
+    for number in range(2):
+        name = f"scored/{CRAWL}/{number:09d}_stats.json"
+        stats = store.read_stats(name)
+        applied = {"threshold_en": 0.78, "threshold_other": 0.74 + number / 100}
+        store.write_stats(name, replace(stats, details=dict(stats.details) | applied))
+    publish_dataset(CRAWL, changed(Settings(), contact="us@example.org"), store)
+    return store
+
+
+def _today() -> Settings:
+    today = changed(Settings(), aesthetic_min=6.5)
+    return replace(
+        today,
+        download=replace(today.download, opt_out=False),
+        clip=replace(today.clip, threshold_en=0.11),
+        plan=replace(today.plan, batch_size=77),
+    )
+
+
+def _part(store: LocalStore) -> ManifestPart:
+    manifest = current_manifest("laion", store)
+    assert manifest is not None
+    return manifest.parts[0]
+
+
+def test_thresholds_are_those_that_scoring_applied(store: LocalStore) -> None:
+    clip = _part(store).settings["clip"]
+    assert (clip["threshold_en"], clip["threshold_other"]) == (0.78, [0.74, 0.75])
+    assert _part(store).settings["publish"]["contact"] == "us@example.org"
+
+
+def test_a_report_under_other_settings_shows_those_of_the_manifest(store: LocalStore) -> None:
+    before = _part(store)
+    page = store.read(f"dataset/laion/{CRAWL}/report/index.html")
+    rebuild_report(CRAWL, _today(), store)
+    assert store.read(f"dataset/laion/{CRAWL}/report/index.html") == page
+    assert _part(store) == before
+    assert verify_version("laion", "", store).problems == []
+
+
+def test_published_again_the_stages_before_keep_their_settings(store: LocalStore) -> None:
+    before = _part(store)
+    publish_dataset(CRAWL, _today(), store)
+    after = _part(store)
+    assert after.version == f"{CRAWL}.2"
+    assert after.settings["publish"]["aesthetic_min"] == 6.5
+    groups = [
+        {name: group for name, group in part.settings.items() if name != "publish"}
+        for part in (before, after)
+    ]
+    assert json.dumps(groups[0], sort_keys=True) == json.dumps(groups[1], sort_keys=True)
+    card = store.read(f"dataset/laion/{CRAWL}.2/README.md").decode()
+    assert "Owners' opt-outs were honoured" in card
+
+
+def test_a_crawl_that_was_scored_again_shows_the_settings_of_today(store: LocalStore) -> None:
+    name = f"scored/{CRAWL}/000000000_stats.json"
+    store.write_stats(name, replace(store.read_stats(name), fingerprint="scored again"))
+    publish_dataset(CRAWL, _today(), store)
+    assert _part(store).settings["download"]["opt_out"] is False
