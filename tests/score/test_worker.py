@@ -553,41 +553,41 @@ def test_a_second_worker_that_has_only_begun_does_not_take_the_batch(rescored: b
     world.database.connection.execute(
         "update batch set state = 'downloaded', score_stats = null, attempts = 0 where batch = 2"
     )
-    reached, woken, begun, go_on = (threading.Event() for _ in range(4))
+    assert isinstance(world.store, LocalStore)
+    root = world.store.root
 
-    class Slow(LocalStore):
-        def open(self, name: str) -> BinaryIO:
-            if name == f"shards/{CRAWL}/{batch_name(2)}.tar":
-                reached.set()
-                assert woken.wait(LIMIT_S)
-            return super().open(name)
+    class Pausing(LocalStore):
+        """Its worker has begun with the batch, and computed nothing."""
 
-    class Second(LocalStore):
+        def __init__(self) -> None:
+            super().__init__(root)
+            self.reached, self.woken = threading.Event(), threading.Event()
+
         @contextmanager
         def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
             if name.endswith(f"{batch_name(2)}.tar"):
-                begun.set()
-                assert go_on.wait(LIMIT_S)
+                self.reached.set()
+                assert self.woken.wait(LIMIT_S)
             with super().create(name, guard) as file:
                 yield file
 
-    assert isinstance(world.store, LocalStore)
+    stores = Pausing(), Pausing()
+    owned = "select token from batch where batch = 2"
     with ExitStack() as workers:
-        first = workers.enter_context(running(world, store=Slow(world.store.root)))
-        workers.callback(go_on.set)
-        workers.callback(woken.set)
-        assert reached.wait(LIMIT_S)
+        first = workers.enter_context(running(world, store=stores[0]))
+        for store in stores:
+            workers.callback(store.woken.set)
+        assert stores[0].reached.wait(LIMIT_S)
         world.database.connection.execute(
             "update batch set claimed_at = now() - interval '1 hour', race_began = null where batch = 2"
         )
-        tokens = "select token from batch where batch = 2"
-        first_token = world.database.connection.execute(tokens).fetchall()
-        second = workers.enter_context(running(world, store=Second(world.store.root)))
-        assert begun.wait(LIMIT_S)
-        assert world.database.connection.execute(tokens).fetchall() == first_token
-        woken.set()
+        before = world.database.connection.execute(owned).fetchall()
+        second = workers.enter_context(running(world, store=stores[1]))
+        assert stores[1].reached.wait(LIMIT_S)
+        assert world.database.connection.execute(owned).fetchall() == before
+        stores[0].woken.set()
         poll(lambda: world.queue().counts().scored == 2 or None, lambda: "the first one", "the test")
-        go_on.set()
+        stores[1].woken.set()
     assert ([int(stats.unit) for stats in first], second) == ([2], [])
     assert world.store.read_stats(f"scored/{CRAWL}/{batch_name(2)}_stats.json") == first[0]
     assert world.states() == [(1, "scored", 1), (2, "scored", 1), (3, "parked", 3)]
