@@ -14,7 +14,7 @@ from laion_etl.download.content_encoding import ContentDecoder, content_decoder
 from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
 from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
-from laion_etl.download.http_head import Head, bad_response, is_whole, location_of
+from laion_etl.download.http_head import Head, is_whole, location_of
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     ImageRules,
@@ -229,11 +229,13 @@ class Client:
                 location = location_of(head) if head.status in _REDIRECTS else ""
                 if location:
                     return parse_request_url(location, target.url)
-                return PolicyFile(head.status, await self._text(connection, head), _wait_s(head))
+                text, cut_off = await self._text(connection, head)
+                return PolicyFile(head.status, text, _wait_s(head), cut_off)
         finally:
             await self._finish(target, connection, deadline)
 
-    async def _text(self, connection: PooledConnection, head: Head) -> bytes:
+    async def _text(self, connection: PooledConnection, head: Head) -> tuple[bytes, bool]:
+        """Returns the first MAX_POLICY_FILE_BYTES of a body, and whether it ended before its end."""
         text = bytearray()
         decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
         while len(text) < MAX_POLICY_FILE_BYTES and (part := await connection.part()):
@@ -241,9 +243,8 @@ class Client:
                 text += data
                 if len(text) >= MAX_POLICY_FILE_BYTES:
                     break
-        if decode.unfinished and len(text) < MAX_POLICY_FILE_BYTES:
-            raise bad_response("cut off")  # rules may be missing
-        return bytes(text[:MAX_POLICY_FILE_BYTES])
+        cut_off = decode.unfinished and len(text) < MAX_POLICY_FILE_BYTES
+        return bytes(text[:MAX_POLICY_FILE_BYTES]), cut_off
 
 
 def _wait_s(head: Head) -> float | None:

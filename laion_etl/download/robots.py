@@ -41,11 +41,15 @@ _Result = TypeVar("_Result")
 
 
 class PolicyFile(NamedTuple):
-    """What a request for a policy file got, after redirects: at most MAX_POLICY_FILE_BYTES of the body."""
+    """What a request for a policy file got, after redirects: at most MAX_POLICY_FILE_BYTES of the body.
+
+    `cut_off`: its compressed data did not come to their end.
+    """
 
     status: int
     body: bytes
     retry_after_s: float | None = None
+    cut_off: bool = False
 
 
 class OtherHostFailed(LinkFailed):
@@ -221,6 +225,8 @@ class RobotsPolicy:
         body = answer.body
         if not _is_success(answer.status) or not body.strip():
             return ()
+        if answer.cut_off:  # rules may be missing
+            raise RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
         if len(body) >= MAX_POLICY_FILE_BYTES:
             body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
         return await _run(lines_for, body, self._agent, in_thread=len(body) >= _LARGE_BYTES)

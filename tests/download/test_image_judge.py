@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.image_header import ImageRules, other_format, plain_size, refused_by_beginning, sniff
 from laion_etl.download.images import ImageSettings, StoredImage, decode
+from laion_etl.download.jpeg_segments import COMMENT, END, segments
 from laion_etl.settings import DownloadSettings
 from tests.download.image_files import (
     SCENE,
@@ -353,6 +354,14 @@ def test_a_jpeg_of_hundreds_of_scans_is_refused_before_it_is_decoded() -> None:
     scan = data[start : data.index(b"\xff", start + 14)]
     assert [type(one) for one in judged(data)] == [StoredImage] * 2
     assert judged(data[:-2] + scan * 200 + data[-2:]) == [S.TOO_MANY_SCANS] * 2
+
+
+def test_fill_bytes_before_a_marker_are_skipped_however_many() -> None:
+    fill = b"\xff" * 1_000_000
+    assert list(segments(b"\xff\xd8" + fill + b"\xff\xfe\x00\x03x" + b"\xff\xff\xd9")) == [
+        (COMMENT, 1_000_006, 1_000_007),
+        (END, 1_000_008, 1_000_010),
+    ]
 
 
 def test_a_video_behind_a_jpeg_does_not_count_as_scans() -> None:

@@ -495,6 +495,13 @@ def test_a_file_that_is_cut_off_ends_with_its_last_whole_line() -> None:
     )
 
 
+def test_files_that_are_cut_off_hide_nothing() -> None:
+    assert Server(PolicyFile(200, ALL.encode(), cut_off=True)).outcome()[0] is S.ROBOTS_UNREACHABLE
+    assert Server(PolicyFile(404, ALL.encode(), cut_off=True)).outcome()[0] is S.SUCCESS
+    tdmrep = PolicyFile(200, f"[{RESERVED}, {{".encode(), cut_off=True)
+    assert Server(ALLOWS, tdmrep=tdmrep).outcome()[0] is S.OPTED_OUT_TDM
+
+
 ROBOTS_PATTERNS = "".join(f"Disallow: /*/{n:06}/\n" for n in range(1_000))
 FEW_LONG_PATTERNS = "".join(f"Disallow: /{'*a' * 40}{n}\n" for n in range(100))
 TDM_PATTERNS = json.dumps([{"location": f"/*/{n:06}/", "tdm-reservation": 1} for n in range(1_000)]).encode()
