@@ -185,11 +185,9 @@ def test_a_crawl_of_many_batches_is_published_range_by_range(
         "publish_finish[-1]",
     }
     crawl = ["publish", "--crawl", CRAWL]
-    assert [command[3:] for command in run["commands"] if command[:3] == crawl][1:] == [
-        ["--range", "1/2"],
-        ["--range", "2/2"],
-        ["--finish"],
-    ]
+    _, *ranges, last = [command[3:] for command in run["commands"] if command[:3] == crawl]
+    assert sorted(ranges) == [["--range", "1/2"], ["--range", "2/2"]]  # at the same time
+    assert last == ["--finish"]
 
 
 def test_a_run_without_any_good_partition_publishes_nothing(
