@@ -174,7 +174,9 @@ def test_patterns(pattern: str, path: str, found: bool) -> None:
 
 
 def test_a_hostile_pattern_costs_no_time() -> None:
-    assert not parse_path_pattern(b"/" + b"*a" * 500 + b"b").matches(b"/" + b"a" * 2_000)
+    path = b"/" + b"a" * 2_000
+    assert not parse_path_pattern(b"/" + b"*a" * 40 + b"b").matches(path)
+    assert parse_path_pattern(b"/" + b"*a" * 500 + b"b").matches(path)  # cut: it forbids more, not less
 
 
 @pytest.mark.parametrize(
