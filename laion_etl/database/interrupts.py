@@ -25,10 +25,20 @@ def transaction(connection: Connection) -> Iterator[None]:
     The statement that is going on is cancelled, so that the transaction is rolled back and ends soon; a
     commit takes place. A second interrupt is raised at once: the database may not answer.
     """
+    with (
+        _interrupted_afterwards(connection),
+        _closed_if_broken_off(connection),
+        connection.transaction(),
+    ):
+        yield
+
+
+@contextmanager
+def _interrupted_afterwards(connection: Connection) -> Iterator[None]:
+    """Cancels the statement when an interrupt comes, and raises the interrupt after the block."""
     previous = _raising_handler()
     if previous is None:
-        with _closed_if_broken_off(connection), connection.transaction():
-            yield
+        yield
         return
     interrupted = False
 
@@ -41,8 +51,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
     signal.signal(signal.SIGINT, note)
     try:
-        with _closed_if_broken_off(connection), connection.transaction():
-            yield
+        yield
     except Exception:
         if not interrupted:
             raise

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from stat import S_IRGRP, S_IROTH, S_IXGRP, S_IXOTH
+from typing import Any
 
 from laion_etl.database.peer_login import restrict_logins
 from laion_etl.database.server_user import ServerUser, let_through, server_user
@@ -71,13 +72,13 @@ class PostgresPrograms:
                 place.rmdir()
 
     def _run(self, program: str, *arguments: str) -> None:
-        is_root = os.geteuid() == 0
+        identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            identity = {"user": self._user.uid, "group": self._user.gid, "extra_groups": []}
         subprocess.run(
             [self._programs / program, *arguments, "-D", str(self.folder)],
             cwd=self.folder,  # the OS user may have no access to ours
-            user=self._user.uid if is_root else None,
-            group=self._user.gid if is_root else None,
-            extra_groups=[] if is_root else None,
+            **identity,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -75,7 +75,7 @@ def environment(home: Path, database_url: str, port: int, sources: Path, login: 
         "API__DEFAULT_WRAP": True,  # messages end with what to do, which would otherwise be off the screen
         "API__SECRET_KEY": secrets.token_hex(16),
         "API_AUTH__JWT_SECRET": secrets.token_hex(32),
-        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 600,  # what changes is parsed at once, and nothing does
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 600,  # a changed file is parsed at once all the same
         "DAG_PROCESSOR__REFRESH_INTERVAL": 5,
         "DAG_PROCESSOR__PARSING_PROCESSES": 1,
         "LAION_ETL__ALLOWED_HOSTS": ",".join(loopback_hosts(port)),

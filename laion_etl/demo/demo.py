@@ -34,8 +34,8 @@ globals().update(crawl_dags(), new_crawls=new_crawls_dag())
 """
 
 _RUN_CONF = {"download_workers": 2, "score_workers": 1}
-# Small units so that there is something to see; short timeouts because parts of the mini web never answer. A
-# process more for a task takes a second to start, longer than what it has to do.
+# Small units so that there is something to see; short timeouts because parts of the mini web never answer;
+# one process for each task, because a second one would take longer to start than to do its share.
 _SETTINGS = {
     "LAION_ETL_WAT_FILES_PER_PARTITION": "2",
     "LAION_ETL_PARSE_JOBS": "1",

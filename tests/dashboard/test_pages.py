@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,17 +16,13 @@ from laion_etl.dashboard.serve import local_viewer
 from laion_etl.database.connection import open_database
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
-from tests.dashboard.world import write_thousands, write_usage
+from tests.dashboard.world import SENTENCE, write_thousands, write_usage
 from tests.publish.world import CRAWL
 
 
-@pytest.fixture
-def address(settings: Settings, store: Store) -> Iterator[str]:
-    """The dashboard of a crawl with 2,500 batches."""
-    settings = replace(settings, core=replace(settings.core, store=store.uri()))
-    with open_database(settings) as database:
-        database.run(write_thousands)
-    write_usage(store)
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The address of a dashboard."""
     app = dashboard_app(Sources(lambda: settings), local_viewer)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.socket() as listener:
@@ -36,6 +33,28 @@ def address(settings: Settings, store: Store) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def address(settings: Settings, store: Store) -> Iterator[str]:
+    """The dashboard of a crawl with 2,500 batches."""
+    settings = replace(settings, core=replace(settings.core, store=store.uri()))
+    with open_database(settings) as database:
+        database.run(write_thousands)
+    write_usage(store)
+    with served(settings) as found:
+        yield found
+
+
+def test_a_batch_says_why_links_gave_no_image(browser: Browser, crawl_settings: Settings) -> None:
+    with served(crawl_settings) as found:
+        page = browser.new_page()
+        page.goto(f"{found}/crawl/{CRAWL}")
+        page.locator("#batches .grid button").nth(5).click()
+        panel = page.locator("#panel")
+        expect(panel).to_contain_text("diagnosis")
+        expect(panel).to_contain_text(SENTENCE)
+        page.close()
 
 
 def test_a_cell_of_a_thousand_opens_its_batches(browser: Browser, address: str) -> None:

@@ -21,7 +21,7 @@ from laion_etl.database.server_user import ServerUser, let_through
 from laion_etl.database.socket_folder import make_private, socket_folder
 from tests.database.server import quick_place
 
-_NOBODY = 65534
+_OTHER_USER = 65534  # the OS user that is named nobody
 _as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs several OS users")
 _OURS = ServerUser("ours", os.geteuid(), os.getegid())
 
@@ -49,7 +49,7 @@ def running() -> Iterator[Running]:
     rmtree(top)
 
 
-def login_as_nobody(url: str) -> str:
+def login_as_other_user(url: str) -> str:
     """Log in from a process of another OS user; returns the error, empty if there is none."""
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -57,8 +57,8 @@ def login_as_nobody(url: str) -> str:
         error = ""
         try:
             os.setgroups([])
-            os.setgid(_NOBODY)
-            os.setuid(_NOBODY)
+            os.setgid(_OTHER_USER)
+            os.setuid(_OTHER_USER)
             psycopg.connect(url).close()
         except BaseException as raised:  # noqa: BLE001 - this process must not run the other tests
             error = str(raised)
@@ -87,7 +87,7 @@ def test_a_socket_outside_the_data_folder_is_private(running: Running) -> None:
 @pytest.mark.slow
 @_as_root
 def test_another_os_user_does_not_reach_the_socket(running: Running) -> None:
-    assert "Permission denied" in login_as_nobody(running.server.maintenance_url)
+    assert "Permission denied" in login_as_other_user(running.server.maintenance_url)
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_another_os_user_who_reaches_the_socket_is_refused(running: Running) -> 
     folder.chmod(0o755)
     (folder / ".s.PGSQL.5432").chmod(0o777)
     try:
-        assert "Peer authentication failed" in login_as_nobody(running.server.maintenance_url)
+        assert "Peer authentication failed" in login_as_other_user(running.server.maintenance_url)
     finally:
         folder.chmod(0o700)
 
@@ -135,7 +135,7 @@ def test_a_folder_that_only_its_owner_can_enter_lets_the_server_through_only(tmp
     assert os.getxattr(closed, "system.posix_acl_access") == before
     assert mode(closed) == 0o710, "the group bits are now the mask of the list"
     assert enters(closed, 4_999)
-    assert not enters(closed, _NOBODY)
+    assert not enters(closed, _OTHER_USER)
 
 
 def enters(folder: Path, uid: int) -> bool:
@@ -183,7 +183,7 @@ def test_a_link_in_place_of_the_socket_folder_is_refused(tmp_path: Path) -> None
 @_as_root
 def test_a_socket_folder_that_another_user_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "socket").mkdir()
-    os.chown(tmp_path / "socket", _NOBODY, _NOBODY)
+    os.chown(tmp_path / "socket", _OTHER_USER, _OTHER_USER)
     with pytest.raises(PermissionError, match="belongs to another user"):
         make_private(tmp_path / "socket", _OURS)
 

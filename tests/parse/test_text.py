@@ -73,7 +73,7 @@ def test_captions_do_not_depend_on_the_tables_of_python() -> None:
 
 
 def test_pair_ids_do_not_depend_on_the_tables_of_python() -> None:
-    """Stored ids: the same on any version of Python, for they are for ever."""
+    """Stored ids must be the same on every version of Python: published datasets have them."""
     captions = (
         "Shaking face \U0001fae8",
         "Shop sign \U00031350",

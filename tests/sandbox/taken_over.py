@@ -18,20 +18,16 @@ from pathlib import Path
 
 from laion_etl.sandbox.limits import confine
 
-_SYS_PROCESS_VM_READV = {"x86_64": 310, "aarch64": 270}[os.uname().machine]
+_SYS_PROCESS_VM_READV, _SYS_PTRACE, _SYS_MOUNT = {"x86_64": (310, 101, 165), "aarch64": (270, 117, 40)}[
+    os.uname().machine
+]
 _SYS_PIDFD_OPEN = 434
 _PTRACE_ATTACH = 16
 
 
-def _call(*arguments: int) -> None:
+def _call(*arguments: int | bytes) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     if library.syscall(*arguments) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _attach(pid: int) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.ptrace(_PTRACE_ATTACH, pid, 0, 0) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
@@ -51,7 +47,7 @@ def _attempts(secret: Path, folder: Path) -> dict[str, Callable[[], object]]:
         "delete a file": secret.unlink,
         "read its parent's environment": Path(f"/proc/{parent}/environ").read_bytes,
         "read its parent's memory": lambda: _call(_SYS_PROCESS_VM_READV, parent, 0, 0, 0, 0, 0),
-        "trace its parent": lambda: _attach(parent),
+        "trace its parent": lambda: _call(_SYS_PTRACE, _PTRACE_ATTACH, parent, 0, 0),
         "signal its parent": lambda: os.kill(parent, signal.SIGCONT),
         "open a handle of its parent": lambda: _call(_SYS_PIDFD_OPEN, parent, 0),
         "open a socket": lambda: socket.socket(socket.AF_INET),
@@ -66,14 +62,14 @@ def _attempts(secret: Path, folder: Path) -> dict[str, Callable[[], object]]:
         "raise its limits": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
         "change its user": lambda: os.setuid(65534),
         "change its folder": lambda: os.chdir("/"),
-        "mount": lambda: ctypes.CDLL(None).mount(b"none", bytes(folder), b"tmpfs", 0, None) and 1 / 0,
+        "mount": lambda: _call(_SYS_MOUNT, b"none", bytes(folder), b"tmpfs", 0, 0),
     }
 
 
 def _result(attempt: Callable[[], object]) -> str:
     try:
         return f"done: {attempt()!r}"
-    except (OSError, RuntimeError, ValueError, ZeroDivisionError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         return f"refused: {error}"
 
 
