@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.scored import find_scored, read_batch
+from laion_etl.evaluate.best_limit import best_limit
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.label_file import Row, read_rows, rows_by_key
 from laion_etl.io.storage import Store
@@ -71,7 +72,7 @@ def measure(samples: Sequence[Labelled], not_scored: int) -> SafetyReport:
     unsafe = np.asarray([sample.unsafe for sample in samples])
     tags = np.asarray([sample.tag for sample in samples])
     scores = np.asarray([sample.punsafe for sample in samples], np.float64)
-    best = _best_limit(scores, unsafe)
+    best = best_limit(scores, unsafe)
     limits = sorted({*LIMITS, *([best] if best is not None else [])})
     rules = [
         _agreement("tag NSFW", tags == NsfwTag.NSFW, unsafe),
@@ -176,14 +177,3 @@ def _open_image(row: Row) -> BinaryIO:
 def _agreement(rule: str, found: NDArray[np.bool_], labels: NDArray[np.bool_]) -> Agreement:
     count, wanted, right = int(found.sum()), int(labels.sum()), int((found & labels).sum())
     return Agreement(rule, count, right, right / count if count else None, right / wanted if wanted else None)
-
-
-def _best_limit(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float | None:
-    """Return the limit with the best F1; None unless there are labels of both kinds."""
-    wanted = int(labels.sum())
-    if not 0 < wanted < len(labels):
-        return None
-    limits = np.unique(scores)
-    right = np.asarray([(labels & (scores >= limit)).sum() for limit in limits])
-    found = np.asarray([(scores >= limit).sum() for limit in limits])
-    return float(limits[int(np.argmax(2 * right / (found + wanted)))])
