@@ -136,14 +136,14 @@ def safety(
     from laion_etl.score.scorer import load_scorer
 
     settings, store = settings_and_store()
-    identity: dict[str, Any] = {}
+    identity: dict[str, Any]
     if crawl:
         samples, lost = task.labelled_samples(labels, crawl, store)
         identity = {"crawl": crawl, **task.scored_by(crawl, store)}
     else:
-        task.check_labels(labels)
+        rows = task.image_labels(labels)
         scorer = load_scorer(settings)
-        samples, lost = task.labelled_images(labels, scorer)
+        samples, lost = task.labelled_images(rows, scorer)
         identity = {**_described(scorer.model), "safety": described_safety(scorer.heads)}
     found = task.measure(samples, lost)
     table = Table("rule", "found", "right", "precision", "recall")

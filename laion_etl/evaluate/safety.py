@@ -89,14 +89,22 @@ def measure(samples: Sequence[Labelled], not_scored: int) -> SafetyReport:
     return SafetyReport(len(samples), int(unsafe.sum()), not_scored, tuple(rules), best)
 
 
-def labelled_images(path: Path, scorer: SampleScorer) -> tuple[list[Labelled], int]:
-    """Score the images that a label file names; return them and the number of those without a score.
+def image_labels(path: Path) -> list[Row]:
+    """Read and check the labels of images, before a model is loaded.
 
-    Its columns are `image` (a path, relative to the file) and `label`; it may have `caption` and `underage`.
+    The columns are `image` (a path, relative to the file) and `label`; there may be `caption` and `underage`.
     Raises InputError for a line that cannot be used.
     """
-    rows = check_labels(path)
-    labels = [(row.truth("label"), _underage(row)) for row in rows]
+    rows = read_rows(path, ("image", "label"))
+    for row in rows:
+        row.truth("label")
+        _underage(row)
+        _open_image(row).close()
+    return rows
+
+
+def labelled_images(rows: Sequence[Row], scorer: SampleScorer) -> tuple[list[Labelled], int]:
+    """Score the images that the lines of `image_labels` name; return them and how many have no score."""
     found: list[Labelled] = []
     lost = 0
     numbered = ((_image(row), number) for number, row in enumerate(rows))
@@ -109,20 +117,10 @@ def labelled_images(path: Path, scorer: SampleScorer) -> tuple[list[Labelled], i
             if punsafe is None or not is_scored([punsafe]):
                 lost += 1
                 continue
-            unsafe, underage = labels[place]
-            suspected = bool(scores[SUSPECTED_UNDERAGE][i])
-            found.append(Labelled(unsafe, scores["nsfw_tag"][i], punsafe, underage, suspected))
+            row, suspected = rows[place], bool(scores[SUSPECTED_UNDERAGE][i])
+            tag = scores["nsfw_tag"][i]
+            found.append(Labelled(row.truth("label"), tag, punsafe, _underage(row), suspected))
     return found, lost
-
-
-def check_labels(path: Path) -> list[Row]:
-    """Read the labels of images, before a model is loaded. Raises InputError for a line that is unusable."""
-    rows = read_rows(path, ("image", "label"))
-    for row in rows:
-        row.truth("label")
-        _underage(row)
-        _open_image(row).close()
-    return rows
 
 
 def labelled_samples(path: Path, crawl: str, store: Store) -> tuple[list[Labelled], int]:
