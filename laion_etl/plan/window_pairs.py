@@ -112,9 +112,9 @@ def _numbers(column: pa.ChunkedArray) -> Longs:
 
 def _positions(wanted: Longs, found: Longs, first: int) -> Longs:
     """Return the row of each wanted place among those that are found, counted from `first` on; -1: none."""
-    order = np.argsort(found, kind="stable")
-    rows = np.searchsorted(found[order], wanted)
-    rows[rows == len(found)] = 0
     if not len(found):
         return np.full(len(wanted), -1, np.int64)
-    return np.where(found[order[rows]] == wanted, order[rows] + first, -1)
+    order = np.argsort(found, kind="stable")
+    known = found[order]
+    rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[rows] == wanted, order[rows] + first, -1)
