@@ -176,7 +176,7 @@ def _first_shard(crawl: str, store: "Store") -> int:
 def check(as_json: JsonOption = False) -> None:
     """Load the configured CLIP model and show what its scores depend on, and what is unknown.
 
-    Of known weights, embeddings of fixed images and captions are compared with recorded ones; the command
+    For known weights, embeddings of fixed images and captions are compared with recorded ones; the command
     fails if they differ. The model of LAION_ETL_CLIP_OTHER_MODEL is checked, too, if one is set.
     """
     from laion_etl.score.model import load_model

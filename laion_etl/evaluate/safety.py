@@ -1,4 +1,4 @@
-"""How well safety tags and scores agree with labels of one's own.
+"""How well safety tags and scores agree with your own labels.
 
 The shipped prompts for real models have never been measured on labelled images: before you rely on them,
 label some hundred images of the kind at hand and measure. A sample is labelled 1 if it is unsafe. Measured
@@ -32,7 +32,7 @@ _COLUMNS = ["key", "nsfw_tag", "punsafe"]
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A sample with its label, and what the heads say of it."""
+    """A sample with its label, and what the heads say about it."""
 
     unsafe: bool
     tag: str

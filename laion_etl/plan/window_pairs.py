@@ -1,9 +1,9 @@
 """Reads the pairs of a window with the licence and URL of their pages.
 
 Pairs are read range by range of the key, in short transactions on the servers that have them. Their pages are
-at random places of table page: joined in Postgres, each pair descended an index, which took four fifths of a
-planner's Postgres time, and more once tables were larger than its memory. So the pages are read afterwards,
-each once and in the order of their index, and joined here.
+at random places in table page: when Postgres joined them, it descended an index for each pair, which took
+four fifths of a planner's Postgres time, and more once tables were larger than its memory. So the pages are
+read afterwards, each once and in the order of their index, and joined here.
 """
 
 from collections.abc import Iterator, Sequence

@@ -210,7 +210,7 @@ def begin_race(database: Database) -> None:
 def racing(
     moment: str, store: Store, settings: Settings, database: Database
 ) -> tuple[SuspendedWorker, SuspendedWorker]:
-    """A worker that was suspended before it could write, and one that races it and is suspended at a moment."""
+    """A worker that is suspended before it writes, and one that races it and is suspended at a moment."""
     slow = SuspendedWorker(MOMENTS[0], settings, store)
     slow.run_to_its_moment()
     begin_race(database)
