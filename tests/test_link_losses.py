@@ -1,4 +1,4 @@
-"""Diagnosis of a batch and of a crawl: causes, hosts, and what would win how many links back."""
+"""Diagnosis of a batch and of a crawl: causes, hosts, and what would win back how many links."""
 
 import io
 import json
@@ -168,7 +168,7 @@ def test_a_crawl_and_a_batch_in_which_something_else_went_wrong(store: Store, da
         (odd, "resolver_failed", 13)
     ]
     text = printed(losses)
-    assert f"Batch {odd} kept only 7% of its links, all together 37%: 93% failed in DNS" in text
+    assert f"Batch {odd} kept only 7% of its links, against 37% overall: 93% failed in DNS" in text
     assert json.loads(json.dumps(losses.to_plain()))["unusual"][0]["first"] == odd
 
 

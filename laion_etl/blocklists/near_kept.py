@@ -76,7 +76,7 @@ def _near_in_groups(
 def _mark(
     words: Words, first: int, bits: int, firsts: Longs, widths: Longs, near: Masks, lists: Lists
 ) -> tuple[int, int]:
-    """Go on with a hash while there is room; returns the one that is next, and the number of steps."""
+    """Mark hashes from `first` on while there is room; returns where to go on, and the number of steps."""
     steps, left = 0, np.empty(len(firsts) + 1, np.int64)
     for row in range(first, len(words)):
         if lists.used[1] == len(lists.depths) or not has_room(lists):

@@ -37,8 +37,8 @@ class Lists(NamedTuple):
     `heads` (bands, slots) and `following` (bands, hashes): the lists of bands, whose entries are rows
     (`own_rows`); values that share a slot share one. `keys` and `starts` (slots): those of groups, found by
     key; `rows` and `nexts` are their entries. `masks` (divided lists, groups, words): the bits of each group;
-    `depths`: how often a list is divided. `used`: how many entries and divided lists there are. `long`: how
-    many hashes a list has that is divided.
+    `depths`: how often a list is divided. `used`: how many entries and divided lists there are. `long`: from
+    how many hashes on a list is divided.
     """
 
     heads: Places
@@ -74,7 +74,7 @@ def empty_lists(hashes: int, widths: Longs) -> Lists:
 
 
 def enlarged(lists: Lists) -> Lists:
-    """Return lists with twice as much of what has no room for another hash."""
+    """Return lists in which the arrays without room for another hash are twice as long."""
     if lists.used[1] == len(lists.depths):
         lists = lists._replace(
             masks=np.concatenate([lists.masks, np.empty_like(lists.masks)]),
@@ -133,7 +133,7 @@ def copy_lists(keys: Words, starts: Places, new_keys: Words, new_starts: Places)
 
 @kernel
 def key_of(words: Words, row: int, lists: Lists, divided: int, group: int) -> np.uint64:
-    """Return the key of the list that has a hash, in a group of a divided list."""
+    """Return the key of the list that a hash belongs to, in a group of a divided list."""
     key = np.uint64(divided * lists.masks.shape[1] + group + 1) * _MIX
     for word in range(4):
         key = (key ^ (words[row, word] & lists.masks[divided, group, word])) * _MORE
@@ -162,9 +162,9 @@ def _bit(words: Words, row: int, bit: int) -> int:
 
 @kernel
 def _divided(words: Words, members: Places, lists: Lists, depth: int) -> int:
-    """Divide a list; returns what stands for it, or NONE if there is no room or no use.
+    """Divide a list; returns what stands for it, or NONE where there is no room or it would not help.
 
-    Instead of one list there are as many as groups, so each has to be shorter than one in so many.
+    One list becomes one for each group, so it helps only if each of these is that many times shorter.
     """
     groups, number = lists.masks.shape[1], lists.used[1]
     room = len(lists.rows) - lists.used[0] - len(members) * groups
@@ -201,7 +201,7 @@ def _after_adding(
 ) -> tuple[int, int]:
     """Return what stands for a list that a hash was added to, and the number of its entries.
 
-    It is divided when it gets long, and if that was not possible, whenever it has doubled.
+    It is divided when it gets long; where that is not possible, it is tried again whenever it has doubled.
     """
     entry, count = start, 0
     while entry >= 0:

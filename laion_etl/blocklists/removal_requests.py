@@ -124,15 +124,15 @@ class Matcher:
             found[mask] = kind
         return found
 
-    def match_pairs(self, rows: pa.Table) -> dict[str, str]:
-        """Return the rule that matches each matching pair, by its hexadecimal id."""
+    def match_pairs(self, rows: pa.Table) -> tuple[dict[str, str], Mask]:
+        """Return the rule that matches each matching pair, by its hexadecimal id, and `finds` of the rows."""
         rules = self.match_rules(rows)
-        places = np.flatnonzero(rules.astype(np.bool_))
-        pairs = rows["pair_id"].take(places).to_pylist()
+        matched = rules.astype(np.bool_)
+        pairs = rows["pair_id"].filter(pa.array(matched)).to_pylist()
         found: dict[str, str] = {}
-        for pair, rule in zip(pairs, rules[places].tolist(), strict=True):
+        for pair, rule in zip(pairs, rules[matched].tolist(), strict=True):
             found.setdefault(pair.hex(), rule)
-        return found
+        return found, matched
 
     def finds(self, rows: pa.RecordBatch | pa.Table) -> Mask:
         """Return a mask of the rows that any rule matches."""

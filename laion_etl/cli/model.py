@@ -136,14 +136,14 @@ def safety(
     from laion_etl.score.scorer import load_scorer
 
     settings, store = settings_and_store()
-    identity: dict[str, Any] = {}
+    identity: dict[str, Any]
     if crawl:
         samples, lost = task.labelled_samples(labels, crawl, store)
         identity = {"crawl": crawl, **task.scored_by(crawl, store)}
     else:
-        task.check_labels(labels)
+        rows = task.image_labels(labels)
         scorer = load_scorer(settings)
-        samples, lost = task.labelled_images(labels, scorer)
+        samples, lost = task.labelled_images(rows, scorer)
         identity = {**_described(scorer.model), "safety": described_safety(scorer.heads)}
     found = task.measure(samples, lost)
     table = Table("rule", "found", "right", "precision", "recall")
@@ -176,7 +176,7 @@ def _first_shard(crawl: str, store: "Store") -> int:
 def check(as_json: JsonOption = False) -> None:
     """Load the configured CLIP model and show what its scores depend on, and what is unknown.
 
-    Of known weights, embeddings of fixed images and captions are compared with recorded ones; the command
+    For known weights, embeddings of fixed images and captions are compared with recorded ones; the command
     fails if they differ. The model of LAION_ETL_CLIP_OTHER_MODEL is checked, too, if one is set.
     """
     from laion_etl.score.model import load_model

@@ -105,7 +105,7 @@ def diagnose(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain why links gave no image, by cause and host, and what would win how many back."""
+    """Explain why links gave no image, by cause and host, and what would win back how many."""
     from laion_etl.database.connection import open_database
     from laion_etl.report.link_losses import batch_losses, crawl_losses
     from laion_etl.report.link_losses_text import losses_as_lines

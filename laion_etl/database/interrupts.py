@@ -1,8 +1,8 @@
 """Transactions that Ctrl-C, or SIGTERM, interrupts at a safe moment only.
 
-psycopg recovers from KeyboardInterrupt where it waits for an answer. Where it is raised in psycopg's own code
-the statement goes on, or a lock stays held, and the connection refuses the next statement or hangs:
-a worker could not return the batch it holds.
+psycopg recovers from KeyboardInterrupt where it waits for an answer. If it is raised elsewhere
+in psycopg's code, the statement goes on or a lock stays held, and the connection refuses the next statement
+or hangs: a worker could not return the batch it holds.
 """
 
 import signal
@@ -22,8 +22,8 @@ from psycopg.pq.abc import PGcancel
 def transaction(connection: Connection) -> Iterator[None]:
     """Runs the block in a transaction; an interrupt that comes meanwhile is raised after it.
 
-    The statement that is going on is cancelled, so that the transaction is rolled back and ends soon; a
-    commit takes place. A second interrupt is raised at once: the database may not answer.
+    The running statement is cancelled, so that the transaction is rolled back and ends soon; a commit is
+    completed. A second interrupt is raised at once: the database may not answer.
     """
     with (
         _interrupted_afterwards(connection),
@@ -63,7 +63,7 @@ def _interrupted_afterwards(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _closed_if_broken_off(connection: Connection) -> Iterator[None]:
-    """Closes a connection whose statement was left without an answer: it takes no other one."""
+    """Closes a connection whose statement was left without an answer: it accepts no other."""
     try:
         yield
     finally:
@@ -81,7 +81,7 @@ def _raising_handler() -> Callable[[int, FrameType | None], Any] | None:
 
 
 def _cancel(connection: Connection) -> None:
-    """Asks the server to cancel the statement that is going on, without waiting for it: it may not answer."""
+    """Asks the server to cancel the running statement, without waiting for it: it may not answer."""
     if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
         threading.Thread(target=_request_cancel, args=(connection.pgconn.get_cancel(),), daemon=True).start()
 

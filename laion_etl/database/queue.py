@@ -113,7 +113,7 @@ class BatchQueue:
     def race(self) -> Claim | None:
         """Claims a batch that another worker has held for much longer than is usual; None when there is none.
 
-        Both are at work on it then; the first one that holds it to write has it (sql/015_races.sql). Only for
+        Both then work on it, and the first one that is about to write takes it (sql/015_races.sql). Only for
         a worker that `claim` has nothing for.
         """
         return self._claimed("queue.race", self._keys)
@@ -182,7 +182,7 @@ class BatchQueue:
         return None if expiry_s is None else float(expiry_s)
 
     def _extended(self, claim: Claim, *names: str) -> bool:
-        """Runs the first of some statements that finds the claim; forgets a claim that none finds."""
+        """Runs statements until one finds the claim; forgets the claim if none does."""
         keys = self._of(claim)
 
         def work(connection: Connection) -> bool:
@@ -195,7 +195,7 @@ class BatchQueue:
         return False
 
     def _let_go(self, claim: Claim) -> None:
-        """Forgets a claim once the database has: before that a repeated claim would find it as one unseen."""
+        """Forgets a claim once the database has: before that a repeated claim would take it for a new one."""
         self._held.discard((claim.batch, claim.token))
 
     def _claimed(self, name: str, keys: dict[str, object]) -> Claim | None:

@@ -32,7 +32,7 @@ def socket_folder(database: Path) -> Path:
     for place in places:
         if _fits(place / name):
             return place / name
-    raise PermissionError(f"the path of the data folder is too long for a Unix socket, and {places[0]} too")
+    raise PermissionError(f"the path of the data folder is too long for a Unix socket, and so is {places[0]}")
 
 
 def make_private(folder: Path, user: ServerUser) -> None:

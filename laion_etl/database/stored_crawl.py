@@ -16,6 +16,7 @@ from functools import partial
 from itertools import groupby
 
 from laion_etl.core.errors import DamagedFileError, MissingFileError, NewerFormatError
+from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import partition_name, scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.io.storage import Store
@@ -62,12 +63,13 @@ def _scored(crawl: str, store: Store) -> set[int]:
     """Return the batches that have stats of their scores, other than placeholders."""
     found: set[int] = set()
     small: list[int] = []
+    placeholder = len(StageStats.unfinished("score", crawl, batch_name(0)).to_json())
     for file in store.files(f"scored/{crawl}"):
         match = _BATCH_FILE.match(file.name.rpartition("/")[2])
         if match and match[2] == "_stats.json":
             batch = int(match[1])
             found.add(batch)
-            if file.bytes < 2 * len(StageStats.unfinished("score", crawl, match[1]).to_json()):
+            if file.bytes < 2 * placeholder:
                 small.append(batch)
     with ThreadPoolExecutor(READERS) as pool:
         names = [f"{scored_stem(crawl, batch)}_stats.json" for batch in small]

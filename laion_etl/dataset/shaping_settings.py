@@ -45,7 +45,7 @@ def applied_settings(settings: Settings, scored: Coverage) -> dict[str, dict[str
 
 
 def as_published(settings: Settings, record: Record) -> Settings:
-    """Return the settings with all that a manifest records, but the dataset's name.
+    """Return the settings with all that a manifest records, except the dataset's name.
 
     The contact of today stays, if there is one.
     """

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
+from laion_etl.evaluate.best_limit import best_limit
 from laion_etl.evaluate.label_file import rows_by_key
 from laion_etl.io.storage import Store
 
@@ -86,19 +87,16 @@ def propose_from_labels(
     """The threshold with the best F1, the lower of equals, of each route with labels of both kinds."""
     found = []
     for route, by_key in similarities.items():
-        known = [(value, labels[key]) for key, value in by_key.items() if key in labels]
-        matching = sum(label for _, label in known)
-        if not 0 < matching < len(known):
+        known = [key for key in by_key if key in labels]
+        values = np.asarray([by_key[key] for key in known], np.float64)
+        matching = np.asarray([labels[key] for key in known], np.bool_)
+        threshold = best_limit(values, matching)
+        if threshold is None:
             continue
-        known.sort(reverse=True)
-        values = np.asarray([value for value, _ in known])
-        right = np.cumsum([label for _, label in known])
-        kept = np.arange(1, len(known) + 1)
-        last = np.append(values[1:] != values[:-1], True)  # a threshold keeps all of equal similarity
-        scores = np.where(last, 2 * right / (kept + matching), -1.0)
-        best = len(scores) - 1 - int(np.argmax(scores[::-1]))
-        proposal = _proposal(route, np.sort(np.fromiter(by_key.values(), float)), float(values[best]))
-        precision, recall = float(right[best] / kept[best]), float(right[best] / matching)
+        kept = values >= threshold
+        right = int((kept & matching).sum())
+        proposal = _proposal(route, np.sort(np.fromiter(by_key.values(), float)), threshold)
+        precision, recall = right / int(kept.sum()), right / int(matching.sum())
         found.append(replace(proposal, precision=precision, recall=recall))
     if not found:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Labels of one's own: CSV files with a header, as spreadsheets write them."""
+"""Files of labels that users make: CSV with a header, as spreadsheets write it."""
 
 import csv
 from collections.abc import Sequence

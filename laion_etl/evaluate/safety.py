@@ -1,4 +1,4 @@
-"""How well safety tags and scores agree with labels of one's own.
+"""How well safety tags and scores agree with your own labels.
 
 The shipped prompts for real models have never been measured on labelled images: before you rely on them,
 label some hundred images of the kind at hand and measure. A sample is labelled 1 if it is unsafe. Measured
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.scored import find_scored, read_batch
+from laion_etl.evaluate.best_limit import best_limit
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.label_file import Row, read_rows, rows_by_key
 from laion_etl.io.storage import Store
@@ -31,7 +32,7 @@ _COLUMNS = ["key", "nsfw_tag", "punsafe"]
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A sample with its label, and what the heads say of it."""
+    """A sample with its label, and what the heads say about it."""
 
     unsafe: bool
     tag: str
@@ -71,7 +72,7 @@ def measure(samples: Sequence[Labelled], not_scored: int) -> SafetyReport:
     unsafe = np.asarray([sample.unsafe for sample in samples])
     tags = np.asarray([sample.tag for sample in samples])
     scores = np.asarray([sample.punsafe for sample in samples], np.float64)
-    best = _best_limit(scores, unsafe)
+    best = best_limit(scores, unsafe)
     limits = sorted({*LIMITS, *([best] if best is not None else [])})
     rules = [
         _agreement("tag NSFW", tags == NsfwTag.NSFW, unsafe),
@@ -88,14 +89,22 @@ def measure(samples: Sequence[Labelled], not_scored: int) -> SafetyReport:
     return SafetyReport(len(samples), int(unsafe.sum()), not_scored, tuple(rules), best)
 
 
-def labelled_images(path: Path, scorer: SampleScorer) -> tuple[list[Labelled], int]:
-    """Score the images that a label file names; return them and the number of those without a score.
+def image_labels(path: Path) -> list[Row]:
+    """Read and check the labels of images, before a model is loaded.
 
-    Its columns are `image` (a path, relative to the file) and `label`; it may have `caption` and `underage`.
+    The columns are `image` (a path, relative to the file) and `label`; there may be `caption` and `underage`.
     Raises InputError for a line that cannot be used.
     """
-    rows = check_labels(path)
-    labels = [(row.truth("label"), _underage(row)) for row in rows]
+    rows = read_rows(path, ("image", "label"))
+    for row in rows:
+        row.truth("label")
+        _underage(row)
+        _open_image(row).close()
+    return rows
+
+
+def labelled_images(rows: Sequence[Row], scorer: SampleScorer) -> tuple[list[Labelled], int]:
+    """Score the images that the lines of `image_labels` name; return them and how many have no score."""
     found: list[Labelled] = []
     lost = 0
     numbered = ((_image(row), number) for number, row in enumerate(rows))
@@ -108,20 +117,10 @@ def labelled_images(path: Path, scorer: SampleScorer) -> tuple[list[Labelled], i
             if punsafe is None or not is_scored([punsafe]):
                 lost += 1
                 continue
-            unsafe, underage = labels[place]
-            suspected = bool(scores[SUSPECTED_UNDERAGE][i])
-            found.append(Labelled(unsafe, scores["nsfw_tag"][i], punsafe, underage, suspected))
+            row, suspected = rows[place], bool(scores[SUSPECTED_UNDERAGE][i])
+            tag = scores["nsfw_tag"][i]
+            found.append(Labelled(row.truth("label"), tag, punsafe, _underage(row), suspected))
     return found, lost
-
-
-def check_labels(path: Path) -> list[Row]:
-    """Read the labels of images, before a model is loaded. Raises InputError for a line that is unusable."""
-    rows = read_rows(path, ("image", "label"))
-    for row in rows:
-        row.truth("label")
-        _underage(row)
-        _open_image(row).close()
-    return rows
 
 
 def labelled_samples(path: Path, crawl: str, store: Store) -> tuple[list[Labelled], int]:
@@ -176,14 +175,3 @@ def _open_image(row: Row) -> BinaryIO:
 def _agreement(rule: str, found: NDArray[np.bool_], labels: NDArray[np.bool_]) -> Agreement:
     count, wanted, right = int(found.sum()), int(labels.sum()), int((found & labels).sum())
     return Agreement(rule, count, right, right / count if count else None, right / wanted if wanted else None)
-
-
-def _best_limit(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float | None:
-    """Return the limit with the best F1; None unless there are labels of both kinds."""
-    wanted = int(labels.sum())
-    if not 0 < wanted < len(labels):
-        return None
-    limits = np.unique(scores)
-    right = np.asarray([(labels & (scores >= limit)).sum() for limit in limits])
-    found = np.asarray([(scores >= limit).sum() for limit in limits])
-    return float(limits[int(np.argmax(2 * right / (found + wanted)))])

@@ -1,9 +1,9 @@
 """Reads the pairs of a window with the licence and URL of their pages.
 
 Pairs are read range by range of the key, in short transactions on the servers that have them. Their pages are
-at random places of table page: joined in Postgres, each pair descended an index, which took four fifths of a
-planner's Postgres time, and more once tables were larger than its memory. So the pages are read afterwards,
-each once and in the order of their index, and joined here.
+at random places in table page: when Postgres joined them, it descended an index for each pair, which took
+four fifths of a planner's Postgres time, and more once tables were larger than its memory. So the pages are
+read afterwards, each once and in the order of their index, and joined here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -112,9 +112,9 @@ def _numbers(column: pa.ChunkedArray) -> Longs:
 
 def _positions(wanted: Longs, found: Longs, first: int) -> Longs:
     """Return the row of each wanted place among those that are found, counted from `first` on; -1: none."""
-    order = np.argsort(found, kind="stable")
-    rows = np.searchsorted(found[order], wanted)
-    rows[rows == len(found)] = 0
     if not len(found):
         return np.full(len(wanted), -1, np.int64)
-    return np.where(found[order[rows]] == wanted, order[rows] + first, -1)
+    order = np.argsort(found, kind="stable")
+    known = found[order]
+    rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[rows] == wanted, order[rows] + first, -1)

@@ -1,7 +1,7 @@
 """The step between the hashes of all ranges and their publishing: finds near duplicates among all of them.
 
 What it decides is in `compared.parquet`, its record in `compared.json`, whose fingerprint is made from the
-files of all ranges. Until then `compared/` has what is compared already.
+files of all ranges. Until then `compared/` has what has been compared so far.
 """
 
 from collections.abc import Sequence

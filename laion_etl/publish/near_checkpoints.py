@@ -2,8 +2,8 @@
 
 Comparing the images of a hundred million published rows takes a quarter of an hour, and a pod may be lost at
 any time. So what a slice connects is written when it is known: a comparison that was killed goes on with the
-slices that are left, in this or in another pod, and ends with the same bytes. Only the last step begins anew,
-which decides about what all slices have connected and takes a few minutes at most.
+slices that are left, in this or in another pod, and ends with the same bytes. Only the last step,
+which decides on what all slices have connected, starts over; it takes a few minutes at most.
 
 A checkpoint has the records of near images and of known ones, then the format, their numbers and a CRC-32. It
 appears complete, and its name has the fingerprint of what is compared: one that was made from other files is

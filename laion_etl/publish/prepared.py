@@ -87,7 +87,7 @@ class Prepared:
         return fingerprint("publish", self.rules, self.partitions.missing, list(inputs))
 
     def write(self, store: Store) -> None:
-        """Write the record, and delete results of ranges that there are no more.
+        """Write the record, and delete results of ranges that no longer exist.
 
         Checkpoints of a comparison stay: their names say what they were made from.
         """

@@ -127,7 +127,7 @@ class _LineReader:
         return Line(self.number, line, rules, rules["urls"] if folder else frozenset())
 
     def _check(self, kind: str, value: str) -> None:
-        """Raise InputError for what could be read as a URL or domain, and would match nothing."""
+        """Raise InputError for what would pass for a URL or domain and match nothing."""
         if _CSV.search(value) or (kind == "domains" and "," in value):
             raise self._error(
                 "it looks like a line of a table", "write one URL, domain, key or hash per line, nothing else"
@@ -177,7 +177,7 @@ def _may_be_folder(line: str) -> bool:
 
 
 def _hosts(kind: str, value: str) -> Sequence[str]:
-    """Return the hosts of which a line names everything; none of an invalid one, which is refused later."""
+    """Return the hosts that a line names as a whole; none for an invalid line, which is refused later."""
     try:
         if kind == "domains":
             names = value.split()

@@ -53,11 +53,11 @@ def rewrite_rows(
     `on_found` is called before that with the ids of its pairs and the rule that matches each.
     """
     table = read_table(name, store)
-    found = matcher.match_pairs(table)
+    found, matched = matcher.match_pairs(table)
     if found:
         if on_found is not None:
             on_found(found)
-        _write_parquet(name, table.filter(pa.array(~matcher.finds(table))), store)
+        _write_parquet(name, table.filter(pa.array(~matched)), store)
 
 
 def blank_rows(name: str, store: Store, matcher: Matcher) -> None:

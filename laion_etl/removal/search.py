@@ -154,11 +154,11 @@ class Search:
 
     def _add(self, table: pa.Table, crawl: str) -> bool:
         """Add the matching pairs of a file; return whether there are any."""
-        found = self._matcher.match_pairs(table)
+        found, matched = self._matcher.match_pairs(table)
         if found:
             self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
             self._findings.append((crawl, found))
-            self._lines.add(table.filter(pa.array(self._matcher.finds(table))))
+            self._lines.add(table.filter(pa.array(matched)))
             self._matcher.add_found(found)
         return bool(found)
 

@@ -1,4 +1,4 @@
-"""What a batch or crawl lost in download, by cause and host, and what would win links back.
+"""What a batch or crawl lost in download, by cause and host, and what would win back links.
 
 Counts by reason are those of Postgres (a crawl: a few rows for each thousand batches) or of the batch's
 stats. What they do not say, hosts and the messages of links, is read from the shards' parquet: of a crawl
@@ -31,8 +31,8 @@ _ORDER = {status.value: place for place, status in enumerate(DownloadStatus)}  #
 
 @dataclass(frozen=True, slots=True)
 class CauseLoss:
-    """Links lost for one cause. `would_win`: how many would give images with its remedy, as of the links that
-    got further; None if there is no remedy, or if no link got further."""
+    """Links lost for one cause. `would_win`: how many would give images with its remedy, judging by the links
+    that got further; None if there is no remedy, or if no link got further."""
 
     cause: LossCause
     links: int

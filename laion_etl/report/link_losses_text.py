@@ -74,8 +74,8 @@ def _unusual(losses: LinkLosses) -> Iterator[str]:
         single = part.first == part.last
         name = f"Batch {part.first}" if single else f"Batches {part.first} to {part.last}"
         yield (
-            f"{name} kept only {part.share:.0%} of {'its' if single else 'their'} links, all together "
-            f"{losses.kept / losses.links:.0%}: {one.links / part.links:.0%} {one.cause.sentence}."
+            f"{name} kept only {part.share:.0%} of {'its' if single else 'their'} links, against "
+            f"{losses.kept / losses.links:.0%} overall: {one.links / part.links:.0%} {one.cause.sentence}."
         )
 
 

@@ -44,7 +44,7 @@ _LAYER = re.compile(r"layers\.(\d+)\.(?:weight|bias)")
 
 @dataclass(frozen=True, slots=True)
 class LayerChain:
-    """The last layer of the one before it, and so on down to the embedding, with a ReLU after some."""
+    """Linear layers that an embedding goes through one after another, with a ReLU after some."""
 
     weights: tuple[Floats, ...]  # (out, in)
     biases: tuple[Floats, ...]

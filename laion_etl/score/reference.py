@@ -110,7 +110,9 @@ def _read(path: Path) -> tuple[Floats, Floats]:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise _unusable(path, str(error)) from error
     if about.get("inputs") != VERSION:
-        raise _unusable(path, f"it is of the fixed images {about.get('inputs')}, these are {VERSION}")
+        raise _unusable(
+            path, f"it was recorded with version {about.get('inputs')} of the images, this is {VERSION}"
+        )
     return images, captions
 
 

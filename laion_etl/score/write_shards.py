@@ -81,7 +81,8 @@ def _unmark(name: str, opened: OpenedShard, store: Store, lease: Guard | None) -
 
     A worker that is suspended right here must not delete the stats that another one writes meanwhile. So it
     replaces them, which its guard and the store can refuse, with ones that no reader takes for a result.
-    The guard only extends the lease: no sample is computed yet, and a race is for the first one that has all.
+    The guard only extends the lease: no sample is computed yet, and a race is won by the first worker that
+    has them all.
     """
     if lease is None:
         store.delete(name)

@@ -14,6 +14,7 @@ from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
 from tests.database.interrupted import interrupted_at
+from tests.database.lost_answers import answers_lost
 from tests.database.pairs import batch_no, batch_nos, numbered_pairs, write_pairs
 
 DONE = StageStats("download", "C", "0", "f", 0, 0)
@@ -121,14 +122,7 @@ def test_a_certain_batch_can_be_claimed_unless_held(queue: BatchQueue) -> None:
 def test_a_claim_whose_answer_an_outage_lost_is_found_by_the_next(
     queue: BatchQueue, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = database.run
-
-    def lost(*work: object) -> None:
-        run(*work)  # type: ignore[arg-type]
-        raise DatabaseOutageError("cannot connect")
-
-    with monkeypatch.context() as outage, pytest.raises(DatabaseOutageError):
-        outage.setattr(database, "run", lost)
+    with answers_lost(database, monkeypatch), pytest.raises(DatabaseOutageError):
         queue.claim()
     assert claimed(queue).batch == batch_no(0)
     assert queue.counts() == QueueCounts(ready=3, downloading=1)
@@ -141,19 +135,14 @@ def test_a_repeated_claim_does_not_return_a_batch_whose_result_is_being_recorded
     first = claimed(queue)
     run = database.run
     with open_database(settings) as another:
-        other, through = queue.through(another), another.run
+        other = queue.through(another)
         found: list[Claim | None] = []
-
-        def lost(*work: object) -> None:
-            through(*work)  # type: ignore[arg-type]
-            raise DatabaseOutageError("cannot connect")
 
         def recorded_meanwhile(*work: object) -> object:
             found.append(other.claim())
             return run(*work)  # type: ignore[arg-type]
 
-        with monkeypatch.context() as outage, pytest.raises(DatabaseOutageError):
-            outage.setattr(another, "run", lost)
+        with answers_lost(another, monkeypatch), pytest.raises(DatabaseOutageError):
             other.claim()
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(database, "run", recorded_meanwhile)

@@ -17,6 +17,7 @@ from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
+from tests.database.lost_answers import answers_lost
 from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 
 DONE = StageStats("download", "C", "0", "f", 0, 0)
@@ -242,15 +243,7 @@ def test_a_race_whose_answer_was_lost_is_found_by_the_next_claim(
     race: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     race.connection.execute(LONG_AGO)
-    database = race.fast._database
-    run = database.run
-
-    def lost(*work: object) -> None:
-        run(*work)  # type: ignore[arg-type]
-        raise DatabaseOutageError("cannot connect")
-
-    with monkeypatch.context() as outage, pytest.raises(DatabaseOutageError):
-        outage.setattr(database, "run", lost)
+    with answers_lost(race.fast._database, monkeypatch), pytest.raises(DatabaseOutageError):
         race.fast.race()
     claim = race.fast.claim()
     assert claim is not None

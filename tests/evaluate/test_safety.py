@@ -1,4 +1,4 @@
-"""Safety tags and scores against labels of one's own."""
+"""Safety tags and scores against a user's own labels."""
 
 import json
 from pathlib import Path

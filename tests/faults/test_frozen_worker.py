@@ -207,6 +207,18 @@ def begin_race(database: Database) -> None:
     database.connection.execute("update batch set claimed_at = now() - interval '1 hour' where batch > 1")
 
 
+def racing(
+    moment: str, store: Store, settings: Settings, database: Database
+) -> tuple[SuspendedWorker, SuspendedWorker]:
+    """A worker that is suspended before it writes, and one that races it and is suspended at a moment."""
+    slow = SuspendedWorker(MOMENTS[0], settings, store)
+    slow.run_to_its_moment()
+    begin_race(database)
+    fast = SuspendedWorker(moment, settings, store)
+    fast.run_to_its_moment()
+    return slow, fast
+
+
 def check_race(store: Store, database: Database) -> StageStats:
     attempts = database.connection.execute(
         "select attempts + download_attempts, error from batch where batch > 1"
@@ -247,11 +259,7 @@ def test_two_workers_that_finish_a_batch_at_the_same_moment(
     first_to_go_on: str, any_store: Store, settings: Settings, raced: Database
 ) -> None:
     """Both have downloaded it, and neither has asked whether it may write."""
-    slow = SuspendedWorker(MOMENTS[0], settings, any_store)
-    slow.run_to_its_moment()
-    begin_race(raced)
-    fast = SuspendedWorker(MOMENTS[0], settings, any_store)
-    fast.run_to_its_moment()
+    slow, fast = racing(MOMENTS[0], any_store, settings, raced)
     for worker in [slow, fast] if first_to_go_on != "fast" else [fast, slow]:
         worker.let_go_on()
         if first_to_go_on != "both":
@@ -269,11 +277,7 @@ def test_a_worker_that_is_overtaken_before_it_writes(
     moment: str, any_store: Store, settings: Settings, raced: Database
 ) -> None:
     """It wakes up, and ends, while the other one writes."""
-    slow = SuspendedWorker(MOMENTS[0], settings, any_store)
-    slow.run_to_its_moment()
-    begin_race(raced)
-    fast = SuspendedWorker(moment, settings, any_store)
-    fast.run_to_its_moment()
+    slow, fast = racing(moment, any_store, settings, raced)
     slow.wake()
     fast.wake()
     assert slow.done == []
