@@ -141,8 +141,9 @@ def plain_png(data: bytes) -> bool:
     if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
         return False
     kind = b""
-    for kind, body, intact in chunks(data):
-        if not intact or not _plain_chunk(kind, body):
+    for chunk in chunks(data):
+        kind = chunk.kind
+        if not chunk.is_intact or not _plain_chunk(kind, chunk.body):
             return False
     return kind == b"IEND"
 
