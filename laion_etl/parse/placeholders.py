@@ -6,7 +6,7 @@ that cannot be placeholders, and only the rest is passed to `placeholder`.
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -212,6 +212,15 @@ def _hashes(words: Iterable[str]) -> Hashes:
     return np.unique(np.array([hash_of(array, 0, array.size) for array in arrays], np.uint64))
 
 
+@cache
+def _word_hashes() -> tuple[Hashes, Hashes]:
+    """Returns the hashes of WORDS, and of every word that a placeholder of several may have."""
+    words_in_phrases = (part for word in WORDS for part in _LETTERS.findall(word))
+    layer_parts = (part for word in _LAYER_WORDS for part in word.split())
+    others = (*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS, *_DIMENSION_MARKS, *_ADDITIONS, *_PROGRAM_WORDS)
+    return _hashes(WORDS), _hashes((*others, *layer_parts, *words_in_phrases))
+
+
 class PlaceholderRule:
     """Applies `placeholder` to columns, for the reasons that the settings refuse."""
 
@@ -223,20 +232,7 @@ class PlaceholderRule:
             ParseReason.PLACEHOLDER_DATE: settings.refuse_placeholder_dates,
         }
         self._refused = frozenset(reason for reason, refused in switches.items() if refused)
-        self._words = _hashes(WORDS)
-        parts = (part for word in WORDS for part in _LETTERS.findall(word))
-        others = (
-            *(
-                *_DATE_WORDS,
-                *_CAMERA_WORDS,
-                *_CAMERA_ENDINGS,
-                *_DIMENSION_MARKS,
-                *_ADDITIONS,
-                *_PROGRAM_WORDS,
-            ),
-            *(part for word in _LAYER_WORDS for part in word.split()),
-        )
-        self._parts = _hashes((*others, *parts))
+        self._words, self._parts = _word_hashes()
 
     def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:
         """Sets the reasons of captions that are placeholders and not dropped yet."""
