@@ -20,7 +20,7 @@ import trio
 from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.download.decoder_process import ANSWER, READY, REQUEST
+from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage
 from laion_etl.sandbox.limits import confined_environment, prepare_parent
