@@ -27,7 +27,7 @@ class ContentDecoder(Protocol):
     """Decodes the parts of a body, one after another."""
 
     def __call__(self, part: bytes) -> Iterable[bytes]:
-        """Yields what a part says."""
+        """Yields what a part decodes to."""
 
     @property
     def unfinished(self) -> bool:

@@ -97,7 +97,7 @@ def _minor_version(version: bytes) -> int:
 
 
 def _add_odd_line(headers: list[tuple[str, list[str]]], line: bytes) -> None:
-    """Takes what a line says that is not a header by the rules; without a colon it says nothing."""
+    """Reads a line that is not a header by the rules as what it must mean; without a colon it is ignored."""
     if line[:1] in (b" ", b"\t"):
         if headers:  # a folded line
             headers[-1][1].append(str(line.strip(b" \t\r"), "latin-1"))

@@ -48,7 +48,7 @@ _BRANDS = {
     **dict.fromkeys(b"jp2 jpx jpm j2ki j2is".split(), "JPEG 2000"),
     **dict.fromkeys(b"crx".split(), "CR3"),
 }
-CONTAINER_HEAD_BYTES = 256  # enough for the list of brands: it has rarely ten
+CONTAINER_HEAD_BYTES = 256  # enough for the list of brands, which rarely has ten
 
 _MAX_SIDE = 65_500  # of JPEG in libjpeg
 

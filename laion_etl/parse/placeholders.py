@@ -78,7 +78,7 @@ _PART_OF_NAME = re.compile(
     r"[A-Z]?[a-z]+|[A-Z]+|[0-9]{1,6}|[A-Za-z]{1,4}[0-9]{1,4}[A-Za-z]{0,3}|[0-9]{1,5}[A-Za-z]{1,4}"
 )
 _PARTS_OF_NAME = re.compile(r"[_-]+")
-_LONG_WORD = 7  # letters; a single one in a name is enough, if it is none of WORDS
+_LONG_WORD = 7  # letters; a single one in a name is enough, if it is not one of WORDS
 _ADDRESS = re.compile(r"(?:https?://|www\.|data:[a-z]+/)[!-~]+", re.IGNORECASE)
 _DIMENSION_MARKS = ("x", "×", "px", "p", "i")
 _SIZE = r"[0-9]{2,5} ?(?:x|×|X|by) ?[0-9]{2,5} ?(?:px)?"
@@ -91,7 +91,7 @@ _TEMPLATE = re.compile(
     r"|\[object \w{1,40}\]|\[native code\]"
     r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"
 )
-# WordPress and others describe an image without a text so, in the language of the reader; its file name
+# What WordPress and others write for an image without a text, in the language of the reader; its file name
 # follows.
 _NO_TEXT = re.compile(
     rf"(?:{'|'.join(map(re.escape, words('no-text-sentences')))}).*\.[!-~]{{2,5}}.{{0,9}}",
@@ -149,7 +149,7 @@ def _identifier(text: str) -> ParseReason | None:
 def _is_date(text: str) -> bool:
     """Whether a text consists of numbers and words of dates and times only, and is a whole date or time.
 
-    "May 2024", "Sat 1" or "T-1000" are none: a film, a broadcaster, a model.
+    "May 2024", "Sat 1" or "T-1000" are not: a film, a broadcaster, a model.
     """
     if not _NUMBERS.fullmatch(text):
         return False

@@ -75,7 +75,7 @@ def test_many_images_share_few_processes_and_keep_their_order() -> None:
 
 
 def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
-    clock, settings = MockClock(), DownloadSettings(decoders=1)  # time passes only when told to
+    clock, settings = MockClock(), DownloadSettings(decoders=1)  # time passes only when the test says so
     found: list[StoredImage | S] = []
 
     async def decode(decoders: Decoders) -> None:
