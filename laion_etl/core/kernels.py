@@ -36,8 +36,8 @@ def hash_of(data: Bytes, start: int, end: int) -> np.uint64:
 def keyed_hash(data: Bytes, start: int, end: int, key: Hashes) -> np.uint64:
     """Computes SipHash-1-3 of a span, with a key of two numbers, for tables of what strangers choose.
 
-    Who knows the key can make thousands of texts that share a slot; of `hash_of` everyone does. So the key is
-    random, and nothing that is stored may depend on the value.
+    Anyone who knows the key can make thousands of texts that share a slot, and `hash_of` has no key. So the
+    key here is random, and nothing that is stored may depend on the value.
     """
     v0, v1 = key[0] ^ np.uint64(0x736F6D6570736575), key[1] ^ np.uint64(0x646F72616E646F6D)
     v2, v3 = key[0] ^ np.uint64(0x6C7967656E657261), key[1] ^ np.uint64(0x7465646279746573)

@@ -133,8 +133,8 @@ class Client:
     async def _send(self, target: RequestUrl, deadline: RequestDeadline) -> tuple[PooledConnection, Head]:
         """Sends the request. Returns the connection and the head of its response.
 
-        An idle connection that the server has closed in the meantime is replaced, also if it said so (408) or
-        sent something else that is not an answer to this request.
+        An idle connection that the server has closed in the meantime is replaced, and so is one on which it
+        said that it closes it (408), or sent something else that does not answer this request.
         """
         message = _message(target, self._settings.user_agent)
         while True:

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.download.http_head import bad_response
+from laion_etl.download.http_head import DECODABLE, bad_response
 from laion_etl.download.link_failed import LinkFailed
 
-_GZIP = ("gzip", "x-gzip")
 _NOT_DECODED = frozenset({"br", "zstd", "dcb", "dcz"})
 _MAX_LAYERS = 2
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -28,7 +27,7 @@ class ContentDecoder(Protocol):
     """Decodes the parts of a body, one after another."""
 
     def __call__(self, part: bytes) -> Iterable[bytes]:
-        """Yields what a part says."""
+        """Yields what a part decodes to."""
 
     @property
     def unfinished(self) -> bool:
@@ -45,7 +44,7 @@ def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
     for coding in codings:
         if coding in _NOT_DECODED:
             raise bad_response(f"content-encoding {coding}")
-        if coding in _GZIP or coding == "deflate":
+        if coding in DECODABLE:
             layers.append(coding)
     if not layers:
         return _AsItIs()

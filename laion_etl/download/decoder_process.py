@@ -11,7 +11,6 @@ bytes as downloaded".
 
 import io
 import json
-import struct
 import sys
 from dataclasses import replace
 from typing import BinaryIO
@@ -20,15 +19,12 @@ from PIL import Image, ImageCms
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_opt_out import opted_out_by_metadata
+from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.image_header import ImageRules
 from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage, decode
 from laion_etl.download.resize import Resize
 from laion_etl.sandbox.limits import confine
-
-REQUEST = struct.Struct(">I")
-ANSWER = struct.Struct(">II")
-READY = b"\x01"
 
 
 def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:

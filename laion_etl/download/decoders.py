@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,18 +16,15 @@ from typing import Any
 
 import trio
 
-from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.download.decoder_process import ANSWER, READY, REQUEST
+from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage
-from laion_etl.sandbox.limits import confined_environment, prepare_parent
+from laion_etl.sandbox.limits import prepare_parent
+from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start, start_confined
 from laion_etl.settings import DownloadSettings
 
-_TRIES = 2  # one decoder may be killed for another reason; if two die, the image is at fault
-_STARTS = 3  # in a row that may fail: no image is at fault, the machine is
-_START_LIMIT_S = 120.0  # a busy machine may take long to import numpy and Pillow
 _ANSWER_BYTES = 1 << 17
 _MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
@@ -59,12 +55,7 @@ class _Decoder:
     def __init__(self, command: list[str]) -> None:
         # trio.lowlevel.open_process starts the child from a worker thread. That thread exits after ten idle
         # seconds, and PR_SET_PDEATHSIG would take its end for the death of the parent.
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=confined_environment(),
-        )
+        self._process = start_confined(command)
         pipes = (self._process.stdin, self._process.stdout)
         numbers = [os.dup(pipe.fileno()) for pipe in pipes if pipe is not None]
         for pipe, number in zip(pipes, numbers, strict=True):
@@ -75,7 +66,7 @@ class _Decoder:
 
     async def ready(self) -> bool:
         """Waits for the process to start, which is not part of the time of its first image."""
-        with trio.move_on_after(_START_LIMIT_S):
+        with trio.move_on_after(START_LIMIT_S):
             return await self._stdout.receive_some(1) == READY
         return False
 
@@ -171,7 +162,7 @@ class Decoders:
         Raises OutageError when no process can be started.
         """
         async with self._free:
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 with suppress(_DecoderDied):
                     return await self._try(data)
         return Decoded(DownloadStatus.DECODER_CRASHED)
@@ -200,7 +191,7 @@ class Decoders:
         return await self._started()
 
     async def _started(self) -> _Decoder:
-        for _ in range(_STARTS):
+        for _ in range(STARTS):
             decoder = _Decoder(self._command)
             is_ready = False
             try:
@@ -210,7 +201,4 @@ class Decoders:
                     await decoder.kill()
             if is_ready:
                 return decoder
-        raise OutageError(
-            f"cannot start a process that decodes images: {_STARTS} ended early or took over "
-            f"{_START_LIMIT_S:.0f} s; see their output above, and check the memory of this machine"
-        )
+        raise cannot_start("decodes images")

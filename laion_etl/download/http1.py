@@ -166,7 +166,7 @@ class Connection:
         return False
 
     async def _skip_trailers(self) -> None:
-        """Reads past the trailers. The connection may end instead: the last chunk has said that it is all."""
+        """Reads past the trailers. The connection may end instead: after the last chunk the body is whole."""
         size = 0
         while await self._has_line():
             line = self._take_line()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 
+DECODABLE = frozenset({"gzip", "x-gzip", "deflate"})  # codings that content_encoding.py removes
+
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
 _ODD_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) +([1-9][0-9]{2})(?![0-9])[^\n\0]*", re.IGNORECASE)
 # Possessive, so that 60 kB of blanks take linear time; it does not match a line with blanks at its end.
@@ -18,7 +20,6 @@ _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+((?:[^\r\n\0]
 _LENGTH = re.compile(r"\+?([0-9]{1,18})(?:[ \t].*)?")
 _WHOLE_RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-_DECODABLE = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _minor_version(version: bytes) -> int:
 
 
 def _add_odd_line(headers: list[tuple[str, list[str]]], line: bytes) -> None:
-    """Takes what a line says that is not a header by the rules; without a colon it says nothing."""
+    """Reads a line that is not a header by the rules as what it must mean; without a colon it is ignored."""
     if line[:1] in (b" ", b"\t"):
         if headers:  # a folded line
             headers[-1][1].append(str(line.strip(b" \t\r"), "latin-1"))
@@ -123,7 +124,7 @@ def framing_of(head: Head) -> Framing:
     options = head.listed("connection")
     keeps = "keep-alive" in options if head.minor_version == 0 else "close" not in options
     ends = chunked or length is not None
-    others = tuple(coding for coding in codings if coding in _DECODABLE)
+    others = tuple(coding for coding in codings if coding in DECODABLE)
     return Framing(None if chunked else length, chunked, keeps and ends and not (odd or head.odd), others)
 
 

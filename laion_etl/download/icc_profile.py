@@ -1,8 +1,8 @@
 """Whether a colour profile is that of sRGB, read without a colour library: it is a stranger's file.
 
-An image with such a profile, or with none, may be stored unchanged: readers that ignore profiles, as those of
-training do, see its true colours. Any other is converted (`images.py`). Compared are the three primaries and
-the curve, or only the curve of a grey profile; the names of profiles are free text.
+An image with such a profile, or with none, may be stored unchanged: readers that ignore profiles, as training
+code does, see its true colours. Any other is converted (`images.py`). The three primaries and the curve are
+compared, or only the curve of a grey profile; the names of profiles are free text.
 """
 
 import struct

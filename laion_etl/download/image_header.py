@@ -14,8 +14,9 @@ from laion_etl.settings import DownloadSettings
 
 SNIFF_BYTES = 16
 
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
+# What files of these formats begin with.
+JPEG = b"\xff\xd8\xff"
+PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xae\x42\x60\x82"
 
 # Signatures of image formats that are refused, to distinguish them from files that are not images.
@@ -47,7 +48,7 @@ _BRANDS = {
     **dict.fromkeys(b"jp2 jpx jpm j2ki j2is".split(), "JPEG 2000"),
     **dict.fromkeys(b"crx".split(), "CR3"),
 }
-CONTAINER_HEAD_BYTES = 256  # enough for the list of brands: it has rarely ten
+CONTAINER_HEAD_BYTES = 256  # enough for the list of brands, which rarely has ten
 
 _MAX_SIDE = 65_500  # of JPEG in libjpeg
 
@@ -87,9 +88,9 @@ class ImageRules:
 
 def sniff(head: bytes, *, avif: bool = False) -> DownloadStatus | None:
     """Returns why these first bytes are not a wanted image; None if they may be. 16 bytes are enough."""
-    if head.startswith(_PNG) and head[12:16] not in (b"IHDR", b""):  # CgBI: Apple's own
+    if head.startswith(PNG) and head[12:16] not in (b"IHDR", b""):  # CgBI: Apple's own
         return DownloadStatus.DECODE_FAILED
-    if head.startswith((_JPEG, _PNG)) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+    if head.startswith((JPEG, PNG)) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
         return None
     name = other_format(head)
     if avif and (name == "AVIF" or (name == "HEIF" and len(head) < CONTAINER_HEAD_BYTES)):
@@ -128,9 +129,9 @@ def refused_by_beginning(data: bytes, rules: ImageRules) -> DownloadStatus | boo
 def dimensions(data: bytes) -> tuple[int, int] | None:
     """Returns width and height as stored; None if these bytes do not contain them."""
     try:
-        if data.startswith(_PNG):
+        if data.startswith(PNG):
             width, height = struct.unpack_from(">II", data, 16)
-        elif data.startswith(_JPEG):
+        elif data.startswith(JPEG):
             frame = next(offset for marker, offset, _ in segments(data) if is_frame(marker))
             height, width = struct.unpack_from(">HH", data, frame + 1)
         elif data.startswith(b"RIFF"):
@@ -147,9 +148,9 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
 
     Plain means: 8 bits, RGB or grey in sRGB, upright, no location data, no transparency, one frame, complete.
     """
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG):
         plain = plain_jpeg(data)
-    elif data.startswith(_PNG):
+    elif data.startswith(PNG):
         plain = _PNG_END in data[-TRAILING_BYTES:] and plain_png(data)
     else:
         plain = data.startswith(b"RIFF") and plain_webp(data)

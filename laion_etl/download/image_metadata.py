@@ -141,8 +141,9 @@ def plain_png(data: bytes) -> bool:
     if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
         return False
     kind = b""
-    for kind, body, intact in chunks(data):
-        if not intact or not _plain_chunk(kind, body):
+    for chunk in chunks(data):
+        kind = chunk.kind
+        if not chunk.is_intact or not _plain_chunk(kind, chunk.body):
             return False
     return kind == b"IEND"
 
@@ -150,14 +151,14 @@ def plain_png(data: bytes) -> bool:
 def plain_webp(data: bytes) -> bool:
     """Whether a WebP is one opaque image in sRGB without a location or rotation, and ends with it."""
     place, frames = webp_chunks.HEAD_BYTES, 0
-    for kind, body in webp_chunks.chunks(data):
+    for kind, body, end in webp_chunks.chunks(data):
         if kind in (b"VP8 ", b"VP8L"):
             frames += 1
             if kind == b"VP8L" and body[4:5] and body[4] & 0x10:
                 return False
         elif not _plain_webp_chunk(kind, body):
             return False
-        place += 8 + len(body) + (len(body) & 1)
+        place = end
     declared = int.from_bytes(data[4:8], "little") + 8
     return frames == 1 and declared == place and 0 <= len(data) - place <= TRAILING_BYTES
 

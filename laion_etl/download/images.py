@@ -20,7 +20,15 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
-from laion_etl.download.image_header import CONTAINER_HEAD_BYTES, ImageRules, dimensions, plain_size, sniff
+from laion_etl.download.image_header import (
+    CONTAINER_HEAD_BYTES,
+    JPEG,
+    PNG,
+    ImageRules,
+    dimensions,
+    plain_size,
+    sniff,
+)
 from laion_etl.download.jpeg_end import with_end
 from laion_etl.download.jpeg_segments import too_many_scans
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
@@ -45,8 +53,6 @@ _TURNS = {
 _HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
 _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -105,13 +111,13 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
         return DownloadStatus.TOO_FEW_BYTES
     if (refused := sniff(data[:CONTAINER_HEAD_BYTES], avif=settings.rules.avif)) is not None:
         return refused
-    if data.startswith(_JPEG) and too_many_scans(data):
+    if data.startswith(JPEG) and too_many_scans(data):
         return DownloadStatus.TOO_MANY_SCANS
     with warnings.catch_warnings(action="ignore"):  # Pillow warns about odd metadata
         try:
             return _decoded(_readable(data), data, settings)
         except DECODE_ERRORS:
-            if not data.startswith(_JPEG):
+            if not data.startswith(JPEG):
                 return DownloadStatus.DECODE_FAILED
         try:
             ended = with_end(data)
@@ -126,7 +132,7 @@ def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     Of other formats they do not show enough: damage within the pixels of a PNG is only found by a decoder.
     """
     hashed = settings.perceptual_hashes or settings.listed_hashes
-    if hashed or not data.startswith(_JPEG) or len(data) < settings.rules.min_bytes:
+    if hashed or not data.startswith(JPEG) or len(data) < settings.rules.min_bytes:
         return None
     if (size := dimensions(data)) is None:
         return None
@@ -140,7 +146,7 @@ def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
 
 def _readable(data: bytes) -> bytes:
     """Returns the file without faults that browsers pass over and Pillow does not."""
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         return without_extras(data)
     return with_right_length(data) if data.startswith(b"RIFF") else data
 

@@ -148,10 +148,9 @@ class Structure:
             return False
         parts = [body[place : place + 3] for place in range(6, len(body), 3)]
         sides = [divmod(part[1], 16) for part in parts]
-        for number, axis in enumerate(zip(*sides, strict=True)):
+        for axis in zip(*sides, strict=True):
             if min(axis) < 1 or max(axis) > _MAX_TABLES or any(max(axis) % side for side in axis):
                 return False
-            del number
         blocks = [width * height for width, height in sides]
         self._components = {
             part[0]: _Component(many, part[2]) for part, many in zip(parts, blocks, strict=True)

@@ -55,7 +55,7 @@ class StubSource:
                 nursery.start_soon(ask, rdtype)
         literals = tuple(literal for answer in answers for literal in answer.literals)
         if not literals and failures:
-            # Half an answer is none: the address may be of the family that could not be asked for.
+            # Half an answer does not count: the address may be of the family that could not be asked for.
             raise next((one for one in failures if isinstance(one, ResolverTrouble)), failures[0])
         return Addresses(literals, min(answer.ttl_s for answer in answers))
 

@@ -3,8 +3,8 @@
 A pattern is a prefix in which `*` stands for anything and a final `$` for the end of the path. Pattern and
 path are compared octet by octet after percent-decoding, so that `/größe`, `/gr%C3%B6%C3%9Fe` and
 `/gr%c3%b6%c3%9fe` are the same. `%2A` and `%24` are the characters themselves. No regular expression is used:
-a match takes time linear in path and pattern, whatever a hostile file contains. A pattern ends behind its
-first MAX_PARTS parts, so it then matches more paths, never fewer.
+a match takes time linear in path and pattern, whatever a hostile file contains. A pattern is cut off
+after its first MAX_PARTS parts, so it then matches more paths, never fewer.
 """
 
 import re

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 MAX_PROFILE_BYTES = 1 << 24  # of a colour profile when decompressed; a larger one is ignored
 
@@ -16,8 +17,21 @@ _KEY_LENGTHS = {0: 2, 2: 6}  # of the transparent colour, by colour type: grey, 
 _PALETTE = 3
 
 
-def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yield kind and body of each chunk of a PNG up to its end, and whether its checksum is right."""
+class Chunk(NamedTuple):
+    """A chunk: its kind, contents and checksum."""
+
+    kind: bytes
+    body: bytes
+    check: bytes
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the checksum is right; to find out takes a pass over the contents."""
+        return zlib.crc32(self.body, zlib.crc32(self.kind)) == int.from_bytes(self.check, "big")
+
+
+def chunks(data: bytes) -> Iterator[Chunk]:
+    """Yield each chunk of a PNG up to its end."""
     place = 8
     for _ in range(_MAX_CHUNKS):
         length = int.from_bytes(data[place : place + 4], "big")
@@ -25,7 +39,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         end = place + 8 + length
         if len(body) < length or len(data) < end + 4:
             return
-        yield kind, body, zlib.crc32(kind + body) == int.from_bytes(data[end : end + 4], "big")
+        yield Chunk(kind, body, data[end : end + 4])
         if kind == b"IEND":
             return
         place = end + 4
@@ -39,12 +53,12 @@ def without_extras(data: bytes) -> bytes:
     without which, its name says, the image cannot be understood.
     """
     kept, colour_type = [data[:8]], data[25:26]
-    for kind, body, intact in chunks(data):
+    for chunk in chunks(data):
+        kind, body, check = chunk
         if kind[:1].isupper() and kind not in CRITICAL:
             raise ValueError(f"unknown chunk {kind!r}")
-        if kind in CRITICAL or (kind in _USEFUL and intact and _is_sound(kind, body, colour_type)):
-            check = zlib.crc32(kind + body) ^ (0 if intact else 1)  # a wrong sum of a pixel chunk stays wrong
-            kept += (struct.pack(">I", len(body)), kind, body, struct.pack(">I", check))
+        if kind in CRITICAL or (kind in _USEFUL and chunk.is_intact and _is_sound(kind, body, colour_type)):
+            kept += (struct.pack(">I", len(body)), kind, body, check)  # a wrong sum of pixels stays wrong
     return b"".join(kept)
 
 

@@ -7,16 +7,16 @@ HEAD_BYTES = 12
 _KINDS = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "))
 
 
-def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and body of each complete chunk."""
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield kind and body of each complete chunk, and where the next one begins."""
     place = HEAD_BYTES
     while place + 8 <= len(data):
         kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
         body = data[place + 8 : place + 8 + size]
         if len(body) < size:
             return
-        yield kind, body
         place += 8 + size + (size & 1)
+        yield kind, body, place
 
 
 def with_right_length(data: bytes) -> bytes:
@@ -25,10 +25,10 @@ def with_right_length(data: bytes) -> bytes:
     Some writers count the byte that fills up the last chunk wrongly, or leave it out; browsers do not mind.
     """
     length = HEAD_BYTES
-    for kind, body in chunks(data):
+    for kind, _, end in chunks(data):
         if kind not in _KINDS:
             break
-        length += 8 + len(body) + (len(body) & 1)
+        length = end
     declared = int.from_bytes(data[4:8], "little") + 8
     if length in (HEAD_BYTES, declared) or length < declared <= len(data):
         return data

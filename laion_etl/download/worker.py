@@ -136,7 +136,7 @@ class Worker:
             if expiry_s is None or self._stopped:
                 return None
             if (claim := self.outages.outlast(self.queue.race)) is not None:
-                _log.info("batch %d takes another worker long: it is downloaded here, too", claim.batch)
+                _log.info("another worker is slow with batch %d: it is downloaded here, too", claim.batch)
                 return claim
             if not waiting:
                 waiting = True

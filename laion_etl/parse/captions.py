@@ -2,7 +2,7 @@
 
 Sources other than alt are opt-in (LAION_ETL_PARSE_CAPTIONS). An image whose alt is long enough keeps it, so
 it never gives two pairs. A link to an image has its title, or its text; a preview has its og:image:alt, which
-is in the place of the alt. A link is dropped for having no caption if all its texts are empty, and for a
+takes the place of the alt. A link is dropped for having no caption if all its texts are empty, and for a
 short one if no text is long enough.
 """
 

@@ -148,7 +148,7 @@ def _lang(tree: LexborHTMLParser) -> str:
 
 
 def _text(node: LexborNode) -> str:
-    """Returns the text of an element; changes the page, for words of different blocks are no one word."""
+    """Returns the text of an element; changes the page, so that words of different blocks stay apart."""
     for block in node.css(_BLOCKS):
         block.insert_before(" ")
     return node.text(deep=True)[:_MAX_TEXT_CHARS]

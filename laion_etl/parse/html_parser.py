@@ -2,7 +2,6 @@
 
 import os
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Collection
@@ -13,18 +12,15 @@ from typing import Any
 import orjson
 
 from laion_etl.core.caption_source import CaptionSource
-from laion_etl.core.errors import OutageError
 from laion_etl.parse.html_protocol import ANSWER, READY, REQUEST
 from laion_etl.parse.http_response import Html
 from laion_etl.parse.page import ImageLink, Page
-from laion_etl.sandbox.limits import confined_environment, prepare_parent
+from laion_etl.sandbox.limits import prepare_parent
+from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start, start_confined
 
 MAX_CPU_S = 10  # of a page; an ordinary one takes milliseconds
 _WALL_FACTOR = 30  # the time a page may take altogether, as a multiple: the machine may be busy
 _LOOK_S = 0.5  # between looks at the CPU time of a page that takes long
-_TRIES = 2  # a process may be killed for another reason; if two die, the page is at fault
-_STARTS = 3  # in a row that may fail: no page is at fault, the machine is
-_START_LIMIT_S = 120.0
 _PART_BYTES = 1 << 16  # of a request or an answer
 _MAX_ANSWER_BYTES = 1 << 27
 
@@ -65,7 +61,7 @@ class HtmlParser:
         """
         charset = html.charset.encode()
         request = REQUEST.pack(len(charset), len(html.body)) + charset + html.body
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             try:
                 return self._parsed(url, request)
             except _DiedError:
@@ -87,7 +83,7 @@ class HtmlParser:
             raise
 
     def _started(self) -> "_Process":
-        for _ in range(_STARTS):
+        for _ in range(STARTS):
             process = _Process(self._command)
             is_ready = False
             try:
@@ -97,10 +93,7 @@ class HtmlParser:
                     process.kill()
             if is_ready:
                 return process
-        raise OutageError(
-            f"cannot start a process that parses HTML: {_STARTS} ended early or took over "
-            f"{_START_LIMIT_S:.0f} s; see their output above, and check the memory of this machine"
-        )
+        raise cannot_start("parses HTML")
 
     def _stop(self) -> None:
         """Ends the process."""
@@ -113,13 +106,7 @@ class _Process:
     """One process and its pipes, which are used without blocking: it may neither read nor write."""
 
     def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=confined_environment(),
-            bufsize=0,
-        )
+        self._process = start_confined(command)
         self.pid = self._process.pid
         pipes = (self._process.stdin, self._process.stdout)
         self._sink, self._source = (pipe.fileno() for pipe in pipes if pipe is not None)
@@ -129,7 +116,7 @@ class _Process:
 
     def is_ready(self) -> bool:
         """Waits for the process to start, which is not part of the time of its first page."""
-        return bool(self._poll.poll(_START_LIMIT_S * 1_000)) and os.read(self._source, 1) == READY
+        return bool(self._poll.poll(START_LIMIT_S * 1_000)) and os.read(self._source, 1) == READY
 
     def answer(self, request: bytes, max_cpu_s: int) -> bytes:
         """Returns the answer to a request. Raises _DiedError or _TooMuchError."""

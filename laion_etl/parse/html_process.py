@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import orjson
 
-from laion_etl.parse.charsets import decoded, load_codecs
+from laion_etl.parse.html_decoding import decoded, load_codecs
 from laion_etl.parse.html_links import Found, found_in
 from laion_etl.parse.html_protocol import ANSWER, READY, REQUEST
 from laion_etl.sandbox.limits import confine

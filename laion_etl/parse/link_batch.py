@@ -222,7 +222,7 @@ def _size(page: Page) -> int:
 
 
 def _add_text(arena: ByteArena, text: object) -> tuple[int, int]:
-    """Returns the span of a text; a missing one, or what is no text, has none."""
+    """Returns the span of a text; (-1, -1) for a missing one, and for what is not a text."""
     return arena.add(without_surrogates(text).encode()) if isinstance(text, str) else (-1, -1)
 
 

@@ -6,7 +6,7 @@ that cannot be placeholders, and only the rest is passed to `placeholder`.
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -78,7 +78,7 @@ _PART_OF_NAME = re.compile(
     r"[A-Z]?[a-z]+|[A-Z]+|[0-9]{1,6}|[A-Za-z]{1,4}[0-9]{1,4}[A-Za-z]{0,3}|[0-9]{1,5}[A-Za-z]{1,4}"
 )
 _PARTS_OF_NAME = re.compile(r"[_-]+")
-_LONG_WORD = 7  # letters; a single one in a name is enough, if it is none of WORDS
+_LONG_WORD = 7  # letters; a single one in a name is enough, if it is not one of WORDS
 _ADDRESS = re.compile(r"(?:https?://|www\.|data:[a-z]+/)[!-~]+", re.IGNORECASE)
 _DIMENSION_MARKS = ("x", "×", "px", "p", "i")
 _SIZE = r"[0-9]{2,5} ?(?:x|×|X|by) ?[0-9]{2,5} ?(?:px)?"
@@ -91,7 +91,7 @@ _TEMPLATE = re.compile(
     r"|\[object \w{1,40}\]|\[native code\]"
     r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"
 )
-# WordPress and others describe an image without a text so, in the language of the reader; its file name
+# What WordPress and others write for an image without a text, in the language of the reader; its file name
 # follows.
 _NO_TEXT = re.compile(
     rf"(?:{'|'.join(map(re.escape, words('no-text-sentences')))}).*\.[!-~]{{2,5}}.{{0,9}}",
@@ -149,7 +149,7 @@ def _identifier(text: str) -> ParseReason | None:
 def _is_date(text: str) -> bool:
     """Whether a text consists of numbers and words of dates and times only, and is a whole date or time.
 
-    "May 2024", "Sat 1" or "T-1000" are none: a film, a broadcaster, a model.
+    "May 2024", "Sat 1" or "T-1000" are not: a film, a broadcaster, a model.
     """
     if not _NUMBERS.fullmatch(text):
         return False
@@ -212,6 +212,15 @@ def _hashes(words: Iterable[str]) -> Hashes:
     return np.unique(np.array([hash_of(array, 0, array.size) for array in arrays], np.uint64))
 
 
+@cache
+def _word_hashes() -> tuple[Hashes, Hashes]:
+    """Returns the hashes of WORDS, and of every word that a placeholder of several may have."""
+    words_in_phrases = (part for word in WORDS for part in _LETTERS.findall(word))
+    layer_parts = (part for word in _LAYER_WORDS for part in word.split())
+    others = (*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS, *_DIMENSION_MARKS, *_ADDITIONS, *_PROGRAM_WORDS)
+    return _hashes(WORDS), _hashes((*others, *layer_parts, *words_in_phrases))
+
+
 class PlaceholderRule:
     """Applies `placeholder` to columns, for the reasons that the settings refuse."""
 
@@ -223,20 +232,7 @@ class PlaceholderRule:
             ParseReason.PLACEHOLDER_DATE: settings.refuse_placeholder_dates,
         }
         self._refused = frozenset(reason for reason, refused in switches.items() if refused)
-        self._words = _hashes(WORDS)
-        parts = (part for word in WORDS for part in _LETTERS.findall(word))
-        others = (
-            *(
-                *_DATE_WORDS,
-                *_CAMERA_WORDS,
-                *_CAMERA_ENDINGS,
-                *_DIMENSION_MARKS,
-                *_ADDITIONS,
-                *_PROGRAM_WORDS,
-            ),
-            *(part for word in _LAYER_WORDS for part in word.split()),
-        )
-        self._parts = _hashes((*others, *parts))
+        self._words, self._parts = _word_hashes()
 
     def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:
         """Sets the reasons of captions that are placeholders and not dropped yet."""

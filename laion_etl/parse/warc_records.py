@@ -115,7 +115,7 @@ def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[
 
 
 def _is_end_of_json(data: bytes, end: int) -> bool:
-    """Whether a payload of JSON may end here, so that what follows is no part of it."""
+    """Whether a payload of JSON may end here, so that what follows is not part of it."""
     last = data[max(0, end - _LINE_ENDS) : end].rstrip()
     return last.endswith(b"}") and data[end : end + 1] not in _CONTINUES_JSON
 

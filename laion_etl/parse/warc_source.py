@@ -48,7 +48,7 @@ class WarcSource:
         HtmlParser(self._captions)
 
     def batches(self, uri: str) -> Iterator[LinkBatch]:
-        """Yields the links of a file; raises InputError for one that is no WARC file."""
+        """Yields the links of a file; raises InputError for one that is not a WARC file."""
         reader = _Reader()
         with open_input(uri, self._policy) as stream, HtmlParser(self._captions) as parser:
             is_gzip = stream.peek(len(_GZIP)).startswith(_GZIP)

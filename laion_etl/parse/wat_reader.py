@@ -114,7 +114,7 @@ class _Reader:
         return "from byte 0: it is empty"
 
     def _look_for_wat_records(self, records: Records) -> None:
-        """Looks at the records that are no pages, until a record of a WAT file was seen."""
+        """Looks at the records that are not pages, until a record of a WAT file was seen."""
         self.is_wat = self.is_wat or bool(np.any(records.state == PAGE))
         if self.is_wat:
             return

@@ -13,11 +13,11 @@ import orjson
 
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.funnel import RecordReason
-from laion_etl.parse.charset import page_charset
 from laion_etl.parse.image_links import link_to_image, preview_images
 from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
 from laion_etl.parse.link_batch import page_url_problem, page_urls, without_surrogates
 from laion_etl.parse.page import ImageLink, Page
+from laion_etl.parse.stated_charset import page_charset
 from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 
 _HTML = b'"HTML-Metadata"'

@@ -13,7 +13,7 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.kernels import Ints
 from laion_etl.urls.kernels import flag_foreign_queries
 
-# An URL of this many times its limit in bytes: a character has at most 4, and white space is dropped.
+# Bytes for each character that a URL may have: one takes at most 4, and white space is dropped.
 FAR_TOO_LONG = 8
 
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")

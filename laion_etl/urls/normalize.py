@@ -11,7 +11,7 @@ Before you change the form that `resolve` gives to any URL:
 - `removals/<id>.json` keeps hashes of URLs and of pairs, by the rule of that day. What was removed stays
   removed only because EARLIER_RULES still gives the links of a page their earlier forms: never delete a rule
   from it.
-- A pair's id is a hash of this form: pairs of earlier crawls in Postgres are no duplicates of the new ones
+- A pair's id is a hash of this form: pairs of earlier crawls in Postgres are not duplicates of the new ones
   where the form differs.
 - `kernels.py` has the same rule for simple URLs; tests/parse/test_urls.py holds the two together.
 

@@ -16,6 +16,7 @@ from laion_etl.settings import DownloadSettings
 
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 RNG = random.Random(1)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SCENE = draw(random_scene(RNG), 160, 120, RNG)
 
 
@@ -93,8 +94,7 @@ def exif(tag: int, value: object) -> bytes:
 
 # ICC profiles in which red and green are exchanged, and one of grey with gamma 1.
 def exchanged() -> bytes:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile.replace(b"rXYZ", b"?XYZ").replace(b"gXYZ", b"rXYZ").replace(b"?XYZ", b"gXYZ")
+    return SRGB.replace(b"rXYZ", b"?XYZ").replace(b"gXYZ", b"rXYZ").replace(b"?XYZ", b"gXYZ")
 
 
 def linear_grey() -> bytes:

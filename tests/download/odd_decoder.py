@@ -1,10 +1,8 @@
 """Takes the place of a decoder process, and answers each image with its arguments: two lengths and a text."""
 
-import struct
 import sys
 
-READY = b"\x01"  # as in decoder_process, whose imports take a second
-REQUEST, ANSWER = struct.Struct(">I"), struct.Struct(">II")
+from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 
 
 def main() -> None:

@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.sandbox import seccomp
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
+from tests.download.image_files import encoded
 from tests.faults.test_killed import decoders_of
 
 ONE = DownloadSettings(decoders=1)
@@ -28,15 +28,17 @@ HUGE = 12_000  # pixels a side: much memory, though few bytes
 
 
 def large_png(side: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), "red").save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (side, side), "red"), "PNG", compress_level=1)
+
+
+def decoders_for(settings: DownloadSettings = ONE) -> Decoders:
+    return Decoders(settings, ImageSettings.from_settings(settings))
 
 
 @asynccontextmanager
 async def stopped_decoder(settings: DownloadSettings) -> AsyncIterator[tuple[Decoders, int]]:
     """Decoders whose only process, of this number, is idle and will not answer the next image."""
-    async with Decoders(settings, ImageSettings.from_settings(settings)) as decoders:
+    async with decoders_for(settings) as decoders:
         assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
         [pid] = decoders_of(os.getpid())
         os.kill(pid, signal.SIGSTOP)
@@ -55,10 +57,7 @@ def decode_all(images: list[bytes], settings: DownloadSettings) -> list[StoredIm
         found[index] = (await decoders.decode(images[index])).found
 
     async def main() -> None:
-        async with (
-            Decoders(settings, ImageSettings.from_settings(settings)) as decoders,
-            trio.open_nursery() as nursery,
-        ):
+        async with decoders_for(settings) as decoders, trio.open_nursery() as nursery:
             for index in range(len(images)):
                 nursery.start_soon(one, decoders, index)
 
@@ -76,7 +75,7 @@ def test_many_images_share_few_processes_and_keep_their_order() -> None:
 
 
 def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
-    clock, settings = MockClock(), DownloadSettings(decoders=1)  # time passes only when told to
+    clock, settings = MockClock(), DownloadSettings(decoders=1)  # time passes only when the test says so
     found: list[StoredImage | S] = []
 
     async def decode(decoders: Decoders) -> None:
@@ -127,7 +126,7 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
                 ):
                     await trio.lowlevel.checkpoint()
                 os.kill(another.pop(), signal.SIGKILL)
-        async with Decoders(settings, ImageSettings.from_settings(settings)) as decoders:
+        async with decoders_for(settings) as decoders:
             found.append((await decoders.decode(GOOD)).found)
 
     trio.run(main)
@@ -144,7 +143,7 @@ def test_decoders_that_were_killed_when_idle_cost_no_image() -> None:
 
     async def main() -> StoredImage | S:
         settings = DownloadSettings(decoders=2)
-        async with Decoders(settings, ImageSettings.from_settings(settings)) as decoders:
+        async with decoders_for(settings) as decoders:
             async with trio.open_nursery() as nursery:
                 for _ in range(2):
                     nursery.start_soon(decoders.decode, GOOD)
@@ -174,7 +173,7 @@ def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.Monkey
     monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.05)
 
     async def main() -> list[int]:
-        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
+        async with decoders_for() as decoders:
             pids = []
             for _ in range(2):
                 assert isinstance((await decoders.decode(GOOD)).found, StoredImage)
@@ -189,7 +188,7 @@ def test_a_decoder_outlives_the_threads_of_its_parent(monkeypatch: pytest.Monkey
 
 def test_the_digests_are_those_of_the_image_also_when_it_is_refused() -> None:
     async def main() -> list[Digests | None]:
-        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
+        async with decoders_for() as decoders:
             return [(await decoders.decode(data)).hashes for data in (GOOD, GOOD[:6_000])]
 
     assert trio.run(main) == [Digests.from_bytes(GOOD), Digests.from_bytes(GOOD[:6_000])]
@@ -226,10 +225,7 @@ def test_a_decoder_that_is_killed_while_it_starts_costs_no_image() -> None:
 
     async def main() -> None:
         killed = set[int]()
-        async with (
-            Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders,
-            trio.open_nursery() as nursery,
-        ):
+        async with decoders_for() as decoders, trio.open_nursery() as nursery:
             nursery.start_soon(decode, decoders)
             while len(killed) < 2:
                 for pid in set(decoders_of(os.getpid())) - killed:
@@ -245,7 +241,7 @@ def test_decoders_that_can_not_start_are_the_machines_fault(monkeypatch: pytest.
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
     async def main() -> None:
-        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
+        async with decoders_for() as decoders:
             await decoders.decode(GOOD)
 
     with pytest.raises(OutageError, match="cannot start a process that decodes images"):
@@ -273,7 +269,7 @@ def test_an_answer_that_makes_no_sense_costs_its_image_only(
     lengths: tuple[int | None, int], text: str
 ) -> None:
     async def main() -> None:
-        async with Decoders(ONE, ImageSettings.from_settings(ONE)) as decoders:
+        async with decoders_for() as decoders:
             given = (str(len(text) if length is None else length) for length in lengths)
             decoders._command = [sys.executable, "-m", "tests.download.odd_decoder", *given, text]
             assert await decoders.decode(GOOD) == Decoded(S.DECODER_CRASHED)
@@ -308,10 +304,8 @@ def test_a_confined_decoder_decodes_and_encodes_as_any_other_process(encoding: s
     images = []
     for mode in ("RGB", "L", "RGBA", "P", "CMYK", "I;16"):
         for found in ("JPEG", "PNG", "WEBP"):
-            buffer = io.BytesIO()
             with suppress(OSError):  # not every format has every mode
-                Image.new(mode, (700, 300), 77).save(buffer, found, exif=exif)
-                images.append(buffer.getvalue())
+                images.append(encoded(Image.new(mode, (700, 300), 77), found, exif=exif))
     expected = [decode(image, ImageSettings.from_settings(settings)) for image in images]
     assert {type(one) for one in expected} == {StoredImage}
     assert decode_all(images, settings) == expected

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.image_header import ImageRules, other_format, plain_size, refused_by_beginning, sniff
@@ -17,6 +17,7 @@ from laion_etl.download.jpeg_segments import COMMENT, END, segments
 from laion_etl.settings import DownloadSettings
 from tests.download.image_files import (
     SCENE,
+    SRGB,
     XMP,
     before_the_scan,
     chunk,
@@ -34,7 +35,6 @@ from tests.download.image_files import (
     webp_with,
 )
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GPS = exif(0x8825, {1: "N", 2: (47.0, 22.0, 0.0)})
 TURNED = exif(0x0112, 6)
 XMP_GPS = b'<x:xmpmeta><rdf:Description exif:GPSLatitude="47,22N"/></x:xmpmeta>'

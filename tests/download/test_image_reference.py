@@ -9,10 +9,9 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from laion_etl.download.images import StoredImage
-from tests.download.image_files import encoded, exchanged, judged, linear_grey, pixels
+from tests.download.image_files import SRGB, encoded, exchanged, judged, linear_grey, pixels
 
 SIZE = (24, 16)
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PROFILES = {"none": None, "sRGB": SRGB, "colour": exchanged(), "grey": linear_grey()}
 # Modes of Pillow, with the formats that have them.
 MODES = {

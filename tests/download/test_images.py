@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
@@ -13,6 +13,7 @@ from laion_etl.download.image_header import sniff
 from laion_etl.download.images import ImageSettings, StoredImage, decode, undecoded
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings
+from tests.download.image_files import SRGB, encoded
 
 LIMITS = ImageSettings.from_settings(DownloadSettings(min_bytes=100, max_pixels=2_000_000))
 
@@ -21,12 +22,6 @@ def with_settings(**changes: Any) -> ImageSettings:
     return ImageSettings.from_settings(
         DownloadSettings(**{"min_bytes": 100, "max_pixels": 2_000_000, **changes})
     )
-
-
-def encoded(image: Image.Image, format_: str = "JPEG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_, **options)
-    return buffer.getvalue()
 
 
 def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
@@ -143,8 +138,7 @@ def test_transparency_lies_over_white() -> None:
 
 
 def test_a_profile_becomes_srgb_when_converted() -> None:
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    _, image = stored(encoded(scene(1, 900, 600), icc_profile=lab))
+    _, image = stored(encoded(scene(1, 900, 600), icc_profile=SRGB))
     assert "icc_profile" not in image.info
 
 

@@ -1,14 +1,13 @@
 """The resize modes and what they do to sizes and pixels."""
 
-import io
-
 import pytest
 from PIL import Image
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.image_header import dimensions, plain_size
 from laion_etl.download.images import StoredImage, decode, undecoded
-from tests.download.test_images import encoded, scene, stored, with_settings
+from tests.download.image_files import encoded
+from tests.download.test_images import scene, stored, with_settings
 
 
 @pytest.mark.parametrize(
@@ -86,17 +85,15 @@ def test_only_plain_images_stay_undecoded() -> None:
     assert result is not None
     assert (result.data, result.width, result.height, result.phash) == (plain, 320, 240, None)
     assert undecoded(turned(1, place=False), kept) is not None
-    transparent = io.BytesIO()
     half_clear = scene(1)
     half_clear.putalpha(128)
-    half_clear.save(transparent, "WEBP")
     needs_work = [
         turned(6, place=False),
         turned(1, place=True),
         encoded(scene(1).convert("CMYK")),
         encoded(scene(1).convert("P"), "PNG"),
         encoded(scene(1).convert("RGBA"), "PNG"),
-        transparent.getvalue(),
+        encoded(half_clear, "WEBP"),
         plain[:-1_000],
         plain + b"PK" * 100,
     ]

@@ -162,7 +162,7 @@ def test_rules_of_one_address_count_for_others_when_another_one_confirms_them(se
     with workers_at(settings, "10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3") as (one, same, two, three):
         one.write({ORIGIN: DENIED})
         assert [worker.read([ORIGIN]) for worker in (one, same, two)] == [{ORIGIN: DENIED}] * 2 + [{}]
-        same.write({ORIGIN: DENIED})  # the same machine is no second witness
+        same.write({ORIGIN: DENIED})  # the same machine is not a second witness
         assert two.read([ORIGIN]) == {}
         two.write({ORIGIN: DENIED})
         assert three.read([ORIGIN]) == {ORIGIN: DENIED}

@@ -24,6 +24,7 @@ from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings, Settings
 from tests.download.hostile import ANSWERS, GOOD, hostile_server, noise_image, ok
+from tests.download.image_files import encoded
 from tests.download.test_client import EXPECTED, name
 
 
@@ -170,10 +171,7 @@ def test_an_image_near_a_listed_original_is_never_written(
     perceptual_hashes: bool,
 ) -> None:
     """The hash of the image as it is stored, of 256 pixels, is farther from the list than is searched."""
-    image = draw(random_scene(random.Random(4)), 1200, 900, random.Random(4))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG")
-    data = buffer.getvalue()
+    data = encoded(draw(random_scene(random.Random(4)), 1200, 900, random.Random(4)))
     monkeypatch.setitem(ANSWERS, "/large", lambda send, _: send(ok(data)))
     plan(store, ["http://a.hostile.example/large"])
     blocklist = tmp_path / "blocked.txt"
@@ -192,12 +190,8 @@ def test_a_listed_pdq_hash_blocks_an_image_unless_there_is_little_to_see_in_it(
     store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hashes of blank images are alike: a listed one would block all of them."""
-    pale = Image.effect_noise((300, 200), 1)
-    buffer = io.BytesIO()
-    pale.save(buffer, "PNG")
-    data = buffer.getvalue()
-    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
-    monkeypatch.setitem(ANSWERS, "/pale", lambda send, _: send(answer))
+    pale = encoded(Image.effect_noise((300, 200), 1), "PNG")
+    monkeypatch.setitem(ANSWERS, "/pale", lambda send, _: send(ok(pale)))
     plan(store, ["http://a.hostile.example/good", "http://a.hostile.example/pale"])
     assert download_batch("C", 7, settings, store).kept == 2
     rows = rows_of(store)

@@ -101,7 +101,7 @@ def test_bytes_that_are_no_record_are_counted_with_their_place() -> None:
 
 @pytest.mark.parametrize("junk", [b"garbage\r\n", b"\xff\xfe", b"<!-- proxy -->\r\n\r\n"])
 def test_bytes_between_records_cost_neither_of_them(junk: bytes) -> None:
-    """Where the payload is whole by its length, what follows is no part of it."""
+    """Where the payload is whole by its length, what follows is not part of it."""
     found = read(members(junk.join(PAGES)))
     assert urls(found) == URLS
     assert found.records == {"kept": 3, "damaged": 2}

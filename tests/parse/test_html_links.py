@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.funnel import RecordReason
 from laion_etl.parse import http_response
-from laion_etl.parse.charsets import decoded
+from laion_etl.parse.html_decoding import decoded
 from laion_etl.parse.html_links import Found, found_in
 from laion_etl.parse.http_response import Html, html_of
 from laion_etl.parse.page import ImageLink

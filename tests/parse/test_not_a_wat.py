@@ -1,4 +1,4 @@
-"""A file that is no WAT file fails its task by name: an empty result must not pass for a finished one."""
+"""A file that is not a WAT file fails its task by name: an empty result must not pass for a finished one."""
 
 import gzip
 from io import BytesIO

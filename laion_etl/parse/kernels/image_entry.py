@@ -142,7 +142,7 @@ def _store(
 ) -> None:
     """Stores the span of a value of a known name; a later one of the same name wins, as in JSON parsers.
 
-    An image's text and a link's alt are none of the extractor's, and not stored.
+    The extractor writes no text for an image and no alt for a link: such values are not stored.
     """
     length = name_end - name
     if length == 3 and data[name] == 117 and data[name + 1] == 114 and data[name + 2] == 108:

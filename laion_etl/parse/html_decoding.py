@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from laion_etl.core.encodings import UNICODE_CODECS, codec_of, is_known, legacy_codecs
-from laion_etl.parse.charset import labels_in
+from laion_etl.parse.stated_charset import labels_in
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _PRESCAN_BYTES = 4096  # the standard says 1,024; many pages have theirs later
