@@ -109,7 +109,7 @@ LOSS_CAUSES = (
         messages="AVIF",
     ),
     LossCause("other_format", (S.FORMAT_REFUSED,), "are images in another format (GIF, SVG ...)"),
-    LossCause("not_an_image", (S.NOT_AN_IMAGE,), "lead to something else than an image, mostly a page"),
+    LossCause("not_an_image", (S.NOT_AN_IMAGE,), "lead to something other than an image, mostly a page"),
     LossCause(
         "too_small",
         (S.TOO_FEW_BYTES,),
