@@ -68,13 +68,13 @@ def _queue_facts(crawl: str, number: int, sources: Sources) -> list[tuple[str, A
 
 
 def _network_facts(network: Any) -> list[tuple[str, Any]]:
-    """Return the network numbers and the diagnosis."""
+    """Return the diagnosis, and the network numbers it was made from."""
     if not isinstance(network, dict):
         return []
     plain = {name: value for name, value in network.items() if isinstance(value, int | float | str)}
     facts = [(name.replace("_", " "), value) for name, value in list(plain.items())[:12]]
     diagnosis = network.get("diagnosis")
-    return [*facts, *(("diagnosis", one) for one in (diagnosis if isinstance(diagnosis, list) else ()))]
+    return [*(("diagnosis", one) for one in (diagnosis if isinstance(diagnosis, list) else ())), *facts]
 
 
 def _stage(stats: StageStats) -> dict[str, Any]:
