@@ -165,10 +165,13 @@ class Matcher:
         if not self._links_by_rule:
             return masks
         urls = known.to_pylist()
+        may_differ = np.flatnonzero(normalize.may_have_other_forms(known)).tolist()
         caption = BATCH_FILES.former_names(["caption"], rows.schema)[0]
         captions = column(rows, caption).to_pylist() if caption in rows.schema.names else None
         for rule, links in self._links_by_rule.items():
-            forms = [normalize.form_by_rule(rule, url) for url in urls]
+            forms = urls.copy()
+            for row in may_differ:
+                forms[row] = normalize.form_by_rule(rule, urls[row])
             masks += [(str(kind), mask) for kind, mask in links.masks(forms, captions)]
         return masks
 

@@ -23,6 +23,9 @@ from collections.abc import Callable
 
 import ada_url
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
@@ -101,6 +104,24 @@ def form_by_rule(version: int, url: str, base: str = "") -> str:
     rule = resolve if version == RULE_VERSION else EARLIER_RULES[version]
     form = rule(url, base)
     return "" if isinstance(form, ParseReason) else form
+
+
+def may_have_other_forms(urls: pa.StringArray) -> npt.NDArray[np.bool_]:
+    """Return for each absolute URL whether some version of the rule may give it another form.
+
+    Versions differ in what they do with escapes, and none changes a URL that needs no parser otherwise.
+    Asking each version takes 25 microseconds a URL, this takes 0.3.
+    """
+    _, offsets, data = urls.buffers()
+    ends = np.frombuffer(offsets, np.int32)[urls.offset : urls.offset + len(urls) + 1].copy()
+    starts, before = ends[:-1].copy(), ends[1:].copy()
+    spans, no_base = (starts, before.copy()), (np.zeros(1, np.int32), np.zeros(1, np.int32))
+    states = np.empty(len(urls), np.int32)
+    content = np.frombuffer(bytearray(data or b""), np.uint8)
+    longest = int((before - starts).max(initial=0))
+    resolve_plain(content, spans, no_base, np.zeros(len(urls), np.int32), content.size, longest, states)
+    escaped = pc.match_substring(urls, "%").to_numpy(zero_copy_only=False)
+    return np.asarray((states == NEEDS_PARSER) | (spans[1] != before) | escaped)
 
 
 def resolve_urls(

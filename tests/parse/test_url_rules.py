@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from laion_etl.blocklists import compiled, load_blocklists
 from laion_etl.blocklists.removal_requests import Matcher, Request, blanked, read_requests
@@ -71,6 +73,50 @@ def parsed(links: list[tuple[str, str]], settings: Settings, store: LocalStore) 
 
 def test_every_earlier_rule_is_kept() -> None:
     assert sorted(normalize.EARLIER_RULES) == list(range(1, normalize.RULE_VERSION))
+
+
+SHAPES = [
+    "https://a.example/",
+    "https://a.example/a/../b.jpg",
+    "https://a.example/./x",
+    "https://A.example/x",
+    "https://a.example/a.jpg#part",
+    "http://a.example:80/x",
+    "http://a.example:8080/x",
+    "http://1.2.3/x",
+    "http://a.example/%7euser",
+    "http://a.example/%zz",
+    "http://a.example/%7Euser?a=%2f",
+    "http://a.example/a'b?c'd",
+    "https://xn--mnchen-3ya.example/x",
+    "http://a.example/a|b?c^d`{}",
+    "http://user@a.example/x",
+    "https://a.example/a\\b",
+    "https://a.example/é.jpg",
+    "https://a.example?x",
+    "https://a.example/x?a=b&c",
+    "https://a.example//x/",
+    "https://a.example/...",
+    "https://a.example/..?x",
+    "http://[::1]/x",
+    "https://a.example/a%2Eb",
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(SHAPES), st.from_regex(r"https?://[ -~é]{1,24}", fullmatch=True))))
+def test_urls_that_are_left_out_have_one_form_by_every_rule(urls: list[str]) -> None:
+    may_differ = normalize.may_have_other_forms(pa.array(["", *urls], pa.string()))[1:]
+    for url, asked in zip(urls, may_differ.tolist(), strict=True):
+        forms = {
+            normalize.form_by_rule(rule, url) for rule in (*normalize.EARLIER_RULES, normalize.RULE_VERSION)
+        }
+        assert asked or forms == {url}
+
+
+def test_most_urls_are_left_out() -> None:
+    plain = ["https://a.example/photos/1.jpg", "http://cdn.a.example/x.png?w=200&h=100"]
+    sliced = pa.array(["https://a.example/%7e", *plain, PHOTO, f"{PHOTO}#part"]).slice(1)
+    assert normalize.may_have_other_forms(sliced).tolist() == [False, False, False, True]
 
 
 def test_a_compiled_blocklist_is_built_again(

@@ -70,8 +70,9 @@ def row_keys(rows: pa.RecordBatch) -> RowKeys:
         urls = rows.column("url").cast(pa.string())
         found += _link_keys(urls)
         if normalize.EARLIER_RULES:
-            captions = rows.column("caption").to_pylist() if "caption" in has else None
-            found += _keys_of_forms(urls.to_pylist(), captions)
+            some = pa.array(normalize.may_have_other_forms(urls))
+            captions = rows.column("caption").filter(some).to_pylist() if "caption" in has else None
+            found += _keys_of_forms(urls.filter(some).to_pylist(), captions)
     found += [_image_keys(rows.column(kind)) for kind in ("md5", "sha256") if kind in has]
     return RowKeys(
         np.unique(np.concatenate(found)) if found else _NO_KEYS,
