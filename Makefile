@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet kills check bench golden peers docs docs-site lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills check bench golden peers docs docs-site sbom lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -90,6 +90,15 @@ $(VENV)-docs/bin/mkdocs: pyproject.toml
 	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check \
 		$$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	@touch $@
+
+sbom: setup $(VENV)-sbom/bin/cyclonedx-py  ## a list of all installed packages with versions and licences (CycloneDX), in data/sbom.cdx.json
+	@mkdir -p data
+	$(VENV)-sbom/bin/cyclonedx-py environment --output-reproducible --output-format JSON -o data/sbom.cdx.json \
+		--pyproject pyproject.toml $(BIN)/python
+
+$(VENV)-sbom/bin/cyclonedx-py: Makefile
+	$(PYTHON) -m venv $(VENV)-sbom
+	$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
 
 lock: setup  ## requirements.txt from requirements.in; the same with hashes, and those of the images
 	$(PYTHON) -m venv $(VENV)-lock

@@ -67,8 +67,8 @@ class FlakyS3(ThreadingHTTPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def fault(self, request: str) -> Fault | None:
-        """The fault of the next try of this request."""
+    def fault(self, request: str, _: str) -> Fault | None:
+        """The fault of the next try of this request, with any key."""
         with self._lock:
             self.requests += 1
             self._made[request] += 1
@@ -89,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body = self._body()
-        fault = self.server.fault(re.sub("uploadId=[^&]+", "uploadId", f"{self.command} {self.path}"))
+        request = re.sub("uploadId=[^&]+", "uploadId=", f"{self.command} {self.path}")
+        fault = self.server.fault(request, self.headers.get("Authorization", ""))
         if fault in _ANSWERS:
             self._refuse(*_ANSWERS[fault])
         elif fault is Fault.RESET:

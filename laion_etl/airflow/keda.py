@@ -22,7 +22,7 @@ from laion_etl.core.consumers import Consumer
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.database.fleet import scaling_query
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, names_of_stage
 
 _POLL_S = 30
 _COOL_DOWN_S = 60  # before the last worker is stopped: by then it has found the queue empty
@@ -35,10 +35,11 @@ _ARGUMENTS = {Consumer.DOWNLOAD: [], Consumer.SCORE: ["--allow-missing", "1"]}
 
 def manifests(crawl: str, consumer: Consumer, most: int, settings: Settings) -> list[dict[str, Any]]:
     """Return the Deployment and the ScaledObject. Raises SettingsError for settings that pods cannot use."""
-    if not settings.kubernetes.secrets:
+    if not names_of_stage(settings.kubernetes.secrets, consumer.value):
         raise SettingsError(
-            "cannot write the manifests of a fleet: LAION_ETL_KUBERNETES_SECRETS is empty; name the Secret "
-            f"that has {_DATABASE}; KEDA needs it also where workers use LAION_ETL_DATABASE_URLS"
+            "cannot write the manifests of a fleet: LAION_ETL_KUBERNETES_SECRETS names none for "
+            f"{consumer.value}; name the Secret that has {_DATABASE}; KEDA needs it also where workers use "
+            "LAION_ETL_DATABASE_URLS"
         )
     name = _name(crawl, consumer)
     labels = {

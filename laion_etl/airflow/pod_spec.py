@@ -15,7 +15,7 @@ from laion_etl.airflow.gpu_cores import cores_per_gpu
 from laion_etl.airflow.masked_settings import without_secrets
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.settings import KubernetesSettings, Settings, of_stage, setting_fields
+from laion_etl.settings import KubernetesSettings, Settings, names_of_stage, of_stage, setting_fields
 
 _END_S = 15  # on top of the time that a download worker has to return its batch
 _WAIT_FOR_AIRFLOW_S = 600  # a pod that Airflow lost ends this long after its task's time limit
@@ -44,9 +44,9 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "cmds": ["laion-etl"],
         "arguments": ["--result", result_uri(command, settings), *command.words, "--json"],
         "env_vars": _environment(stage, settings, run_id(task)),
-        "env_from": _environment_from(kubernetes),
+        "env_from": _environment_from(stage, kubernetes),
         "image_pull_secrets": [k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
-        "service_account_name": kubernetes.service_account or None,
+        "service_account_name": _service_account(stage, kubernetes),
         "dns_config": _dns(),
         "automount_service_account_token": False,  # a role's token (IRSA) is mounted separately
         **_places(stage, settings),
@@ -79,7 +79,7 @@ def worker_template(
         command=["laion-etl"],
         args=list(words),
         env=_environment(stage, settings, f"{labels['crawl']}/{stage}"),
-        env_from=_environment_from(kubernetes),
+        env_from=_environment_from(stage, kubernetes),
         resources=places["container_resources"],
         volume_mounts=scratch["volume_mounts"],
         security_context=confinement["container_security_context"],
@@ -89,7 +89,7 @@ def worker_template(
         containers=[container],
         volumes=scratch["volumes"],
         security_context=confinement["security_context"],
-        service_account_name=kubernetes.service_account or None,
+        service_account_name=_service_account(stage, kubernetes),
         automount_service_account_token=False,
         image_pull_secrets=[k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
         node_selector=places["node_selector"],
@@ -158,9 +158,14 @@ def _passed_on(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _environment_from(kubernetes: KubernetesSettings) -> list[k8s.V1EnvFromSource]:
+def _service_account(stage: str, kubernetes: KubernetesSettings) -> str | None:
+    names = names_of_stage(kubernetes.service_account, stage)
+    return names[-1] if names else None
+
+
+def _environment_from(stage: str, kubernetes: KubernetesSettings) -> list[k8s.V1EnvFromSource]:
     maps = [k8s.V1ConfigMapEnvSource(name=name) for name in kubernetes.config_maps]
-    secrets = [k8s.V1SecretEnvSource(name=name) for name in kubernetes.secrets]
+    secrets = [k8s.V1SecretEnvSource(name=name) for name in names_of_stage(kubernetes.secrets, stage)]
     return [k8s.V1EnvFromSource(config_map_ref=one) for one in maps] + [
         k8s.V1EnvFromSource(secret_ref=one) for one in secrets
     ]

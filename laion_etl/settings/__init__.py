@@ -23,7 +23,7 @@ from laion_etl.settings.publish import PublishSettings
 from laion_etl.settings.registry import SettingField, as_environment, recorded, setting_fields, shaping
 from laion_etl.settings.score import ClipSettings, SafetySettings
 from laion_etl.settings.search import IndexSettings
-from laion_etl.settings.settings import Settings, of_stage
+from laion_etl.settings.settings import Settings, names_of_stage, of_stage
 
 __all__ = [
     "PREFIX",
@@ -46,6 +46,7 @@ __all__ = [
     "Stage",
     "as_environment",
     "load_settings",
+    "names_of_stage",
     "of_stage",
     "recorded",
     "setting_fields",

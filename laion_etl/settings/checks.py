@@ -4,6 +4,7 @@ Each check returns '' for a valid value, else what is wrong with it and what to 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from laion_etl.settings.fields import Check, Entries
@@ -142,6 +143,33 @@ def by_stage(value_form: str, example: str, *, others: bool) -> Callable[[tuple[
             if name in seen:
                 return f"it names {name} twice; remove one of the entries"
             seen.add(name)
+        return ""
+
+    return check
+
+
+def names_by_stage(*, most_per_stage: int) -> Callable[[tuple[str, ...]], str]:
+    """Requires names of Kubernetes objects: `NAME` for every stage, `STAGE=NAME` for one.
+
+    `other=NAME` is for the stages without an entry of their own. At most `most_per_stage` names each; 0: any
+    number.
+    """
+    name_form = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+    stages = (*STAGES, "other", "")
+
+    def check(entries: tuple[str, ...]) -> str:
+        seen: Counter[str] = Counter()
+        for entry in entries:
+            stage, _, name = entry.rpartition("=")
+            if not name_form.fullmatch(name):
+                return (
+                    f"{entry!r} is not like laion-worker or download=laion-download; write NAME or STAGE=NAME"
+                )
+            if stage not in stages:
+                return f"{stage!r} in {entry!r} is not a stage; use {', '.join(filter(None, stages))}"
+            seen[stage] += 1
+            if most_per_stage and seen[stage] > most_per_stage:
+                return f"it names {stage or 'all stages'} twice; remove one of the entries"
         return ""
 
     return check

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import by_stage, each, not_empty, pattern
+from laion_etl.settings.checks import by_stage, each, names_by_stage, not_empty, pattern
 from laion_etl.settings.fields import Group, setting
 
 _CORES = r"\d+(\.\d+)?|\d+m"
@@ -48,17 +48,21 @@ class KubernetesSettings(Group):
         "Secrets for pulling images.",
         changes=None,
     )
-    service_account: str = setting(
-        "",
-        "Service account of the pods; if it has an IAM role (IRSA) they need no S3 keys. Empty: the "
-        "namespace's default. No token for the cluster's API is mounted.",
+    service_account: tuple[str, ...] = setting(
+        (),
+        "Service account of the pods: NAME for all of them, STAGE=NAME for one stage, other=NAME for stages "
+        "that are not named; if it has an IAM role (IRSA) they need no S3 keys. Empty: the namespace's "
+        "default. No token for the cluster's API is mounted.",
         changes=None,
+        check=names_by_stage(most_per_stage=1),
     )
     secrets: tuple[str, ...] = setting(
         (),
         "Secrets whose entries become environment variables of the pods: LAION_ETL_DATABASE_URL, "
-        "AWS_ACCESS_KEY_ID ... Pods get secrets in no other way.",
+        "AWS_ACCESS_KEY_ID ... NAME for all pods, STAGE=NAME for those of one stage, other=NAME for stages "
+        "that are not named. Pods get secrets in no other way.",
         changes=None,
+        check=names_by_stage(most_per_stage=0),
     )
     config_maps: tuple[str, ...] = setting(
         (),

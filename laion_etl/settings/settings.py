@@ -66,3 +66,12 @@ def of_stage(entries: tuple[str, ...], stage: str) -> str:
     """Returns the value of a stage in a list by stages (`parse=4,other=1`); '' if it has none."""
     found = dict(entry.split("=", 1) for entry in entries)
     return found.get(stage, found.get("other", ""))
+
+
+def names_of_stage(entries: tuple[str, ...], stage: str) -> tuple[str, ...]:
+    """Returns the names of a stage in a list of `NAME` and `STAGE=NAME`: of all stages, then its own."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        of, _, name = entry.rpartition("=")
+        found.setdefault(of, []).append(name)
+    return (*found.get("", []), *found.get(stage, found.get("other", [])))

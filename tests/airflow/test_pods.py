@@ -116,8 +116,8 @@ def made(airflow: Airflow) -> dict[str, Any]:
         LAION_ETL_PARSE_REFUSED_EXTENSIONS=".svg,.ico",
         LAION_ETL_KUBERNETES_IMAGE="registry/worker:1",
         LAION_ETL_KUBERNETES_NAMESPACE="laion",
-        LAION_ETL_KUBERNETES_SERVICE_ACCOUNT="loader",
-        LAION_ETL_KUBERNETES_SECRETS="database,s3",
+        LAION_ETL_KUBERNETES_SERVICE_ACCOUNT="scorer,parse=loader",
+        LAION_ETL_KUBERNETES_SECRETS="database,parse=s3,other=queue,other=shards",
         LAION_ETL_KUBERNETES_CONFIG_MAPS="region",
         LAION_ETL_KUBERNETES_IMAGE_PULL_SECRETS="registry",
     )
@@ -161,6 +161,14 @@ def test_settings_go_to_the_pod_and_secrets_do_not(made: dict[str, Any]) -> None
     ]
     assert "hidden" not in str(made["parse"])
     assert "hidden" not in str(made["score"])
+
+
+def test_each_stage_has_its_own_secrets_and_account(made: dict[str, Any]) -> None:
+    spec = made["score"]["spec"]
+    [container] = spec["containers"]
+    named = [one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one]
+    assert named == ["database", "queue", "shards"]
+    assert spec["serviceAccountName"] == "scorer"
 
 
 def test_a_pod_has_no_rights_it_does_not_need(made: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def test_a_service_is_pinned_confined_limited_and_watched(name: str) -> None:
     }
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}
+    assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
     assert service["restart"] in ("unless-stopped", "on-failure:5", "no")
     assert service["networks"]
     if name in WITHOUT_HEALTHCHECK:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from kubernetes.client import models
 
-from laion_etl.settings import load_settings, setting_fields
+from laion_etl.settings import load_settings, names_of_stage, setting_fields
+from laion_etl.settings.checks import STAGES
 
 FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
 VALUES = yaml.safe_load((FOLDER / "values.yaml").read_text())
@@ -188,8 +189,11 @@ def test_the_chart_gets_settings_that_exist_and_names_that_fit() -> None:
         for one in of_kind("Secret")
     }
     assert settings.core.runner == "kubernetes"
-    assert kubernetes_settings.service_account in accounts
-    assert all((kubernetes_settings.namespace, name) in secrets for name in kubernetes_settings.secrets)
+    for stage in STAGES:
+        (account,) = names_of_stage(kubernetes_settings.service_account, stage)
+        (secret,) = names_of_stage(kubernetes_settings.secrets, stage)
+        assert account in accounts
+        assert (kubernetes_settings.namespace, secret) in secrets
     for entry in VALUES["secret"]:
         assert entry["secretKey"] in secrets["airflow", entry["secretName"]]
     for key, name in (
@@ -204,6 +208,22 @@ def test_the_chart_gets_settings_that_exist_and_names_that_fit() -> None:
     ].keys()
     (claim,) = of_kind("PersistentVolumeClaim")
     assert VALUES["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_stages_share_no_secret_and_none_has_the_owner_of_the_schema() -> None:
+    kubernetes_settings = load_settings(environment()).kubernetes
+    by_stage = {stage: names_of_stage(kubernetes_settings.secrets, stage) for stage in STAGES}
+    listing = {"crawls", "discover", "estimate"}  # small tasks that look at Common Crawl and at stats
+    shared = [names for stage, names in by_stage.items() if stage not in listing]
+    assert len(set(shared)) == len(shared)
+    assert not {by_stage[stage] for stage in listing} & set(shared)
+    assert all("laion-owner" not in names for names in by_stage.values())
+    logins = [
+        re.findall(r"//(\w+):", one["stringData"].get("LAION_ETL_DATABASE_URL", ""))
+        for one in of_kind("Secret")
+        if one["metadata"]["namespace"] == "laion"
+    ]
+    assert len(set(map(tuple, logins))) == len(logins)
 
 
 def test_the_charts_policies_let_tasks_report_and_stages_send_metrics() -> None:
