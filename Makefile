@@ -79,6 +79,7 @@ $(VENV)-peers-clip/bin/python: benchmarks/peers-clip.txt
 docs: setup  ## what of the docs is made from commands, settings and drop reasons
 	$(BIN)/python -m scripts.docs.reference > docs/configuration.md
 	$(BIN)/python -m scripts.docs.commands > docs/commands.md
+	$(BIN)/python -m scripts.docs.dags > docs/dags.md
 	$(BIN)/python -m scripts.docs.reproduction > docs/reproduction.md
 	$(BIN)/python -m scripts.docs.reason_tables docs/formats.md
 
