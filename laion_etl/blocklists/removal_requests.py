@@ -27,6 +27,7 @@ from laion_etl.blocklists.near_hashes import NearListed
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import BATCH_FILES
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.io.storage import Store
@@ -289,7 +290,7 @@ def read_request_of(request_id: str, store: Store) -> Request:
 
 def _read(name: str, store: Store) -> Request:
     try:
-        document: dict[str, Any] = json.loads(store.read(name))
+        document: dict[str, Any] = parse_json(store.read(name))
         check_format(store.uri(name), document.get("format"), FORMAT)
         rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
         rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}

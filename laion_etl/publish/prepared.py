@@ -15,6 +15,7 @@ from typing import Any
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.head_columns import HeadColumn, from_plain
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import Output, fingerprint
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
@@ -136,7 +137,7 @@ def read_prepared(dataset: str, crawl: str, store: Store) -> Prepared | None:
     if (found := store.read_with_etag(name)) is None:
         return None
     try:
-        document = json.loads(found[0])
+        document = parse_json(found[0])
         check_format(store.uri(name), document.get("format"), FORMAT)
         return _from_plain(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

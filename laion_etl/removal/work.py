@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import unit_of
 from laion_etl.io.storage import Store
@@ -168,7 +169,7 @@ def read_work(request_id: str, store: Store) -> Work:
     try:
         table = pq.ParquetFile(io.BytesIO(store.read(name))).read()
         check_format(store.uri(name), int(table.schema.metadata[b"laion_etl.format"]), FORMAT)
-        failures = tuple(json.loads(table.schema.metadata[b"failures"]))
+        failures = tuple(parse_json(table.schema.metadata[b"failures"]))
     except MissingFileError as error:
         raise InputError(
             f"cannot continue removal {request_id}: {store.uri(name)} does not exist; run "
@@ -194,7 +195,7 @@ def found_pairs(request_id: str, store: Store) -> Iterator[tuple[str, dict[str, 
     names = store.list(f"{_folder(request_id)}/found")
     with ThreadPoolExecutor(_READERS) as pool:
         for name, data in zip(names, pool.map(store.read, names), strict=True):
-            document = json.loads(data)
+            document = parse_json(data)
             check_format(store.uri(name), document.get("format"), FORMAT)
             yield name.split("/")[3], document["pairs"]
 
@@ -209,7 +210,7 @@ def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
     """Return what a finished range could not read; None if it is not done, or its record is damaged."""
     name = _done_name(work, number)
     try:
-        document: dict[str, Any] = json.loads(store.read(name))
+        document: dict[str, Any] = parse_json(store.read(name))
         check_format(store.uri(name), document.get("format"), FORMAT)
         return [*map(str, document["failures"])] if document["work"] == work.fingerprint else None
     except MissingFileError:

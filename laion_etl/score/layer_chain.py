@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +70,7 @@ def read_state(path: Path, what: str) -> dict[str, "torch.Tensor"]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:
         cause = " ".join(str(error).split())[:200]
         raise ModelError(f"cannot read the {what} {path}: {cause}; download it again") from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
