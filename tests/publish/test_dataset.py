@@ -184,7 +184,7 @@ def test_files_of_an_earlier_attempt_are_deleted(store: Store, plain: Settings) 
             *(f"{subset}/part-00000.parquet" for subset in LANGUAGE_SUBSETS),
             "laion-high-resolution/part-00000.parquet",
             "laion-aesthetic/part-00000.parquet",
-            *("README.md", "_pictures.parquet", "_stats.json", "croissant.json", "dataset-card.md"),
+            *("README.md", "_image_hashes.pq", "_stats.json", "croissant.json", "dataset-card.md"),
             *("manifest.json", "report/index.html"),
         ]
     )
@@ -300,7 +300,7 @@ def test_a_crawl_of_which_nothing_is_kept_is_published_empty(
     assert manifest["rows"] == 0
     assert without_figures(entry["name"] for entry in manifest["files"]) == [
         "README.md",
-        "_pictures.parquet",
+        "_image_hashes.pq",
         "croissant.json",
         "dataset-card.md",
         "report/index.html",

@@ -74,7 +74,7 @@ def test_a_whole_dataset_has_no_problem(whole: Path) -> None:
 
 
 def test_a_flipped_byte_is_found_in_any_file(damaged: Store) -> None:
-    for name in (PART, f"dataset/laion/{NEXT}/_pictures.parquet", f"dataset/laion/{NEXT}/report/index.html"):
+    for name in (PART, f"dataset/laion/{NEXT}/_image_hashes.pq", f"dataset/laion/{NEXT}/report/index.html"):
         data = bytearray(damaged.read(name))
         data[len(data) // 2] ^= 1
         damaged.write(name, bytes(data))
