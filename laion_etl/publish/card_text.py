@@ -1,8 +1,15 @@
-"""Text shared by the card and the Croissant metadata: uses, limits, biases, how to cite."""
+"""Text shared by the card, the licence file and the Croissant metadata: uses, limits, biases, how to cite."""
 
 DESCRIPTION = (
     "Links to images on the web with their alt texts, selected by the rules of LAION-5B: CLIP must find that "
     "image and text belong together. Links and texts only, no images. Uncurated; for research."
+)
+
+LICENSE_NAME = "links-and-texts-only"
+LICENCE = (
+    "A licence link on a page is a hint, not a grant: it may belong to something else on that page. Images "
+    "stay under their own copyright, texts under that of their authors. The pipeline grants no licence to "
+    "any image or text."
 )
 
 USES = (

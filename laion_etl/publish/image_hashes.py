@@ -1,8 +1,8 @@
 """_image_hashes.pq of a version: the hashes of its images, by which later crawls recognize them.
 
-It is a parquet file of another ending, so that `**/*.parquet` matches rows of the dataset only. A version that
-was published by ranges of batches has a file for each range, `_image_hashes-00001.pq`. Version 0.1 named them
-`_pictures.parquet`, which is still read.
+It is a parquet file of another ending, so that `**/*.parquet` matches only rows of the dataset. A version
+that was published by ranges of batches has a file for each range, `_image_hashes-00001.pq`. Version 0.1 named
+them `_pictures.parquet`, which is still read.
 A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null if the
 downloader had none, or its quality is too low to recognise an image by it). Later crawls stream through the
 files of earlier ones, so memory depends only on the later crawl, and time grows with the rows of the earlier

@@ -94,7 +94,8 @@ def test_a_changed_manifest_or_card_is_found(damaged: Store) -> None:
     name = f"dataset/laion/{NEXT}/{NAME}"
     manifest = damaged.read(name)
     damaged.write("dataset/laion/README.md", b"---\nother: card\n")
-    assert list(problems(damaged)) == ["dataset/laion/README.md"]
+    damaged.delete("dataset/laion/croissant.json")
+    assert list(problems(damaged)) == ["dataset/laion/README.md", "dataset/laion/croissant.json"]
     damaged.write(name, manifest.replace(b'"rows": ', b'"rows": 1', 1))
     assert "its SHA-256 is not the one in versions.json" in problems(damaged)[name]
 
