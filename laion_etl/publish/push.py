@@ -115,8 +115,8 @@ class Hub:
         status = error.response.status_code
         if status in (401, 403, 404):
             return RefusedError(
-                f"cannot push to {self.repository}: the Hub answers {status}; check the name, and set {TOKEN} "
-                "to a token that may write to it"
+                f"cannot push to {self.repository}: the Hub answers {status}; check the name, and "
+                f"set {TOKEN} to a token that may write to it"
             )
         what = f"cannot push to {self.repository}: {self._cause(error)}"
         if status == 429 or status >= 500:
