@@ -24,7 +24,7 @@ MISUSES = (
 LIMITS = (
     "Alt texts often describe images badly or not at all, and many are advertising.",
     "Languages are guessed from short texts. Rare languages are confused with their neighbours.",
-    "Links die and images change after they were scored. At least compare the size of what you download.",
+    "Links die and images change after they were scored: compare the SHA-256 of what you download.",
     "Pairs are unique by URL and text. The same image may be included several times under other URLs.",
     "Thresholds depend on one model: what it does not understand is missing, however good the text.",
     "Safety tags are a classifier's estimates. UNLIKELY is not a clearance.",

@@ -17,6 +17,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import disable_progress_bars
 
 from laion_etl import __version__
 from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, OutageError, RefusedError
@@ -28,9 +29,8 @@ TOKEN = "HF_TOKEN"  # noqa: S105 - its name
 _KIND = "dataset"
 _BYTES_PER_READ = 1 << 20
 _AGAIN = "run the same command again to continue"
-_HTTP_ERROR = HfHubHTTPError.__bases__[
-    0
-]  # of the HTTP library that huggingface_hub uses, whose name has changed
+# Of the HTTP library that huggingface_hub uses, which is not the same in all versions.
+_HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
 Progress = Callable[[int, int], None]
 CommitOperation = CommitOperationAdd | CommitOperationDelete
@@ -41,6 +41,7 @@ class Hub:
 
     def __init__(self, repository: str) -> None:
         self.repository = repository
+        disable_progress_bars()  # the command has one
         token = os.environ.get(TOKEN, "").strip()
         self._has_token = bool(token)
         self._api = HfApi(token=token or False, library_name="laion_etl", library_version=__version__)
@@ -126,8 +127,10 @@ class Hub:
     @staticmethod
     def _cause(error: BaseException) -> str:
         """Return the error, and what caused it, in one line."""
-        texts = [" ".join(str(one).split()) for one in (error, error.__cause__) if one is not None]
-        return ": ".join(text.rstrip(".") for text in texts if text)[:300] or type(error).__name__
+        found = (
+            " ".join(str(one).split()).rstrip(".") for one in (error, error.__cause__) if one is not None
+        )
+        return ": ".join(dict.fromkeys(filter(None, found)))[:300] or type(error).__name__
 
 
 def _checked(file: Output, store: Store, place: Path) -> Path:
