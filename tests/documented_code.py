@@ -1,4 +1,4 @@
-"""The code blocks of a page in docs/, which tests run: so the page and the code cannot part."""
+"""The code blocks of pages, which tests run: so the page and the code cannot part."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,11 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def code_blocks(page: str, heading: str, language: str) -> list[str]:
-    """Return the blocks of a language below a heading, up to the next one of the same or a higher level."""
+def code_blocks(page: str | Path, heading: str, language: str) -> list[str]:
+    """Return the blocks of a language below a heading, up to the next one of the same or a higher level.
+
+    `page`: a page of the docs, or the path of another one.
+    """
     text = (DOCS / page).read_text()
     found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
     assert found is not None, heading

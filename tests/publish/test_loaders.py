@@ -69,6 +69,22 @@ def test_python_libraries(worlds: dict[str, World]) -> None:
     assert sorted(found["pairs"]["SAMPLE_ID"]) == everything
 
 
+@pytest.mark.parametrize("folder", ["dataset/laion", f"dataset/laion/{CRAWLS[0]}"])
+def test_the_lines_of_the_card_work_in_its_folder(
+    folder: str, root: Path, worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = root / folder / "README.md"
+    monkeypatch.chdir(card.parent)
+    by_card, _ = code_blocks(card, "How to load", "python")
+    pairs: Any = run_python(by_card)["pairs"]
+    crawls = CRAWLS if folder == "dataset/laion" else CRAWLS[:1]
+    assert sorted(row["SAMPLE_ID"] for row in pairs) == ids({crawl: worlds[crawl] for crawl in crawls}, "en")
+    [query] = code_blocks(card, "How to load", "sql")
+    with duckdb.connect() as database:
+        found = database.sql(query).fetchall()
+    assert 0 < len(found) <= len(ids(worlds, "en"))
+
+
 def test_duckdb_has_each_row_of_the_current_version_once(worlds: dict[str, World], root: Path) -> None:
     laion, datacomp = code_blocks("formats.md", "Loading", "sql")
     with duckdb.connect() as database:
