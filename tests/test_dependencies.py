@@ -24,6 +24,7 @@ ROOMS = {
     "laion_etl/score/": ["score"],
     "laion_etl/evaluate/": ["score"],
     "laion_etl/minicrawl/aesthetic.py": ["score"],  # trains a head of the demo's model
+    "laion_etl/publish/push.py": ["hub"],
     "laion_etl/search/": ["search", "score"],
     "laion_etl/dashboard/": ["dashboard"],
     "laion_etl/parse/html_": ["warc"],

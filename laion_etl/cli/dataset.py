@@ -18,6 +18,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.console import progress
 from laion_etl.cli.extras import Commands, needs
+from laion_etl.cli.push import push
 from laion_etl.cli.removals import locate, remove
 
 commands = typer.Typer(
@@ -100,6 +101,7 @@ def diff(
 
 commands.command()(locate)
 commands.command()(remove)
+commands.command()(push)
 
 
 @commands.command()

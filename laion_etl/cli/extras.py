@@ -19,6 +19,7 @@ _ALWAYS = {
     "airflow": ("airflow", "pendulum", "jsonschema"),
     "kubernetes": ("kubernetes",),
     "warc": ("selectolax",),
+    "hub": ("huggingface_hub",),
 }
 # ... then those that depend on settings or arguments: their absence shows when one is imported.
 _SOMETIMES = {

@@ -76,6 +76,26 @@ def index(
         say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
+@commands.command()
+def embeddings(
+    folder: Annotated[str, typer.Argument(help="Where to write: a new folder, or s3://BUCKET/PREFIX.")],
+    version: VersionOption = "",
+    name: NameOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the embeddings of a published dataset and its rows for autofaiss and clip-retrieval."""
+    from laion_etl.io.storage import open_store
+    from laion_etl.search.embeddings import export_embeddings
+
+    _, store, published = _open(name, version)
+    target = open_store(folder)
+    with progress(console(), f"embeddings {published.release.version}") as report:
+        rows = export_embeddings(published, store, target, report)
+    console().print(f"{target.uri()}: {rows:,} rows", highlight=False, markup=False)
+    if as_json:
+        say_json({"dataset": published.release.name, "version": published.release.version, "rows": rows})
+
+
 @commands.command("query")
 @needs("search")
 def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters

@@ -7,7 +7,17 @@ from laion_etl.core.funnel import sentence_of
 from laion_etl.core.paper_thresholds import used_for_another_model
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.dataset.subsets import DataFile
-from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MISUSES, PERSONAL, USES
+from laion_etl.publish.card_text import (
+    BIASES,
+    BIBTEX,
+    LICENCE,
+    LICENSE_NAME,
+    LIMITS,
+    MISUSES,
+    PERSONAL,
+    USES,
+)
+from laion_etl.publish.croissant import file_patterns
 from laion_etl.report.publish_context import PIPELINE, PublishContext
 from laion_etl.report.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
 from laion_etl.report.tables import caption_sources, duplicates, filtered, opt_outs, repeats
@@ -64,6 +74,8 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         limits=LIMITS,
         biases=BIASES,
         personal=PERSONAL,
+        licence=LICENCE,
+        license_name=LICENSE_NAME,
         bibtex=BIBTEX,
         cell=cell,
     ).encode()
@@ -93,12 +105,10 @@ def _escaped(text: str) -> str:
 
 def _configs(context: PublishContext, files: Iterable[DataFile], folder: str) -> list[tuple[str, list[str]]]:
     """Return the subsets that have files, and their file patterns; viewers cannot open an empty subset."""
-    places: dict[str, set[str]] = {subset.name: set() for subset in context.subsets}
-    for file in files:
-        if file.subset:
-            place = file.name.rpartition("/")[0].removeprefix(f"{folder}/")
-            places.setdefault(file.subset, set()).add(f"{place}/*.parquet")
-    return [(subset, sorted(found)) for subset, found in places.items() if found]
+    listed = list(files)
+    names = dict.fromkeys([*(one.name for one in context.subsets), *(file.subset for file in listed)])
+    patterns = ((name, file_patterns(name, listed, folder)) for name in names if name)
+    return [(name, found) for name, found in patterns if found]
 
 
 def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

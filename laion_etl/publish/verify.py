@@ -25,7 +25,7 @@ from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id,
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
 from laion_etl.dataset.versions import dataset_folder, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.presentation import CARD, DATASET_CARD
+from laion_etl.publish.commit import root_files
 from laion_etl.publish.verify_samples import SamplesCheck
 from laion_etl.settings import PublishSettings
 
@@ -255,9 +255,9 @@ class Check:
         current = read_versions(release.name, self.store).current
         if current is None or current.version != release.version:
             return
-        name, card = f"{dataset_folder(release.name)}/{CARD}", release.file(DATASET_CARD)
-        if not self.store.exists(name) or self.store.read(name) != self.store.read(card):
-            self._problem(name, f"is not {DATASET_CARD} of the current version; publish again to fix it")
+        for name, data in root_files(release, self.store).items():
+            if not self.store.exists(name) or self.store.read(name) != data:
+                self._problem(name, "is not the one of the current version; publish again to fix it")
 
     def _opened(self, file: DataFile) -> BinaryIO:
         """Return the open file after checking its size and SHA-256."""

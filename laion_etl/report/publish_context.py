@@ -31,6 +31,7 @@ class PublishContext:
     `earlier`: the dataset's parts of other crawls, whose files this version lists too. `raw_deleted`: shards
     whose images were deleted after they were scored, except those that scoring kept. `bill`: what the crawl
     has cost, if that is published. `removed`: rows of the crawl that removals took out of its scored shards.
+    `earlier_versions`: how many the dataset had before this one, purged ones included.
     """
 
     release: Release
@@ -48,6 +49,7 @@ class PublishContext:
     raw_deleted: int = 0
     bill: Bill | None = None
     removed: int = 0
+    earlier_versions: int = 0
 
     @property
     def applied_settings(self) -> dict[str, dict[str, Any]]:

@@ -108,7 +108,7 @@ class IndexPart:
         table = pa.concat_tables(kept)
         chosen = np.isin(table["SAMPLE_ID"].to_numpy(), batch.ids)
         name = self.crawl.shard_name(number, "_img_emb.npy")
-        vectors = _read_vectors(name, self.store)
+        vectors = read_vectors(name, self.store)
         if len(vectors) != table.num_rows or int(chosen.sum()) != len(batch.ids):
             raise InputError(
                 f"cannot index {self.store.uri(name)}: it has {len(vectors)} rows for {table.num_rows} "
@@ -144,7 +144,7 @@ class IndexPart:
         )
 
 
-def _read_vectors(name: str, store: Store) -> NDArray[np.float16]:
+def read_vectors(name: str, store: Store) -> NDArray[np.float16]:
     """Read the embeddings of a batch (n, dim). Raises InputError if the file is invalid."""
     with store.open(name) as file:
         try:

@@ -74,7 +74,7 @@ def test_a_whole_dataset_has_no_problem(whole: Path) -> None:
 
 
 def test_a_flipped_byte_is_found_in_any_file(damaged: Store) -> None:
-    for name in (PART, f"dataset/laion/{NEXT}/_pictures.parquet", f"dataset/laion/{NEXT}/report/index.html"):
+    for name in (PART, f"dataset/laion/{NEXT}/_image_hashes.pq", f"dataset/laion/{NEXT}/report/index.html"):
         data = bytearray(damaged.read(name))
         data[len(data) // 2] ^= 1
         damaged.write(name, bytes(data))
@@ -94,7 +94,8 @@ def test_a_changed_manifest_or_card_is_found(damaged: Store) -> None:
     name = f"dataset/laion/{NEXT}/{NAME}"
     manifest = damaged.read(name)
     damaged.write("dataset/laion/README.md", b"---\nother: card\n")
-    assert list(problems(damaged)) == ["dataset/laion/README.md"]
+    damaged.delete("dataset/laion/croissant.json")
+    assert list(problems(damaged)) == ["dataset/laion/README.md", "dataset/laion/croissant.json"]
     damaged.write(name, manifest.replace(b'"rows": ', b'"rows": 1', 1))
     assert "its SHA-256 is not the one in versions.json" in problems(damaged)[name]
 
