@@ -11,7 +11,6 @@ the dataset has the bytes of the undisturbed run.
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ from tests.kubernetes.faults import (
     PodTrouble,
     RequestFault,
 )
+from tests.preloaded_commands import completed
 from tests.runs import WAT_FILES, files, run_environment
 from tests.shared_folder import SharedFolder
 
@@ -200,7 +200,7 @@ def test_the_gauntlet(world: World, started: StartedAirflow, undisturbed_run: Pa
     assert len(world.pods("plan")) == 1, "not run twice, though its task was begun by two schedulers"
 
     again = ["stage", "download", "--crawl", world.crawl, "--batch", str(batch)]
-    subprocess.run([sys.executable, "-m", "laion_etl", *again], env=world.settings, check=True)
+    completed(["-m", "laion_etl", *again], world.settings, tmp_path).check_returncode()
     world.cluster.faults.order(
         RequestFault("create", "pods", SERVER_ERROR, {"stage": "publish"}),
         PodFault(PodTrouble.NODE_SHUT_DOWN, {"stage": "publish"}, begun=lambda: bool(world.files("dataset"))),
