@@ -30,7 +30,7 @@ __all__ = ["world"]
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-DEMO_MODEL = {"CLIP_MODEL": "laion-etl-tiny", "CLIP_PRETRAINED": "scenes"}
+DEMO_MODEL = {"CLIP_MODEL": "laion-etl-tiny", "CLIP_PRETRAINED": "scenes", "CLIP_PREPARERS": "1"}
 
 
 def run(example: str, *arguments: object, folder: Path, **settings: str) -> list[str]:
