@@ -147,7 +147,11 @@ def test_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     (tmp_path / "a.jsonl").write_text(json.dumps({"page": "https://a.example/", "images": images}) + "\n[]\n")
     settings = load_settings(
-        {"LAION_ETL_PARSE_SOURCE": "json_lines:JsonLines", "LAION_ETL_CRAWL_SOURCE": str(tmp_path)}
+        {
+            "LAION_ETL_PARSE_SOURCE": "json_lines:JsonLines",
+            "LAION_ETL_CRAWL_SOURCE": str(tmp_path),
+            "LAION_ETL_PARSE_JOBS": "1",
+        }
     )
     [partition] = partitions("mine", settings)
     store = LocalStore(tmp_path)
