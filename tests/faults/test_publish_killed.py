@@ -28,7 +28,7 @@ _PROCESSES.set_forkserver_preload([__name__])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pictures() -> Iterator[None]:
+def figures() -> Iterator[None]:
     with small_figures():
         yield
 

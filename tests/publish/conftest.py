@@ -6,6 +6,6 @@ from tests.publish.figures import small_figures
 
 
 @pytest.fixture(scope="package", autouse=True)
-def pictures() -> Iterator[None]:
+def figures() -> Iterator[None]:
     with small_figures():
         yield

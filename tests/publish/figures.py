@@ -1,4 +1,4 @@
-"""Pictures of published versions: most of the CPU time of publishing, and few tests look at them."""
+"""Figures of published versions: most of the CPU time of publishing, and few tests look at them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
