@@ -1,5 +1,6 @@
 import io
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -107,16 +108,11 @@ def test_location_data_is_never_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "format_"),
-    [
-        (corners().convert("CMYK"), "JPEG"),
-        (corners().convert("P"), "PNG"),
-        (corners().convert("RGBA"), "PNG"),
-        (corners().convert("RGBA"), "WEBP"),
-    ],
+    ("mode", "format_"), [("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGBA", "WEBP")]
 )
-def test_other_modes_become_rgb(image: Image.Image, format_: str) -> None:
+def test_other_modes_become_rgb(mode: str, format_: str) -> None:
     options = {"lossless": True} if format_ == "WEBP" else {}
+    image = corners().convert(mode)
     _, found = stored(encoded(image, format_, **options), with_settings(min_bytes=50))
     assert found.mode == "RGB"
     assert quadrants(found) == quadrants(corners())
@@ -147,27 +143,27 @@ def test_a_broken_profile_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "status"),
+    ("made", "status"),
     [
-        (b"", S.TOO_FEW_BYTES),
-        (encoded(scene(1))[:99], S.TOO_FEW_BYTES),
-        (b"<html>" * 100, S.NOT_AN_IMAGE),
-        (encoded(scene(1), "GIF"), S.FORMAT_REFUSED),
-        (encoded(scene(1), "BMP"), S.FORMAT_REFUSED),
-        (encoded(scene(1), "TIFF"), S.FORMAT_REFUSED),
-        (encoded(scene(1, 2000, 1001)), S.TOO_MANY_PIXELS),
-        (encoded(scene(1))[:-500], S.DECODE_FAILED),
-        (encoded(scene(1), "PNG")[:-500], S.DECODE_FAILED),
-        (encoded(scene(1), "WEBP")[:-500], S.DECODE_FAILED),
-        (encoded(scene(1))[:4] + bytes(5000), S.DECODE_FAILED),
-        (b"\x89PNG\r\n\x1a\n" + bytes(5000), S.DECODE_FAILED),
-        (b"RIFF\0\0\0\0WEBP" + bytes(5000), S.DECODE_FAILED),
-        (encoded(scene(1), "PNG", save_all=True, append_images=[scene(2)]), S.ANIMATED),
-        (encoded(scene(1), "WEBP", save_all=True, append_images=[scene(2)]), S.ANIMATED),
+        (lambda: b"", S.TOO_FEW_BYTES),
+        (lambda: encoded(scene(1))[:99], S.TOO_FEW_BYTES),
+        (lambda: b"<html>" * 100, S.NOT_AN_IMAGE),
+        (lambda: encoded(scene(1), "GIF"), S.FORMAT_REFUSED),
+        (lambda: encoded(scene(1), "BMP"), S.FORMAT_REFUSED),
+        (lambda: encoded(scene(1), "TIFF"), S.FORMAT_REFUSED),
+        (lambda: encoded(scene(1, 2000, 1001)), S.TOO_MANY_PIXELS),
+        (lambda: encoded(scene(1))[:-500], S.DECODE_FAILED),
+        (lambda: encoded(scene(1), "PNG")[:-500], S.DECODE_FAILED),
+        (lambda: encoded(scene(1), "WEBP")[:-500], S.DECODE_FAILED),
+        (lambda: encoded(scene(1))[:4] + bytes(5000), S.DECODE_FAILED),
+        (lambda: b"\x89PNG\r\n\x1a\n" + bytes(5000), S.DECODE_FAILED),
+        (lambda: b"RIFF\0\0\0\0WEBP" + bytes(5000), S.DECODE_FAILED),
+        (lambda: encoded(scene(1), "PNG", save_all=True, append_images=[scene(2)]), S.ANIMATED),
+        (lambda: encoded(scene(1), "WEBP", save_all=True, append_images=[scene(2)]), S.ANIMATED),
     ],
 )
-def test_a_refused_image_has_a_reason(data: bytes, status: S) -> None:
-    assert decode(data, LIMITS) is status
+def test_a_refused_image_has_a_reason(made: Callable[[], bytes], status: S) -> None:
+    assert decode(made(), LIMITS) is status
 
 
 @pytest.mark.parametrize(
