@@ -18,6 +18,7 @@ import trio
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
+from laion_etl.download.box_resize import compile_loops
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage
@@ -130,6 +131,7 @@ class Decoders:
 
     def __init__(self, settings: DownloadSettings, images: ImageSettings) -> None:
         prepare_parent()
+        compile_loops()  # otherwise every process would do it
         self._settings = settings
         self.processes = settings.decoders or usable_cores()
         self._free = trio.Semaphore(self.processes)
