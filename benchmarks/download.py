@@ -183,7 +183,9 @@ def main() -> None:
             results["bad web: ours"] = [ours(bad, ports, **plain)]
             requests = run([sys.executable, "-m", "benchmarks.download_limits", str(urls)], options.links)
             decoding = run(
-                [sys.executable, "-m", "benchmarks.download_limits", *map(str, photos)], _PHOTOS, confined_environment()
+                [sys.executable, "-m", "benchmarks.download_limits", *map(str, photos)],
+                _PHOTOS,
+                confined_environment(),
             )
             many = ours(good_links(folder / "many.txt", 10_000, port), [port])
             ten = run(

@@ -26,7 +26,7 @@ from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.pairs_file import PairsFile
-from laion_etl.download import box_resize
+from laion_etl.download.resize import loops
 from laion_etl.io.storage import LocalStore
 from laion_etl.parse.cld3_model import Cld3Network
 from laion_etl.parse.file_counts import FileCounts
@@ -34,8 +34,8 @@ from laion_etl.parse.wat_workers import FileParser
 from laion_etl.publish.band_files import IMAGE, KNOWN
 from laion_etl.publish.near_compare import compare_slice
 from laion_etl.publish.near_groups import Groups
-from laion_etl.score import resize
 from laion_etl.score.products import product, row_products
+from laion_etl.score.resize import compile_loops
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
 
 _LINKS = [
@@ -136,8 +136,8 @@ def main() -> None:
     _compare()
     product(np.ones((1, 1)), np.ones((1, 1)))
     row_products(np.ones((1, 1)), np.ones((1, 1)))
-    box_resize.compile_loops()
-    resize.compile_loops()
+    loops()
+    compile_loops()
     compiled_marker().touch()
 
 

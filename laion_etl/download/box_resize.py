@@ -31,8 +31,3 @@ def _suits(old: Size, new: Size) -> bool:
     """Whether each side shrinks by a half at most, and lines before columns (Pillow from version 13 on)."""
     by_half = all(after <= before <= 2 * after for before, after in zip(old, new, strict=True))
     return by_half and old[1] - new[1] <= 2 * (old[0] - new[0])
-
-
-def compile_loops() -> None:
-    """Compile the loops, or load them from the cache on disk, by resizing a tiny image."""
-    averaged(Image.new("RGB", (2, 2)), (1, 1))

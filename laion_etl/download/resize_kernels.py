@@ -14,9 +14,9 @@ _ONE = np.uint32(1)
 
 @kernel
 def fill_neighbours(length: int, first: Ints, last: Ints) -> None:
-    """Fill in the first and last pixel of a line of `length` pixels that each pixel of a shorter one averages.
+    """Fill in the first and last of the pixels that each pixel of a shorter line averages.
 
-    The arithmetic is that of Pillow's Resample.c for its box filter.
+    `length`: pixels of the longer line. The arithmetic is that of Pillow's Resample.c for its box filter.
     """
     scale = length / len(first)
     for place in range(len(first)):
