@@ -1,4 +1,4 @@
-"""Compiles the kernels of parse, load, download, score and publish by running them on made-up input.
+"""Compiles the kernels of parse, load, score and publish by running them on made-up input.
 
     python -m laion_etl.cli.warm_kernels
 
@@ -26,7 +26,6 @@ from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.pairs_file import PairsFile
-from laion_etl.download.resize import loops
 from laion_etl.io.storage import LocalStore
 from laion_etl.parse.cld3_model import Cld3Network
 from laion_etl.parse.file_counts import FileCounts
@@ -136,7 +135,6 @@ def main() -> None:
     _compare()
     product(np.ones((1, 1)), np.ones((1, 1)))
     row_products(np.ones((1, 1)), np.ones((1, 1)))
-    loops()
     compile_loops()
     compiled_marker().touch()
 

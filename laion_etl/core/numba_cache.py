@@ -30,7 +30,6 @@ _SOURCES = (
     "core/kernels.py",
     "urls/*kernels.py",
     "blocklists/*.py",
-    "download/*kernels.py",
     "parse/kernels/*.py",
     "database/kernels.py",
     "score/*kernels.py",

@@ -107,7 +107,7 @@ class BatchDownloader:
         self._scheduler = LinkScheduler(links, self._client.hosts)
         self._scheduler.on_ready = self._wake
         async with (
-            Decoders(self._settings, self._image_settings, len(self._pairs)) as self._decoders,
+            Decoders(self._settings, self._image_settings) as self._decoders,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._tick)

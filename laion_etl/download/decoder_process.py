@@ -23,10 +23,8 @@ from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.image_header import ImageRules
 from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage, decode
-from laion_etl.download.resize import Resize, loops
+from laion_etl.download.resize import Resize
 from laion_etl.sandbox.limits import confine
-
-_COMPILER_MB = 256  # address space that numba and LLVM reserve, most of which is never touched
 
 
 def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
@@ -78,8 +76,6 @@ def warm_up(settings: ImageSettings) -> None:
             buffer = io.BytesIO()
             Image.new(mode, (32, 32)).save(buffer, encoding, icc_profile=profile)
             answer(buffer.getvalue(), every_image, opt_out=True)
-    if settings.resize.compiled:
-        loops()
 
 
 def main() -> None:
@@ -88,7 +84,7 @@ def main() -> None:
     rules, resize = ImageRules(**plain.pop("rules")), Resize(**plain.pop("resize"))
     settings = ImageSettings(rules, resize, **plain)
     warm_up(settings)
-    confine(memory_mb + (_COMPILER_MB if resize.compiled else 0))
+    confine(memory_mb)
     serve(sys.stdin.buffer, sys.stdout.buffer, settings, opt_out=opt_out)
 
 

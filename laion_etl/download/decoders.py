@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import TracebackType, UnionType
 from typing import Any
 
@@ -21,14 +21,12 @@ from laion_etl.core.host_resources import usable_cores
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage
-from laion_etl.download.resize import loops
 from laion_etl.sandbox.limits import prepare_parent
 from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start, start_confined
 from laion_etl.settings import DownloadSettings
 
 _ANSWER_BYTES = 1 << 17
 _MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
-_LOOPS_PAY = 1_000  # images that save the CPU time of loading compiled loops in two processes
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _FIELDS: dict[str, type | UnionType] = {
@@ -128,16 +126,10 @@ def _decoded(header: dict[str, Any], data: bytes) -> Decoded:
 
 
 class Decoders:
-    """`async with Decoders(settings, images) as decoders:` `await decoders.decode(data)` in any task.
+    """`async with Decoders(settings, images) as decoders:` `await decoders.decode(data)` in any task."""
 
-    `expected`: about how many images there will be.
-    """
-
-    def __init__(self, settings: DownloadSettings, images: ImageSettings, expected: int = 0) -> None:
+    def __init__(self, settings: DownloadSettings, images: ImageSettings) -> None:
         prepare_parent()
-        if expected >= _LOOPS_PAY and images.resize.mode != "no":
-            images = replace(images, resize=replace(images.resize, compiled=True))
-            loops()  # otherwise every process would compile them
         self._settings = settings
         self.processes = settings.decoders or usable_cores()
         self._free = trio.Semaphore(self.processes)

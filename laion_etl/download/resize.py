@@ -1,8 +1,6 @@
 """The resize modes of img2dataset: which scaling and cropping an image of a given size gets."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -16,30 +14,12 @@ _BY_LONGER_SIDE = frozenset({"keep_ratio_largest", "border"})
 _SQUARE = frozenset({"center_crop", "border"})
 
 
-@cache
-def loops() -> Callable[[Image.Image, Size], Image.Image | None]:
-    """Import the compiled loops: 0.2 s of CPU and 60 MB, which few images are not worth."""
-    from laion_etl.download.box_resize import averaged
-
-    averaged(Image.new("RGB", (2, 2)), (1, 1))  # compiles them, or loads them from the cache on disk
-    return averaged
-
-
-def _resized(image: Image.Image, size: Size) -> Image.Image:
-    down = image.width >= size[0]
-    return image.resize(size, Image.Resampling.BOX if down else Image.Resampling.BICUBIC)
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The size an image is scaled to, and the square it is cropped or padded to afterwards, if any.
-
-    `compiled`: by compiled loops where there are some; the pixels are the same.
-    """
+    """The size an image is scaled to, and the square it is cropped or padded to afterwards, if any."""
 
     scale_to: Size
     square: int | None = None
-    compiled: bool = False
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Returns the image scaled, then cropped to its centre or padded with white.
@@ -47,8 +27,9 @@ class Change:
         Scaling down averages over areas, as img2dataset does; scaling up is bicubic.
         """
         if image.size != self.scale_to:
-            averaged = loops()(image, self.scale_to) if self.compiled else None
-            image = averaged or _resized(image, self.scale_to)
+            down = image.width >= self.scale_to[0]
+            how = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
+            image = image.resize(self.scale_to, how)
         if self.square is None or image.size == (self.square, self.square):
             return image
         square = Image.new(image.mode, (self.square, self.square), "white")
@@ -63,7 +44,6 @@ class Resize:
     mode: str
     side: int
     only_if_bigger: bool
-    compiled: bool = False
 
     @classmethod
     def from_settings(cls, settings: "DownloadSettings") -> "Resize":
@@ -80,4 +60,4 @@ class Resize:
         square = self.side if self.mode in _SQUARE else None
         if (width, height) == size and square in (None, width) and square in (None, height):
             return None
-        return Change((width, height), square, self.compiled)
+        return Change((width, height), square)
