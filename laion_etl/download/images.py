@@ -13,6 +13,7 @@ comments, a WebP whose container has the wrong length. A file that lacks pixels 
 import io
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
@@ -35,13 +36,14 @@ from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
 from laion_etl.download.webp_chunks import with_right_length
 from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
-from laion_etl.settings import DownloadSettings
+
+if TYPE_CHECKING:  # a decoder does without
+    from laion_etl.settings import DownloadSettings
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 ENCODINGS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "avif": "AVIF"}
 
-# Exif orientation -> the operation that turns the image upright.
-_TURNS = {
+_TURNS = {  # by Exif orientation: the operation that turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -73,7 +75,7 @@ class ImageSettings:
     listed_hashes: bool = False  # the original is hashed, too, to be compared with lists
 
     @classmethod
-    def from_settings(cls, settings: DownloadSettings) -> "ImageSettings":
+    def from_settings(cls, settings: "DownloadSettings") -> "ImageSettings":
         return cls(
             ImageRules.from_settings(settings),
             Resize.from_settings(settings),
@@ -195,9 +197,8 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
     upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
     phash, pdq, hash_quality = _hashes(upright, settings)
-    stored = buffer.getvalue()
-    sizes = (*upright.size, *original)
-    return StoredImage(stored, settings.encode_format, *sizes, phash, pdq, hash_quality, original_hash)
+    rest = (*upright.size, *original, phash, pdq, hash_quality, original_hash)
+    return StoredImage(buffer.getvalue(), settings.encode_format, *rest)
 
 
 def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None, int | None]:
