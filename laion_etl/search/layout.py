@@ -6,7 +6,7 @@ from laion_etl.dataset.versions import Release, check_folder_name, read_versions
 from laion_etl.io.storage import Store
 
 STATS = "_stats.json"
-FORMAT = 1  # of graph and rows; a part of another one is built again
+FORMAT = 2  # of graph and rows: 2 stores equal vectors once; a part of another one is built again
 _PARTS = "_parts"
 _READERS = 8  # records are small: reading them is mostly waiting
 _ENDINGS = (STATS, ".usearch", ".arrow")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from laion_etl.core.errors import InputError, MissingInputError, StorageError
@@ -22,10 +23,10 @@ from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.layout import index_stats
 from laion_etl.search.published_rows import find_published
-from laion_etl.search.query import SearchIndex, open_index
+from laion_etl.search.query import OpenPart, SearchIndex, open_index
 from laion_etl.search.query_encoder import stored_image
 from laion_etl.search.stage import index_dataset, index_range
-from laion_etl.settings import IndexSettings, Settings
+from laion_etl.settings import IndexSettings, PublishSettings, Settings
 from tests.search.conftest import CRAWL, World
 
 
@@ -73,7 +74,8 @@ def test_every_published_sample_is_indexed_with_its_embedding_and_its_image(
     stored = [
         np.load(world.store.root / f"{scored_stem(CRAWL, n)}_img_emb.npy", allow_pickle=False) for n in (1, 2)
     ]
-    assert np.array_equal(part.graph.vectors, np.concatenate(stored))
+    assert np.array_equal(part.graph.vectors[part.nodes], np.concatenate(stored))
+    assert len(part.graph.vectors) == len(np.unique(np.concatenate(stored), axis=0)) == 71
     with world.store.open(f"{scored_stem(CRAWL, 2)}.tar") as file:
         members = dict(read_members(file))
     row = part.row(part.rows.num_rows - 1)
@@ -147,7 +149,7 @@ def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchInde
     build(copy, rows_per_part=1)
     index = open_index(copy.published, copy.settings, copy.store)
     assert len(index.parts) == 2
-    vector = opened.parts[0].graph.floats(np.array([7]))[0]
+    vector = opened.parts[0].vector(7)
     for filters in (Filters(), Filters(languages=("de",), unsafe=True)):
         expected = opened.search(vector, 12, filters)
         assert [hit.sample_id for hit in index.search(vector, 12, filters)] == [
@@ -166,7 +168,7 @@ def test_an_index_on_s3_finds_the_same_and_its_images(
     stats = index_dataset(published, settings, s3_store)
     assert stats == world.store.read_stats(f"index/laion/{CRAWL}/_stats.json")
     index = open_index(published, settings, s3_store)
-    vector = opened.parts[0].graph.floats(np.array([5]))[0]
+    vector = opened.parts[0].vector(5)
     hits = index.search(vector, 9, Filters())
     assert hits == opened.search(vector, 9, Filters())
     assert stored_image(hits[0], s3_store) == stored_image(hits[0], world.store)
@@ -259,18 +261,22 @@ def clustered(rows: int, dim: int, seed: int = 3) -> np.ndarray:
     return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
 
 
+def graph_of(vectors: np.ndarray, dtype: str, path: Path) -> tuple[Graph, np.ndarray]:
+    """A graph of vectors, added in two goes, and the node of each."""
+    settings = IndexSettings(dtype=dtype)
+    writer = GraphWriter(vectors.shape[1], settings)
+    nodes = np.concatenate([writer.add(some) for some in np.array_split(vectors, 2)])
+    with path.open("wb") as file:
+        writer.write(file)
+    return Graph.open(path, vectors.shape[1], writer.nodes, settings, dtype), nodes
+
+
 @pytest.mark.parametrize(("dtype", "bytes_each", "least"), [("f16", 128, 0.95), ("i8", 64, 0.9)])
 def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
     tmp_path: Path, dtype: str, bytes_each: int, least: float
 ) -> None:
-    vectors, settings = clustered(4_000, 64), IndexSettings(dtype=dtype)
-    writer = GraphWriter(64, settings)
-    for start in range(0, len(vectors), 1_700):
-        writer.add(vectors[start : start + 1_700])
-    path = tmp_path / "index.usearch"
-    with path.open("wb") as file:
-        writer.write(file)
-    graph = Graph.open(path, 64, len(vectors), settings, dtype)
+    vectors = clustered(4_000, 64)
+    graph, _ = graph_of(vectors, dtype, tmp_path / "index.usearch")
     queries = clustered(100, 64, seed=4).astype(np.float32)
     exact = [set(graph.nearest_exact(query, 10, None)[0]) for query in queries]
     found = [set(graph.nearest(query, 10)[0]) for query in queries]
@@ -280,6 +286,37 @@ def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
     brute = [set(np.argsort(-(vectors.astype(np.float32) @ query))[:10]) for query in queries]
     rounding = np.mean([len(one & other) / 10 for one, other in zip(exact, brute, strict=True)])
     assert rounding >= (1.0 if dtype == "f16" else 0.9)
+
+
+def test_all_copies_of_an_image_are_found_and_hide_no_other(tmp_path: Path) -> None:
+    """Half of all rows are copies of a few images, one of them 400 times; the copies lie anywhere."""
+    different, rng = clustered(2_000, 64), np.random.default_rng(8)
+    copied = np.concatenate([np.zeros(400, np.int64), rng.integers(0, 8, 1_600)])
+    original = rng.permutation(np.concatenate([np.arange(2_000), copied]))
+    graph, nodes = graph_of(different[original], "f16", tmp_path / "copies.usearch")
+    rows = pa.table({"SAMPLE_ID": np.arange(len(original))})
+    part = OpenPart("", graph, rows, nodes, 0, PublishSettings())
+    everything = Filters(unsafe=True)
+    assert len(graph.vectors) == 2_000
+
+    found, cosines = part.nearest(different[0].astype(np.float32), 700, everything)
+    copies = np.flatnonzero(original == 0)
+    assert len(copies) > 500
+    assert found[: len(copies)].tolist() == copies.tolist()
+    assert len(found) == 700
+    assert np.all(np.diff(cosines) <= 0)
+    fewer, _ = part.nearest(different[0].astype(np.float32), 450, everything)
+    assert fewer.tolist() == found[:450].tolist()
+
+    alone, _ = graph_of(different, "f16", tmp_path / "alone.usearch")
+    recalls = []
+    for one in (graph, alone):
+        hits = [
+            (set(one.nearest(query, 10)[0]), set(one.nearest_exact(query, 10, None)[0]))
+            for query in clustered(100, 64, seed=4).astype(np.float32)
+        ]
+        recalls.append(np.mean([len(near & exact) / 10 for near, exact in hits]))
+    assert recalls[0] >= recalls[1] - 0.01
 
 
 def test_an_index_is_built_range_by_range_and_ended_without_reading_rows(

@@ -51,7 +51,7 @@ def client(address: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def unsafe_id(opened: SearchIndex) -> int:
-    vector = opened.parts[0].graph.floats(opened.parts[0].browse(1, Filters()))[0]
+    vector = opened.parts[0].vector(int(opened.parts[0].browse(1, Filters())[0]))
     hits = opened.search(vector, 100, Filters(unsafe=True))
     return next(hit.sample_id for hit in hits if hit.row["NSFW"] == "NSFW")
 
