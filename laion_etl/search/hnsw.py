@@ -26,6 +26,7 @@ from usearch.index import Index
 
 from laion_etl.core.errors import InputError
 from laion_etl.io.tarshard import SequentialFile
+from laion_etl.search.graph_file import HEADER_BYTES
 from laion_etl.settings import IndexSettings
 
 Floats = NDArray[np.float32]
@@ -38,7 +39,6 @@ _METRICS = {"f16": "ip", "i8": "cos"}
 _TYPES: dict[str, type[np.generic]] = {"f16": np.float16, "i8": np.int8}
 _CHUNK = 1 << 16  # vectors compared at once in exact search
 _COPY_BYTES = 1 << 22
-_HEADER_BYTES = 8
 # The last bits of a cosine depend on how many vectors are compared at once; they must not decide the order.
 _DIGITS = 6
 
@@ -98,7 +98,7 @@ class Graph:
         kind = np.dtype(_TYPES[dtype])
         try:
             with path.open("rb") as file:
-                found = np.frombuffer(file.read(_HEADER_BYTES), np.uint32).tolist()
+                found = np.frombuffer(file.read(HEADER_BYTES), np.uint32).tolist()
             index = Index(
                 ndim=dim,
                 metric=_METRICS[dtype],
@@ -114,7 +114,7 @@ class Graph:
                 index.view(path)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}; {advice}") from error
-        return cls(index, np.memmap(path, kind, "r", offset=_HEADER_BYTES, shape=(nodes, dim)))
+        return cls(index, np.memmap(path, kind, "r", offset=HEADER_BYTES, shape=(nodes, dim)))
 
     def nearest(self, vector: Floats, count: int) -> tuple[Nodes, Floats]:
         """Return approximately the nearest nodes, nearest first, with their cosines."""
@@ -150,23 +150,6 @@ def ordered(places: Rows, cosines: Floats, count: int | None = None) -> tuple[Ro
     """Sort by cosine, highest first, and equal ones by place; return the first `count`."""
     order = np.lexsort((places, -cosines))[:count]
     return places[order], cosines[order]
-
-
-def erase(path: Path, target: SequentialFile, nodes: Nodes) -> None:
-    """Copy a graph with zeros in place of the vectors of some nodes, which stay as links between others."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-        target.write(header)
-        total, size = np.frombuffer(header, np.uint32).tolist()
-        gone = set(nodes.tolist())
-        for first in range(0, total, _CHUNK):
-            count = min(_CHUNK, total - first)
-            vectors = bytearray(file.read(count * size))
-            for node in gone.intersection(range(first, first + count)):
-                vectors[(node - first) * size : (node - first + 1) * size] = bytes(size)
-            target.write(bytes(vectors))
-        while data := file.read(_COPY_BYTES):
-            target.write(data)
 
 
 def _rounded(cosines: NDArray[np.floating[Any]]) -> Floats:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,18 +18,10 @@ from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.dataset.subsets import published_rows
 from laion_etl.io.storage import Store
 from laion_etl.search.hnsw import GraphWriter
+from laion_etl.search.index_record import COUNTED, most_frequent
 from laion_etl.search.layout import FORMAT, STATS, part_stem
 from laion_etl.search.rows import Place, counted, image_places, stored_schema, with_nodes, with_places
 from laion_etl.settings import IndexSettings, Stage, shaping
-
-COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
-_MAX_COUNTED_VALUES = 200  # most frequent values of a column that are kept
-
-
-def most_frequent(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Return the sums by value, most frequent first."""
-    total = sum((Counter(count) for count in counts), Counter[str]())
-    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MAX_COUNTED_VALUES])
 
 
 @dataclass(frozen=True, slots=True)

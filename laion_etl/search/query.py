@@ -19,6 +19,7 @@ from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store, local_copy
 from laion_etl.search.filters import Filters, Mask
 from laion_etl.search.hnsw import Floats, Graph, Rows, ordered
+from laion_etl.search.index_record import nodes_of
 from laion_etl.search.integrity import check_file
 from laion_etl.search.layout import FORMAT, STATS, index_stats, part_stem
 from laion_etl.search.published_rows import PublishedVersion
@@ -225,7 +226,7 @@ def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path
     for path, output in zip((graph, rows), stats.outputs, strict=True):
         check_file(path, output, store, folder)
     dim, dtype = int(stats.details["dim"]), str(stats.details["dtype"])
-    nodes = int(stats.details.get("nodes", stats.kept))  # format 1 has a node per row
+    nodes = nodes_of(stats)
     opened, node_of_row = open_rows(rows, stats.kept, nodes)
     return OpenPart(
         stats.crawl,

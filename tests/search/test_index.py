@@ -22,6 +22,7 @@ from laion_etl.search import stage
 from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.layout import index_stats
+from laion_etl.search.masking import mask_removed
 from laion_etl.search.published_rows import find_published
 from laion_etl.search.query import OpenPart, SearchIndex, open_index
 from laion_etl.search.query_encoder import stored_image
@@ -174,20 +175,56 @@ def test_an_index_on_s3_finds_the_same_and_its_images(
     assert stored_image(hits[0], s3_store) == stored_image(hits[0], world.store)
 
 
-def test_a_removal_leaves_nothing_of_the_sample_in_any_index(copy: World) -> None:
+def test_a_removal_takes_its_rows_out_of_the_index_which_stays_usable(copy: World) -> None:
     build(copy)
-    index = open_index(copy.published, copy.settings, copy.store)
-    rows = index.parts[0].rows.to_pylist()
-    request = read_list(rows[3]["URL"].encode(), "list")
+    before = open_index(copy.published, copy.settings, copy.store)
+    [part] = before.parts
+    rows = part.rows.to_pylist()
+    gone, vector = rows[3], part.graph.vectors[part.nodes[3]].tobytes()
+    query = part.vector(3)
+    near = [hit.sample_id for hit in before.search(query, 100, Filters(unsafe=True))]
+    traces = [gone["URL"].encode(), vector]
+    assert all(any(trace in copy.store.read(name) for name in data_files(copy.store)) for trace in traces)
+
+    request = read_list(gone["URL"].encode(), "list")
     remove(request, copy.settings, copy.store)
-    shown = [hit for hit in index.browse(100, Filters(unsafe=True)) if hit.row["key"] > rows[3]["key"]]
-    with pytest.raises(MissingInputError, match="rewritten"):
-        stored_image(shown[0], copy.store)
+    index = open_index(copy.published, copy.settings, copy.store)
+    lost = {row["SAMPLE_ID"] for row in rows if row["URL"] == gone["URL"]}
+    hits = index.search(query, 100, Filters(unsafe=True))
+    assert [hit.sample_id for hit in hits] == [one for one in near if one not in lost]
+    for hit in hits[:3]:  # their shard was rewritten, so the images have moved
+        found = stored_image(hit, copy.store)
+        assert found
+        assert hashlib.sha256(found[1]).hexdigest() == hit.row["sha256"]
+    with pytest.raises(MissingInputError, match="removed since"):
+        stored_image(before.sample(gone["SAMPLE_ID"]), copy.store)
+    assert not any(trace in copy.store.read(name) for name in copy.store.list("index") for trace in traces)
+
+    masked = data_files(copy.store)
     remove(request, copy.settings, copy.store, purge=True)
-    assert data_files(copy.store) == set()
-    build(copy)
+    assert data_files(copy.store) == masked
+    built = build(copy)
+    assert data_files(copy.store) == {output.name for output in built.outputs}
+    assert data_files(copy.store).isdisjoint(masked)
+    again = open_index(copy.published, copy.settings, copy.store)
+    assert again.search(query, 100, Filters(unsafe=True)) == hits
     with pytest.raises(MissingInputError, match="cannot find sample"):
-        open_index(copy.published, copy.settings, copy.store).sample(rows[3]["SAMPLE_ID"])
+        again.sample(gone["SAMPLE_ID"])
+
+
+def test_an_index_that_a_removal_cannot_read_is_deleted(
+    copy: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(copy)
+    [rows] = [name for name in copy.store.list("index") if name.endswith(".arrow")]
+    copy.store.delete(rows)
+    remove(read_list(b"https://images.example/none.jpg", "list"), copy.settings, copy.store)
+    mask_removed("laion", (CRAWL,), copy.store)
+    assert copy.published.rows == 72
+    publish_without_duplicates(copy)
+    mask_removed("laion", (CRAWL,), copy.store)
+    assert "index it again" in caplog.text
+    assert copy.store.list("index") == []
 
 
 def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
