@@ -199,6 +199,8 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
     part is damaged.
     """
     release = published.release
+    if not published.rows:
+        raise InputError(f"cannot search {release.folder}: it has no rows; publish a crawl that has samples")
     again = f"run `laion-etl search index --version {release.version}`"
     name = index_stats(release)
     if not store.exists(name):

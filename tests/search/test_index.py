@@ -19,6 +19,7 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
 from laion_etl.search import stage
+from laion_etl.search.current_index import CurrentIndex
 from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.layout import index_stats
@@ -210,6 +211,47 @@ def test_a_removal_takes_its_rows_out_of_the_index_which_stays_usable(copy: Worl
     assert again.search(query, 100, Filters(unsafe=True)) == hits
     with pytest.raises(MissingInputError, match="cannot find sample"):
         again.sample(gone["SAMPLE_ID"])
+
+
+def test_a_running_page_notices_a_removal_and_a_deleted_index(copy: World) -> None:
+    build(copy)
+    source = CurrentIndex("laion", "", copy.settings, copy.store, check_s=0)
+    before = source.get()
+    assert source.get() is before
+    rows = before.parts[0].rows.to_pylist()
+    remove(read_list(rows[3]["URL"].encode(), "list"), copy.settings, copy.store)
+    after = source.get()
+    assert after.release == copy.published.release != before.release
+    assert rows[3]["SAMPLE_ID"] not in sample_ids(after)
+    copy.store.delete(index_stats(after.release))
+    for _ in range(2):  # what was removed may be in what it had: it is not a fallback
+        with pytest.raises(MissingInputError, match="it has no index"):
+            source.get()
+
+
+def test_a_version_without_rows_has_nothing_to_index_or_to_search(copy: World) -> None:
+    build(copy)
+    remove(read_list(b"images.example", "list"), copy.settings, copy.store)
+    assert copy.published.rows == 0
+    assert data_files(copy.store) == set()
+    for search in (open_index, lambda *_: CurrentIndex("laion", "", copy.settings, copy.store).get()):
+        with pytest.raises(InputError, match=r"cannot search dataset/laion/.*: it has no rows"):
+            search(copy.published, copy.settings, copy.store)
+    assert build(copy).kept == 0
+
+
+def test_a_missing_file_and_files_of_two_parts_are_errors_that_name_them(copy: World) -> None:
+    build(copy, rows_per_part=36)
+    for ending in (".usearch", ".arrow"):
+        first, second = (name for name in copy.store.list("index") if name.endswith(ending))
+        data = copy.store.read(first)
+        copy.store.write(first, copy.store.read(second))
+        with pytest.raises(InputError, match=f"cannot open .*{ending}: it is"):
+            open_index(copy.published, copy.settings, copy.store)
+        copy.store.delete(first)
+        with pytest.raises(InputError, match=f"cannot open .*{ending}: it is missing"):
+            open_index(copy.published, copy.settings, copy.store)
+        copy.store.write(first, data)
 
 
 def test_an_index_that_a_removal_cannot_read_is_deleted(
