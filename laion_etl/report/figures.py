@@ -164,7 +164,7 @@ def _resolution(context: PublishContext) -> Markup:
     grid = context.statistics.sides
     found = list(grid.cells())
     places = [place for x, y, _ in found for place in (x, y)] or [8.0, 11.0]
-    low = max(SIDE_LOG2[0], np.floor(min(places)))
+    low = max(SIDE_LOG2[0], np.floor(min(places) - grid.width / 2))
     high = min(SIDE_LOG2[1], np.floor(max(places)) + 1)
     cells = [
         Hexagon(x, y, count, f"about {2**x:,.0f} x {2**y:,.0f} px: {count:,} images") for x, y, count in found

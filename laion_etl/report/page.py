@@ -15,7 +15,7 @@ from markupsafe import Markup
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.io.storage import Store
 from laion_etl.report.contact_sheets import Band, embedded_images
-from laion_etl.report.contents import MEASURES, SIDES
+from laion_etl.report.contents import SIDES
 from laion_etl.report.figures import figures
 from laion_etl.report.publish_context import PIPELINE, PublishContext, number_list
 from laion_etl.report.tables import (
@@ -78,7 +78,6 @@ def report_page(context: PublishContext, store: Store) -> bytes:
             language_quartiles=language_quartiles(context),
             source_similarities=source_similarities(context),
             sides=SIDES,
-            measures=MEASURES,
             resolutions=resolutions(context.statistics),
             correlations=correlations(context.statistics),
             frequent_words=frequent_words(context.statistics),

@@ -172,13 +172,13 @@ def resolutions(statistics: Statistics) -> list[tuple[int, list[tuple[int, float
 
 
 def correlations(statistics: Statistics) -> list[tuple[str, list[float | None]]]:
-    """Return the correlations of each measure with all, one row per measure that occurs."""
+    """Return the correlations of each measure with all; measures without values are left out."""
     table: dict[tuple[int, int], float | None] = {}
     for place, (first, second) in enumerate(PAIRS):
         table[first, second] = table[second, first] = statistics.contents.correlation(place)
+    shown = sorted({place for pair, value in table.items() if value is not None for place in pair})
     return [
-        (name, [1.0 if row == column else table[row, column] for column in range(len(MEASURES))])
-        for row, name in enumerate(MEASURES)
+        (MEASURES[row], [1.0 if row == column else table[row, column] for column in shown]) for row in shown
     ]
 
 
