@@ -66,7 +66,8 @@ class GraphWriter:
     def add(self, vectors: Halves) -> Nodes:
         """Add the next rows (n, dim); return the node of each."""
         known = len(self._nodes)
-        nodes, new = np.empty(len(vectors), np.int64), []
+        nodes = np.empty(len(vectors), np.int64)
+        new: list[int] = []
         for row, vector in enumerate(np.ascontiguousarray(vectors)):
             digest = hashlib.blake2b(vector.tobytes(), digest_size=16).digest()
             nodes[row] = node = self._nodes.setdefault(digest, len(self._nodes))

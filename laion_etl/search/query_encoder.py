@@ -49,8 +49,9 @@ def stored_image(hit: Hit, store: Store) -> tuple[str, bytes] | None:
     tar = f"{scored_stem(row['crawl'], batch_of(hit.sample_id))}.tar"
     name, place = row["key"], (row["picture_ending"], row["picture_offset"], row["picture_bytes"])
     data = _member_at(tar, name, place, store)
-    if data is None and (place := image_places(tar, store).get(name)) is not None:
-        data = _member_at(tar, name, place, store)  # the shard was rewritten since it was indexed
+    if data is None and (moved := image_places(tar, store).get(name)) is not None:
+        place = moved  # the shard was rewritten since it was indexed
+        data = _member_at(tar, name, place, store)
     if data is None:
         raise MissingInputError(f"cannot find the image {name} in {store.uri(tar)}: it was removed since")
     return format_of(data) or place[0], data
