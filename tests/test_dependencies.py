@@ -27,6 +27,7 @@ ROOMS = {
     "laion_etl/publish/push.py": ["hub"],
     "laion_etl/search/": ["search", "score"],
     "laion_etl/dashboard/": ["dashboard"],
+    "laion_etl/io/local_server.py": ["dashboard"],
     "laion_etl/parse/html_": ["warc"],
     "laion_etl/demo/": ["airflow", "search", "score"],
     "laion_etl/airflow/pod": ["kubernetes"],  # pods.py, pod_spec.py, ...

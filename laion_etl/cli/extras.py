@@ -14,8 +14,8 @@ P = ParamSpec("P")
 # The modules that each extra installs, as they are imported. First those that its commands always need ...
 _ALWAYS = {
     "score": ("torch", "safetensors", "regex"),
-    "search": ("usearch", "fastapi", "starlette", "uvicorn"),
-    "dashboard": ("fastapi", "starlette", "uvicorn"),
+    "search": ("usearch", "fastapi", "h11", "starlette", "uvicorn"),
+    "dashboard": ("fastapi", "h11", "starlette", "uvicorn"),
     "airflow": ("airflow", "pendulum", "jsonschema"),
     "kubernetes": ("kubernetes",),
     "warc": ("selectolax",),

@@ -24,7 +24,7 @@ from laion_etl.report.publish_context import PIPELINE
 from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.settings.publish import MAX_RANGES
 
-FORMAT = 2  # 1: statistics of ranges without the sources of captions
+FORMAT = 3  # of the statistics of ranges: 1 is without the sources of captions, 2 without contents
 _NAME = "prepared.json"
 COMPARED = "compared"  # the folder of checkpoints: near_checkpoints.py
 _OF_ALL = ("compared.json", "compared.parquet")  # range_images.py writes them

@@ -5,7 +5,7 @@
 2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py); checkpoints of
    parse, which are copies of pairs, are deleted.
 3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
-   their parts of the search index are deleted.
+   the removed rows are taken out of the search index.
 4. Versions that still contain matches are reported, and with `purge` deleted, except files that other
    versions list.
 
@@ -43,9 +43,9 @@ from laion_etl.removal.work import (
     write_work,
 )
 from laion_etl.search.layout import delete_unnamed
+from laion_etl.search.masking import mask_removed
 from laion_etl.settings import Settings
 
-_INDEX_PARTS = "_parts"  # laion_etl/search/index_part.py
 _NAMED = 3  # unreadable files, or ranges, in an error message
 
 
@@ -209,13 +209,14 @@ def _end(
     request: Request, settings: Settings, store: Store, failures: Failures, again: str, *, purge: bool
 ) -> Removal:
     work = _affected(request, store, failures)
-    for dataset in {name for name, _ in work}:
-        _delete_index(dataset, request.crawls, store)
     published = []
     for name, part in work:
         with failures.collected():
             published.append(_publish(name, part.crawl, settings, store))
     datasets = published_datasets(store)
+    for name in datasets:
+        with failures.collected():
+            mask_removed(name, request.crawls, store)
     holding: list[str] = []
     for name in datasets:
         with failures.collected():
@@ -242,14 +243,6 @@ def _affected(request: Request, store: Store, failures: Failures) -> list[tuple[
         with failures.collected():
             found += [(name, part) for part in _parts_with(request, name, store)]
     return found
-
-
-def _delete_index(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
-    """Delete the crawls' index parts, which hold their texts, and the stats of indexes that use them."""
-    for name in store.list(f"index/{dataset}"):
-        _, _, folder, rest = name.split("/", 3)
-        if folder != _INDEX_PARTS or rest.split("/")[0] in crawls:
-            store.delete(name)
 
 
 def _parts_with(request: Request, dataset: str, store: Store) -> list[ManifestPart]:
