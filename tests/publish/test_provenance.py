@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> LocalStore:
     for number in range(2):
         name = f"scored/{CRAWL}/{number:09d}_stats.json"
         stats = store.read_stats(name)
-        applied = {"threshold_en": 0.78, "threshold_other": 0.74 + number / 100}
+        applied = {"threshold_en": 0.18, "threshold_other": 0.14 + number / 100}
         store.write_stats(name, replace(stats, details=dict(stats.details) | applied))
     publish_dataset(CRAWL, changed(Settings(), contact="us@example.org"), store)
     return store
@@ -46,7 +46,7 @@ def _part(store: LocalStore) -> ManifestPart:
 
 def test_thresholds_are_those_that_scoring_applied(store: LocalStore) -> None:
     clip = _part(store).settings["clip"]
-    assert (clip["threshold_en"], clip["threshold_other"]) == (0.78, [0.74, 0.75])
+    assert (clip["threshold_en"], clip["threshold_other"]) == (0.18, [0.14, 0.15])
     assert _part(store).settings["publish"]["contact"] == "us@example.org"
 
 
