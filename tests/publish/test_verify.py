@@ -298,7 +298,7 @@ def _rewrite(store: Store, file: str, change: Callable[[str], str]) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ("image links with", "picture links with", "image links as the manifest does"),
+        ("image links with", "photograph links with", "image links as the manifest does"),
         ('config_name: "laion-en"', 'config_name: "laion-fr"', "names other subsets .*: laion-en, laion-fr"),
         ("license: other", "license: cc0-1.0", "does not state the licence"),
         ("opt-outs were honoured:", "opt-outs were not honoured:", "whether opt-outs were honoured"),
