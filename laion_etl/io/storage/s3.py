@@ -79,6 +79,8 @@ class S3Store(Store):
                 raise MissingFileError(f"cannot copy {self.uri(source.name)}: it does not exist")
             if guard is not None:
                 guard()
+                if self._etag(name) != before:  # many servers ignore the conditions of a copy
+                    continue
             address: dict[str, Any] = {
                 "CopySource": {"Bucket": self._bucket, "Key": self._prefix + source.name},
                 "CopySourceIfMatch": copied,
