@@ -97,11 +97,11 @@ class Rest:
     def _round(self, rows: Ints, values: NDArray[np.uint16]) -> None:
         """Compare the rows that have the same value."""
         order = np.argsort(values, kind="stable")
-        ordered, values = rows[order], values[order].astype(np.uint64)
-        sizes = np.diff(np.flatnonzero(np.append(values[1:] != values[:-1], True)), prepend=-1)
+        ordered, met = rows[order], values[order].astype(np.uint64)
+        sizes = np.diff(np.flatnonzero(np.append(met[1:] != met[:-1], True)), prepend=-1)
         edges, scratch = np.empty((len(rows), 2), np.int64), np.empty((3, len(rows)), np.int64)
         count, _ = connect(
-            self.words[ordered], values, self.bits, self.band, self.firsts, self.widths,
+            self.words[ordered], met, self.bits, self.band, self.firsts, self.widths,
             scratch, edges, len(rows), np.empty((0, 2), np.int64),
         )  # fmt: skip
         self._total = add_joining(self._parents, ordered, edges[:count], self._joined, self._total)

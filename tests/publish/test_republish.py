@@ -197,7 +197,7 @@ def test_commands_in_order_and_what_is_missing_is_named(
     assert (prepared["ranges"], prepared["duplicates"]) == (["1/3", "2/3", "3/3"], False)
     assert result("republish", "--range", "2/3")["done"] == 1
     with pytest.raises(
-        InputError, match=r"the ranges 1/3, 3/3 are not published; run `laion-etl dataset rep"
+        InputError, match=r"the ranges 1/3, 3/3 are not published; run `laion-etl dataset republish"
     ):
         finish(listed.id, TODAY, store)
     with pytest.raises(InputError, match="it has 3 ranges; take those that"):

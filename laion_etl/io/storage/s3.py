@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from laion_etl.core.errors import ChangedError, MissingFileError
@@ -81,15 +81,11 @@ class S3Store(Store):
                 guard()
                 if self._etag(name) != before:  # many servers ignore the conditions of a copy
                     continue
-            address: dict[str, Any] = {
-                "CopySource": {"Bucket": self._bucket, "Key": self._prefix + source.name},
-                "CopySourceIfMatch": copied,
-            }
+            place = {"Bucket": self._bucket, "Key": self._prefix + source.name}
+            put = partial(self._client.copy_object, CopySource=place, CopySourceIfMatch=copied)
             with storage_errors("write", self.uri(name)):
                 try:
-                    self._if_unchanged(
-                        name, before, lambda found, more=address: self._client.copy_object(**more, **found)
-                    )
+                    self._if_unchanged(name, before, lambda target, put=put: put(**target))  # type: ignore[misc]
                 except ChangedError:
                     continue
             return
