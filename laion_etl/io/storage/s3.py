@@ -81,7 +81,7 @@ class S3Store(Store):
                 guard()
                 if self._etag(name) != before:  # many servers ignore the conditions of a copy
                     continue
-            place = {"Bucket": self._bucket, "Key": self._prefix + source.name}
+            place: Any = {"Bucket": self._bucket, "Key": self._prefix + source.name}
             put = partial(self._client.copy_object, CopySource=place, CopySourceIfMatch=copied)
             with storage_errors("write", self.uri(name)):
                 try:
