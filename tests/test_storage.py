@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from laion_etl.core.errors import ChangedError, MissingFileError, StorageError, StoreOutageError
+from laion_etl.core.errors import ChangedError, InputError, MissingFileError, StorageError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store, local, local_copy, open_store, s3_client, s3_upload
 from laion_etl.io.storage.s3_retry import retried
@@ -26,6 +26,36 @@ def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
     assert any_store.list("shards") == []
     assert (output.name, output.bytes) == ("pairs/C/part-00001.parquet", 5)
     assert output.sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+def test_a_copy_has_the_same_bytes_and_is_guarded_like_a_write(any_store: Store) -> None:
+    output = any_store.write("a/one", b"data")
+    any_store.copy(output, "b/two")
+    any_store.copy(output, "b/two", lambda: None)  # again, as after a kill
+    assert (any_store.read("b/two"), any_store.read("a/one")) == (b"data", b"data")
+
+    def refuse() -> None:
+        raise InputError("cannot write: the version is visible")
+
+    with pytest.raises(InputError, match="the version is visible"):
+        any_store.copy(any_store.write("a/three", b"other"), "b/two", refuse)
+    assert any_store.read("b/two") == b"data"
+    any_store.delete("a/one")
+    with pytest.raises(MissingFileError):
+        any_store.copy(output, "b/two")
+    assert any_store.list("b") == ["b/two"]
+
+
+def test_a_copy_replaces_nothing_that_was_written_after_its_guard(s3_store: Store) -> None:
+    """Of a process that is suspended in between."""
+    output, calls = s3_store.write("a/one", b"old"), []
+
+    def overtaken() -> None:
+        calls.append(s3_store.write("b/two", b"new" + bytes(len(calls))))
+
+    with pytest.raises(ChangedError):
+        s3_store.copy(output, "b/two", overtaken)
+    assert s3_store.read("b/two").startswith(b"new")
 
 
 def test_a_range_is_read_without_the_rest(any_store: Store) -> None:

@@ -20,6 +20,7 @@ from laion_etl.cli.console import progress
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.cli.push import push
 from laion_etl.cli.removals import locate, remove
+from laion_etl.cli.republish import republish
 
 commands = typer.Typer(
     cls=Commands, no_args_is_help=True, help="Verify, compare, correct and measure published datasets."
@@ -102,6 +103,7 @@ def diff(
 commands.command()(locate)
 commands.command()(remove)
 commands.command()(push)
+commands.command()(republish)
 
 
 @commands.command()

@@ -37,6 +37,7 @@ from laion_etl.download.timings import diagnose
 from laion_etl.io.outputs import has_shard
 from laion_etl.io.storage import Guard, Store
 from laion_etl.settings import DownloadSettings, Settings, Stage, shaping
+from laion_etl.settings.provenance import unit_settings
 
 
 class BatchFileError(InputError):
@@ -88,7 +89,7 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
         outcomes.kept,
         outcomes.dropped,
         outputs,
-        {"network": _network(downloader, fetched_s)},
+        {"network": _network(downloader, fetched_s), "settings": unit_settings(settings, Stage.DOWNLOAD)},
     )
     return outages.outlast(lambda: store.write_stats(_stats_name(crawl, batch), stats, guard))
 

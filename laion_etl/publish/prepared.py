@@ -49,6 +49,20 @@ def divide(planned: Sequence[int], batches_per_range: int) -> tuple[BatchRange, 
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """The published version from which a removal takes over the files of ranges that hold nothing of it.
+
+    `rules` and `removals` are those that it was prepared with, `changed` the ranges of which the removal has
+    rewritten something: they are read, even where a shard has come back from a backup.
+    """
+
+    version: str
+    rules: str
+    removals: tuple[str, ...]
+    changed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """How a crawl is published into one dataset.
 
@@ -70,6 +84,7 @@ class Prepared:
     earlier: tuple[Output, ...]
     removals: tuple[str, ...]
     rules: str = ""
+    former: Former | None = None
 
     @property
     def release(self) -> Release:
@@ -178,7 +193,7 @@ def _folder(dataset: str, crawl: str) -> str:
 
 
 def _from_plain(plain: Mapping[str, Any]) -> Prepared:
-    share = plain["max_missing_share"]
+    share, former = plain["max_missing_share"], plain.get("former")
     return Prepared(
         crawl=str(plain["crawl"]),
         dataset=str(plain["dataset"]),
@@ -193,4 +208,11 @@ def _from_plain(plain: Mapping[str, Any]) -> Prepared:
         earlier=tuple(Output(**one) for one in plain["earlier"]),
         removals=tuple(plain["removals"]),
         rules=str(plain["rules"]),
+        former=None if former is None else _former(former),
+    )
+
+
+def _former(plain: Mapping[str, Any]) -> Former:
+    return Former(
+        str(plain["version"]), str(plain["rules"]), tuple(plain["removals"]), tuple(plain["changed"])
     )

@@ -1,7 +1,8 @@
 """The common input of the manifest, the card and the report."""
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from laion_etl import __version__
@@ -13,6 +14,7 @@ from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.manifest import ManifestPart
 from laion_etl.dataset.shaping_settings import applied_settings
 from laion_etl.dataset.subsets import Subset
+from laion_etl.dataset.used_settings import Used, several_of
 from laion_etl.dataset.versions import Release
 from laion_etl.report.bill import Bill
 from laion_etl.report.contact_sheets import Band
@@ -32,6 +34,7 @@ class PublishContext:
     whose images were deleted after they were scored, except those that scoring kept. `bill`: what the crawl
     has cost, if that is published. `removed`: rows of the crawl that removals took out of its scored shards.
     `earlier_versions`: how many the dataset had before this one, purged ones included.
+    `used`: the settings that the units of the stages before were made with.
     """
 
     release: Release
@@ -50,11 +53,21 @@ class PublishContext:
     bill: Bill | None = None
     removed: int = 0
     earlier_versions: int = 0
+    used: Used = field(default_factory=dict)
+
+    @property
+    def changed_settings(self) -> list[tuple[str, str]]:
+        """Names and values of the settings that were not the same for all units of the crawl."""
+        return [
+            (f"{group}.{name}", ", ".join(json.dumps(value) for value in values))
+            for group, settings in sorted(several_of(self.applied_settings).items())
+            for name, values in sorted(settings.items())
+        ]
 
     @property
     def applied_settings(self) -> dict[str, dict[str, Any]]:
         """The settings that shaped the rows, as manifest and report show them."""
-        return applied_settings(self.settings, self.scored)
+        return applied_settings(self.settings, self.scored, self.used)
 
     @property
     def removed_rows(self) -> int:

@@ -45,6 +45,7 @@ def _world(first_batch: int) -> World:
     for row in world.rows:
         row["url"] = row["url"].replace("bücher.example", HOST)
         row["caption"] += f" no. {row['key']}"
+        row["pair_id"] = pair_id(row["url"], row["caption"])
     return world
 
 
