@@ -21,6 +21,7 @@ from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
+from laion_etl.publish.clusters import learn_clusters, plan_clusters, write_clusters
 from laion_etl.publish.commit import refresh_card, removals_of
 from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
 from laion_etl.publish.completeness import Expected, check_named_batches, confirmed, partitions_of
@@ -59,6 +60,9 @@ def prepare(
         return store.read_stats(Release(prepared.dataset, part.version).file(STATS))
     release = read_versions(prepared.dataset, store).release(version or crawl)
     prepared = replace(prepared, version=release.version)
+    if prepared.clusters and not store.exists(prepared.clusters_name):
+        clusters = learn_clusters(plan_clusters(crawl, planned, store), store)
+        write_clusters(prepared.clusters_name, clusters, store)
     prepared.write(store)
     return prepared
 
@@ -80,6 +84,8 @@ def division(
     if expected is not None:
         check_named_batches(crawl, len(planned), expected.max_missing_share, store)
     sheet, known = _some_batches(crawl, planned, ranges, store)
+    semantic = settings.publish.semantic_duplicates > 0
+    clusters = plan_clusters(crawl, planned, store).fingerprint if semantic else ""
     prepared = Prepared(
         crawl=crawl,
         dataset=dataset,
@@ -93,6 +99,7 @@ def division(
         columns=known.columns,
         earlier=compared_with(dataset, crawl, settings.publish, store),
         removals=removals_of(crawl, read_requests(store)),
+        clusters=clusters,
     )
     return replace(prepared, rules=prepared.rules_with(settings))
 

@@ -9,16 +9,13 @@ crawl.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from laion_etl.blocklists.removal_requests import Matcher, read_requests
-from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
-from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats, fingerprint
-from laion_etl.dataset.funnel_report import CountedStage, FunnelRow
 from laion_etl.dataset.locator.build import locate_written
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, subsets
@@ -29,19 +26,18 @@ from laion_etl.io.storage import Store
 from laion_etl.publish.commit import removals_of
 from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
 from laion_etl.publish.completeness import check_damaged
-from laion_etl.publish.exclusions import Exclusions
+from laion_etl.publish.exclusions import open_exclusions
 from laion_etl.publish.join import has_restored
 from laion_etl.publish.part import Part, check_count
 from laion_etl.publish.prepare import inputs_of, scored_of
 from laion_etl.publish.prepared import BatchRange, Prepared, again, prepared_for
+from laion_etl.publish.range_counts import counted_stages
 from laion_etl.publish.range_dedupe import find_redundant_in
-from laion_etl.publish.range_images import ImageRows, finished_hashes, record_name
+from laion_etl.publish.range_images import finished_hashes, image_rows, record_name
 from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings
-
-_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +81,22 @@ def hash_range(
 
     Does nothing where they are there, or no duplicates are looked for. Raises like `publish_range`.
     """
-    if settings.publish.duplicates == "keep":
+    if not settings.publish.looks_for_duplicates:
         return []
     works = _works(crawl, number, total, settings, store, variants)
     done: dict[str, StageStats | None] = {
         work.prepared.dataset: finished_hashes(work.prepared, work.one, work.inputs, store) for work in works
     }
     todo = [work for work in works if not done[work.prepared.dataset]]
-    images = [ImageRows(Exclusions(settings.publish, work.prepared.variant)) for work in todo]
-    if todo:
-        read_rows(todo[0].scored, _matcher(settings, store), images, store)
-    for work, rows in zip(todo, images, strict=True):
-        done[work.prepared.dataset] = rows.write(work.prepared, work.one, work.inputs, store)
+    with ExitStack() as stack:
+        images = [
+            stack.enter_context(image_rows(work.prepared, work.scored, settings.publish, store))
+            for work in todo
+        ]
+        if todo:
+            read_rows(todo[0].scored, _matcher(settings, store), images, store)
+        for work, rows in zip(todo, images, strict=True):
+            done[work.prepared.dataset] = rows.write(work.prepared, work.one, work.inputs, store)
     return [one for work in works if (one := done[work.prepared.dataset])]
 
 
@@ -208,7 +208,7 @@ def read_range(
     ]
     scored = works[0].scored
     read_rows(scored, _matcher(settings, store), datasets, store, files)
-    counted = _counted(scored, store)
+    counted = counted_stages(scored, store)
     parts = [
         Part(
             scored.coverage,
@@ -231,7 +231,7 @@ def _dataset_rows(
 ) -> DatasetRows:
     prepared = work.prepared
     _check_scored(prepared, work.scored)
-    exclusions = Exclusions(settings.publish, prepared.variant)
+    exclusions = open_exclusions(work.scored, settings.publish, prepared.variant, store)
     if work.digests.images:
         exclusions.redundant = find_redundant_in(work.one, work.digests, prepared.earlier, store)
     statistics, sampler = Statistics(subsets(settings.publish)), Sampler(frozenset(prepared.sheet_batches))
@@ -251,39 +251,6 @@ def _check_scored(prepared: Prepared, scored: ScoredCrawl) -> None:
             f"{min(column.name for column in others)} of a head that the first batch of each range does not "
             "have; score the crawl by the same heads"
         )
-
-
-def _counted(scored: ScoredCrawl, store: Store) -> dict[str, CountedStage]:
-    """Add up the stats of the shards and of the scored shards of a range."""
-    crawl, numbers = scored.crawl, sorted([*(batch.number for batch in scored.batches), *scored.missing])
-    rows = [
-        FunnelRow("score", 1, batch.kept + sum(batch.dropped.values()), batch.kept, dict(batch.dropped))
-        for batch in scored.batches
-    ]
-    unusable = _read_stats([scored_stem(crawl, number) for number in scored.missing], store)
-    return {
-        "download": CountedStage.from_stats(
-            "download", _read_stats([shard_stem(crawl, number) for number in numbers], store)
-        ),
-        "score": CountedStage(FunnelRow.summed("score", rows)).merged(
-            CountedStage.from_stats("score", unusable)
-        ),
-    }
-
-
-def _read_stats(stems: Sequence[str], store: Store) -> list[StageStats | str]:
-    """Return the stats of those batches that have any, and an error message where they are damaged."""
-
-    def read(stem: str) -> StageStats | str | None:
-        try:
-            return store.read_stats(f"{stem}_stats.json")
-        except MissingFileError:
-            return None
-        except DamagedFileError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return [one for one in pool.map(read, stems) if one is not None]
 
 
 def _check_not_visible(prepared: Prepared, store: Store) -> None:
