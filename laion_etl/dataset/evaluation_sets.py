@@ -1,8 +1,8 @@
 """Evaluation sets that datasets are kept apart from: `evaluation/<name>.parquet` in the store.
 
-A set is the embeddings of its images, with the model that made them. It is in the store because every range that
-is published needs it, as does a removal years later. So a name stands for one content for ever: another content
-needs another name.
+A set is the embeddings of its images, with the model that made them. It is in the store because every range
+that is published needs it, as does a removal years later. So a name stands for one content for ever: another
+content needs another name.
 """
 
 import hashlib
@@ -60,8 +60,8 @@ def write_set(found: EvaluationSet, store: Store) -> EvaluationSet:
     """Write a set to the store; returns it with its SHA-256. Raises InputError if the name is taken."""
     if not len(found.vectors) or not np.isfinite(found.vectors).all():
         raise InputError(
-            f"cannot use {found.name} as an evaluation set: it has no embeddings, or some that are not finite "
-            "numbers; embed its images again"
+            f"cannot use {found.name} as an evaluation set: it has no embeddings, or some that are not "
+            "finite numbers; embed its images again"
         )
     metadata = dict(zip(_KEYS, (str(FORMAT), found.model, found.weights_sha256), strict=True))
     lists = pa.FixedSizeListArray.from_arrays(pa.array(found.vectors.ravel()), found.vectors.shape[1])

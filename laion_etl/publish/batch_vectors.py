@@ -49,11 +49,13 @@ class BatchVectors:
 
     def of(self, keys: NDArray[np.bytes_]) -> Vectors:
         """Return the embeddings of kept samples of one batch, at least one."""
-        return self._vectors[self._rows(keys)]
+        rows = self._rows(keys)  # may read another batch
+        return self._vectors[rows]
 
     def labels_of(self, keys: NDArray[np.bytes_]) -> Ints:
         """Return the labels of kept samples of one batch, at least one."""
-        return self._labels[self._rows(keys)]
+        rows = self._rows(keys)
+        return self._labels[rows]
 
     def _rows(self, keys: NDArray[np.bytes_]) -> Ints:
         number = int(keys[0][:-INDEX_DIGITS])

@@ -98,7 +98,7 @@ class Clusters:
         return found
 
     def nearest(self, vectors: Floats) -> Ints:
-        """Return the number of the nearest centroid of each vector; raises ValueError for other dimensions."""
+        """Return the number of the nearest centroid of each vector."""
         found = np.empty(len(vectors), np.int64)
         for start in range(0, len(vectors), _AT_ONCE):
             part = vectors[start : start + _AT_ONCE]
@@ -158,6 +158,6 @@ def read_clusters(name: str, crawl: str, store: Store) -> Clusters:
         return Clusters(np.load(io.BytesIO(store.read(name)), allow_pickle=False))
     except (MissingFileError, ValueError, EOFError) as error:
         raise InputError(
-            f"cannot read {store.uri(name)}: {error}; run `laion-etl stage publish --crawl {crawl} --prepare` "
-            "again"
+            f"cannot read {store.uri(name)}: {error}; run `laion-etl stage publish --crawl {crawl} "
+            "--prepare` again"
         ) from error

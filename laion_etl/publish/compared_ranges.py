@@ -1,8 +1,8 @@
 """The step between the hashes of all ranges and their publishing: compares the images of all of them.
 
-What it decides about near duplicates is in `compared.parquet`, its record in `compared.json`, whose fingerprint
-is made from the files of all ranges. Until then `compared/` has what has been compared so far. About semantic
-duplicates it is `semantic.parquet`, `semantic.json` and `semantic/`.
+What it decides about near duplicates is in `compared.parquet`, its record in `compared.json`, whose
+fingerprint is made from the files of all ranges. Until then `compared/` has what has been compared so far.
+About semantic duplicates it is `semantic.parquet`, `semantic.json` and `semantic/`.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,8 @@ from laion_etl.settings import PublishSettings, Settings
 class Digests:
     """The files about the images of all ranges.
 
-    `compared` is None unless near duplicates are looked for, `semantic` likewise; `by_files`: equal files are.
+    `compared` is None unless near duplicates are looked for, `semantic` likewise. `by_files`: whether equal
+    files are looked for.
     """
 
     images: tuple[Output, ...] = ()
@@ -46,7 +47,8 @@ NO_DIGESTS = Digests()
 def compare_ranges(crawl: str, settings: Settings, store: Store, variants: Sequence[str]) -> list[StageStats]:
     """Find near and semantic duplicates among the images of all ranges, in each variant.
 
-    See near_compare.py and semantic_compare.py. Does nothing if it is done, or none are looked for. Raises InputError if a range has no hashes yet.
+    See near_compare.py and semantic_compare.py. Does nothing if it is done, or none are looked for. Raises
+    InputError if a range has no hashes yet.
     """
     if not settings.publish.compares_ranges:
         return []

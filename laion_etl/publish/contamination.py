@@ -27,7 +27,7 @@ class Contamination:
     vectors: BatchVectors
 
     def reasons(self, rows: pa.RecordBatch) -> pa.Array:
-        """Return the reason for each kept row of one batch that is near an image of a set, null for others."""
+        """Return the reason for each kept row near an image of a set, null for others; rows of one batch."""
         kept = rows.column("reason").is_null().to_numpy(zero_copy_only=False)
         found = np.zeros(rows.num_rows, np.bool_)
         if kept.any():
@@ -56,9 +56,9 @@ def contamination(
         for batch in scored.batches:
             if not one.is_of(batch.model):
                 raise InputError(
-                    f"cannot compare batch {batch_name(batch.number)} of {scored.crawl} with the evaluation set "
-                    f"{one.name}: the batch was scored by {batch.model or 'an unnamed model'}, the set embedded "
-                    f"by {one.model}, weights {one.weights_sha256[:12]}; embed the set by the model of the crawl "
-                    "(`laion-etl dataset evaluation-set`)"
+                    f"cannot compare batch {batch_name(batch.number)} of {scored.crawl} with the evaluation "
+                    f"set {one.name}: the batch was scored by {batch.model or 'an unnamed model'}, the set "
+                    f"embedded by {one.model}, weights {one.weights_sha256[:12]}; embed the set by the model "
+                    "of the crawl (`laion-etl dataset evaluation-set`)"
                 )
     return Contamination(np.concatenate([unit(one.vectors) for one in sets]), cosine, vectors)

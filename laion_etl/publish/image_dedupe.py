@@ -7,8 +7,9 @@ however good the new pair, because published versions never change. The other sa
 worst: higher similarity first, then more pixels, then the lower key; a sample with the same image as one
 already taken is redundant.
 
-Two samples may also count as the same image because their CLIP embeddings are near (semantic_compare.py). That
-is decided by the same order, among the samples of the crawl, and whatever equal files and near hashes leave out.
+Two samples may also count as the same image because their CLIP embeddings are near (semantic_compare.py).
+That is decided by the same order, among the samples of the crawl, whatever equal files and near hashes leave
+out.
 
 The samples of the crawl are held in memory, about 300 bytes each, 500 if earlier crawls are compared.
 """
