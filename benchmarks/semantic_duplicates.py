@@ -2,10 +2,10 @@
 
     python -m benchmarks.semantic_duplicates FOLDER 100000 1000000
 
-Embeddings have 512 dimensions, as those of ViT-B/32. Their mean is far from zero and they form groups, as those
-of images do: 0.7 of a common direction, and a group of one of 2,000. One in ten samples is planted as a copy
-of another one, with cosines from 0.95 to 1; the limit is 0.95. FOLDER gets the files of four ranges. Each case runs
-in a process of its own, whose largest memory is printed.
+Embeddings have 512 dimensions, as those of ViT-B/32. Their mean is far from zero and they form groups, as
+those of images do: 0.7 of a common direction, and a group of one of 2,000. One in ten samples is planted as a
+copy of another one, with cosines from 0.95 to 1; the limit is 0.95. FOLDER gets the files of four ranges.
+Each case runs in a process of its own, whose largest memory is printed.
 """
 
 import multiprocessing
@@ -54,7 +54,7 @@ def _measure(folder: Path, count: int) -> None:
     store = LocalStore(folder / str(count))
     path = folder / f"{count}.embeddings"
     batches = [ScoredBatch(number, _PER_BATCH, (), "m") for number in range(count // _PER_BATCH)]
-    batch_vectors.read_vectors = lambda crawl, batch, store: _batch(path, batch.number)  # of made files
+    batch_vectors.read_vectors = lambda _, batch, __: _batch(path, batch.number)  # of made files
     before, started, cpu = _memory(), time.perf_counter(), time.process_time()
     learned_from = [_batch(path, batch.number)[1] for batch in batches[:: max(1, count // _LEARNED_FROM)]]
     wanted = min(count // SAMPLES_PER_CLUSTER, MOST_CLUSTERS)
@@ -125,7 +125,7 @@ def _write_range(batches: list[ScoredBatch], number: int, clusters: Clusters, st
 
 
 def _found(output: Output, planted: NDArray[np.float64], store: LocalStore) -> tuple[float, float, int]:
-    """Return the share of planted duplicates that are found, of all and of the nearest, and how many others."""
+    """Return the share of planted duplicates found, of all and of the nearest, and how many others."""
     import pyarrow.parquet as pq
 
     keys = pq.read_table(store.open(output.name))["key"].to_numpy() // 32 // 1_000  # 14 digits of 17

@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,4 +120,22 @@ def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float16]:
         if len(lengths) != 1:
             raise ValueError("its embeddings do not all have the same number of dimensions")
     matrix: NDArray[np.float16] = flat.astype(np.float16).reshape(len(lists), -1)
+    return matrix
+
+
+def read_embeddings(path: Path, column: str) -> NDArray[np.float16]:
+    """Read embeddings from a .npy file, or from a column of a .parquet file. Raises InputError."""
+    try:
+        if path.suffix == ".npy":
+            found = np.load(path, allow_pickle=False)
+        else:
+            found = vectors_of(pq.ParquetFile(path).read([column])[column])
+    except (pa.ArrowException, KeyError, ValueError, EOFError, OSError) as error:
+        raise InputError(f"cannot read the embeddings in {path}: {error}; check the file") from error
+    if found.ndim != 2 or found.dtype.kind != "f":
+        raise InputError(
+            f"cannot read the embeddings in {path}: it has {found.dtype} {found.shape}; it needs a matrix of "
+            "numbers, a row for each image"
+        )
+    matrix: NDArray[np.float16] = found.astype(np.float16)
     return matrix
