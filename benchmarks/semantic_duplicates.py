@@ -2,9 +2,11 @@
 
     python -m benchmarks.semantic_duplicates FOLDER 100000 1000000
 
-Embeddings have 512 dimensions, as those of ViT-B/32. Their mean is far from zero and they form groups, as
-those of images do: 0.7 of a common direction, and a group of one of 2,000. One in ten samples is planted as a
-copy of another one, with cosines from 0.95 to 1; the limit is 0.95. FOLDER gets the files of four ranges.
+Embeddings have 512 dimensions, as those of ViT-B/32. Half of each is a common direction, and the variance of
+the rest falls with the number of the dimension, as that of images does; they form no groups, so that borders
+of clusters run between near ones everywhere. One in ten samples is planted as a copy of another one, changed
+in the directions in which images differ, to a cosine from 0.95 to 1; the limit is 0.95. FOLDER gets the files
+of four ranges.
 Each case runs in a process of its own, whose largest memory is printed.
 """
 
@@ -65,6 +67,7 @@ def _measure(folder: Path, count: int) -> None:
     )
     assigned = time.perf_counter()
     done = ComparedSlices("semantic", "made-up", store, KEYS)
+    done.delete()  # those of an earlier run
     output, _ = write_redundant(Comparison(clusters, files, _COSINE, store), "semantic.parquet", done)
     ended = time.perf_counter()
     planted = np.load(folder / f"{count}-planted.npy")
@@ -80,12 +83,10 @@ def _measure(folder: Path, count: int) -> None:
 def _write_embeddings(folder: Path, count: int) -> None:
     """Write embeddings, and which are planted with what cosine; an original is better than its copies."""
     rng = np.random.default_rng(7)
-    common, groups = unit(rng.normal(size=(1, _DIM))), unit(rng.normal(size=(2_000, _DIM)))
+    common = unit(rng.normal(size=(1, _DIM)))
     file = np.memmap(folder / f"{count}.embeddings", np.float16, "w+", shape=(count, _DIM))
     for start in range(0, count, _PER_BATCH):
-        group = groups[rng.integers(0, len(groups), _PER_BATCH)]
-        own = unit(rng.normal(size=(_PER_BATCH, _DIM)).astype(np.float32))
-        file[start : start + _PER_BATCH] = unit(0.7 * common + 0.5 * group + 0.5 * own)
+        file[start : start + _PER_BATCH] = unit(common + unit(_drawn(rng, _PER_BATCH)))
     planted = np.sort(rng.choice(np.arange(count // 2, count), count // _PLANTED, replace=False))
     originals = rng.integers(0, count // 2, len(planted))
     cosines = rng.uniform(_COSINE + 0.002, 1, (len(planted), 1))
@@ -93,11 +94,16 @@ def _write_embeddings(folder: Path, count: int) -> None:
         rows = planted[start : start + _PER_BATCH]
         near = cosines[start : start + _PER_BATCH]
         original = unit(file[originals[start : start + _PER_BATCH]])
-        other = rng.normal(size=original.shape).astype(np.float32)
+        other = _drawn(rng, len(rows))
         other -= np.einsum("ij,ij->i", other, original)[:, None] * original
         file[rows] = near * original + np.sqrt(1 - near**2) * unit(other)
     file.flush()
     np.save(folder / f"{count}-planted.npy", np.column_stack([planted, cosines[:, 0]]))
+
+
+def _drawn(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    spread = np.arange(1, _DIM + 1, dtype=np.float32) ** -0.5
+    return rng.standard_normal((count, _DIM), np.float32) * spread
 
 
 def _batch(path: Path, number: int) -> tuple[NDArray[np.bytes_], NDArray[np.float16]]:

@@ -28,15 +28,16 @@ def unit(vectors: Vectors | Floats) -> Floats:
     """Return vectors of length 1; zeros stay zeros."""
     found = vectors.astype(np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found))[:, None]
-    return np.divide(found, lengths, out=found, where=lengths > 0)
+    np.divide(found, lengths, out=found, where=lengths > 0)
+    return found
 
 
 @dataclass(slots=True)
 class BatchVectors:
     """Embeddings of the kept samples of a crawl. In memory are those of the batch that was last asked for.
 
-    `label` makes a number of each embedding of a batch, for `labels_of`. It gets all of a batch, so that what
-    it returns does not depend on which samples are asked for.
+    `label` makes some numbers of each embedding of a batch, for `labels_of`. It gets all of a batch, so that
+    what it returns does not depend on which samples are asked for.
     """
 
     scored: ScoredCrawl
@@ -53,7 +54,7 @@ class BatchVectors:
         return self._vectors[rows]
 
     def labels_of(self, keys: NDArray[np.bytes_]) -> Ints:
-        """Return the labels of kept samples of one batch, at least one."""
+        """Return the labels of kept samples of one batch, at least one; a row for each."""
         rows = self._rows(keys)
         return self._labels[rows]
 

@@ -1,10 +1,14 @@
 """Finds semantic duplicates: samples of a cluster whose images have embeddings of at least some cosine.
 
-The rule is that of image_dedupe.py: from best to worst, a sample is redundant if a better one that is not
-redundant is near. Each range writes its samples by cluster (clusters.py); this step reads one cluster after
-another, and compares a block of samples with those of the cluster that are kept so far. Copies of one image,
-however many, are each compared with the one that is kept, and no list of near pairs exists. In memory are two
-blocks of 4,096 embeddings at most; a cluster is in a temporary file (TMPDIR), mapped.
+The rule in a cluster is that of image_dedupe.py: from best to worst, a sample is redundant if a better one
+that is not redundant is near. Each range writes its samples by cluster (clusters.py); this step reads one
+cluster after another, and compares a block of samples with those of the cluster that are kept so far. Copies
+of one image, however many, are each compared with the one that is kept, and no list of near pairs exists. In
+memory are two blocks of 4,096 embeddings at most; a cluster is in a temporary file (TMPDIR), mapped.
+
+A sample is in two clusters and redundant if it is in one of them. The sample near it may be redundant in its
+other cluster, for a better one: so of all samples that are connected by near ones at least the best is kept.
+Refused: deciding about connected samples together, which needs a list of near pairs.
 
 What some clusters decide is kept in the store (near_checkpoints.py), for a comparison that is killed.
 """
@@ -44,7 +48,7 @@ _SPOOLED_AT_ONCE = 32_768  # samples, 34 MB with 512 dimensions
 
 
 class ClusterSpool(SliceSpool):
-    """Samples by cluster in a temporary file."""
+    """Samples by cluster in a temporary file, each as often as it has clusters."""
 
     def __init__(self, clusters: Clusters) -> None:
         super().__init__(clusters, clusters.record_type)
@@ -60,11 +64,12 @@ class ClusterSpool(SliceSpool):
         """Add samples of one batch."""
         if not len(keys):
             return
-        records = np.empty(len(keys), self._dtype)
+        labels = vectors.labels_of(keys)
+        records = np.empty((labels.shape[1], len(keys)), self._dtype)
         records["key"], records["similarity"] = key_numbers(keys), similarity
-        records["pixels"] = pixels
-        records["cluster"], records["vector"] = vectors.labels_of(keys), vectors.of(keys)
-        self._waiting.append(records)
+        records["pixels"], records["vector"] = pixels, vectors.of(keys)
+        records["cluster"] = labels.T
+        self._waiting.append(records.ravel())
         if sum(map(len, self._waiting)) >= _SPOOLED_AT_ONCE:
             self.flush()
 
@@ -85,7 +90,7 @@ class Comparison:
     store: Store
 
     def redundant(self, done: ComparedSlices | None = None) -> Iterator[Ints]:
-        """Yield the keys of redundant samples, of some clusters at a time."""
+        """Yield the keys of redundant samples, of some clusters at a time; a key may come twice."""
         with ThreadPoolExecutor(_READERS) as readers:
             opened = list(readers.map(self._open, self.files))
             for number, first in enumerate(range(0, self.clusters.slices, _CLUSTERS_PER_CHECKPOINT)):
@@ -147,7 +152,7 @@ def _leaders(vectors: Floats, cosine: float) -> NDArray[np.bool_]:
 
 def write_redundant(comparison: Comparison, name: str, done: ComparedSlices) -> tuple[Output, int]:
     """Compare all samples and write the keys of redundant ones; returns the file and their number."""
-    keys = np.sort(np.concatenate([np.empty(0, np.int64), *comparison.redundant(done)]))
+    keys = np.unique(np.concatenate([np.empty(0, np.int64), *comparison.redundant(done)]))
     with comparison.store.create(name) as file:
         table = pa.table([pa.array(keys)], schema=SCHEMA)
         pq.write_table(table, file, compression="zstd", row_group_size=_ROWS_AT_ONCE)

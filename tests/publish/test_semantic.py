@@ -10,29 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from laion_etl.cli import app
 from laion_etl.core.errors import InputError, StoreOutageError
 from laion_etl.core.ids import batch_name
-from laion_etl.dataset.evaluation_sets import EvaluationSet, write_set
+from laion_etl.dataset.evaluation_sets import EvaluationSet, read_set, write_set
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
 from laion_etl.publish import clusters, semantic_compare
+from laion_etl.publish.band_files import key_numbers
 from laion_etl.publish.batch_vectors import unit
 from laion_etl.publish.compared_ranges import compare_ranges
 from laion_etl.publish.ranges import hash_range, publish_range
 from laion_etl.publish.semantic_compare import redundant_keys
 from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
 from tests.publish.test_ranges import documents_of, rows_of, settings_of
-from tests.publish.world import CRAWL, WEIGHTS, World, build_world, write_world
+from tests.publish.world import CRAWL, WEIGHTS, Row, World, build_world, write_world
 
 ONE = ("research",)
 FOLDER = f"dataset/laion/{CRAWL}"
 COSINE = 0.9
 DIM = 16
+Vectors = dict[int, NDArray[np.float16]]
 
 
-def embeddings_of(world: World) -> dict[int, NDArray[np.float16]]:
+def embeddings_of(world: World) -> Vectors:
     """Return the embeddings of the kept samples of each batch: families of vectors near each other."""
     rng = np.random.default_rng(3)
     families = rng.normal(size=(20, DIM))
@@ -45,7 +51,7 @@ def embeddings_of(world: World) -> dict[int, NDArray[np.float16]]:
     return found
 
 
-def write_with_embeddings(world: World, store: Store) -> dict[int, NDArray[np.float16]]:
+def write_with_embeddings(world: World, store: Store) -> Vectors:
     write_world(world, store)
     found = embeddings_of(world)
     for batch, vectors in found.items():
@@ -62,8 +68,8 @@ def world() -> World:
     return build_world(batches=5, samples=24)
 
 
-def duplicates_by_hand(world: World, vectors: dict[int, NDArray[np.float16]], cosine: float) -> set[str]:
-    """Compare every sample with all better ones."""
+def best_first(world: World, vectors: Vectors) -> list[tuple[Row, NDArray[np.float32]]]:
+    """Return the kept samples from best to worst, each with its embedding."""
     rows = [
         (row, vector)
         for batch, found in world.batches.items()
@@ -78,14 +84,33 @@ def duplicates_by_hand(world: World, vectors: dict[int, NDArray[np.float16]], co
             one[0]["key"],
         )
     )
+    return rows
+
+
+def duplicates_by_hand(world: World, vectors: Vectors, cosine: float) -> set[str]:
+    """Compare every sample with all better ones."""
     kept: list[NDArray[np.float32]] = []
     redundant = set()
-    for row, vector in rows:
+    for row, vector in best_first(world, vectors):
         if any(float(vector @ other) >= cosine for other in kept):
             redundant.add(row["key"])
         else:
             kept.append(vector)
     return redundant
+
+
+def check_rule(world: World, vectors: Vectors, redundant: set[int]) -> None:
+    """Check what several clusters leave out: samples near a better one, and most of these."""
+    rows = best_first(world, vectors)
+    left_out = {row["key"] for row, _ in rows if key_numbers(np.asarray([row["key"]], "S"))[0] in redundant}
+    assert len(left_out) == len(redundant)
+    near = {
+        row["key"]
+        for place, (row, vector) in enumerate(rows)
+        if any(float(vector @ better) >= COSINE for _, better in rows[:place])
+    }
+    assert left_out <= near
+    assert len(left_out) > 0.8 * len(duplicates_by_hand(world, vectors, COSINE))
 
 
 def published_keys(store: Store) -> set[str]:
@@ -110,6 +135,7 @@ def publish_in_ranges(store: Store, batches_per_range: int, **publish: Any) -> N
     for number in range(count, 0, -1):
         publish_range(CRAWL, number, count, settings, store, ONE)
     finish_variants(CRAWL, settings, store)
+    assert isinstance(prepare_variants(CRAWL, settings, store), list), "nothing has changed"
 
 
 def test_of_near_embeddings_the_best_sample_is_published(world: World, tmp_path: Path) -> None:
@@ -145,7 +171,7 @@ def test_a_comparison_that_was_killed_goes_on_where_it_was(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, settings = LostStore(tmp_path), settings_of(3, variants=ONE, semantic_duplicates=COSINE)
-    write_with_embeddings(world, store)
+    vectors = write_with_embeddings(world, store)
     assert prepare_variants(CRAWL, settings, store) == 2
     for number in (1, 2):
         hash_range(CRAWL, number, 2, settings, store, ONE)
@@ -160,6 +186,8 @@ def test_a_comparison_that_was_killed_goes_on_where_it_was(
     assert compare_ranges(CRAWL, settings, store, ONE) == [stats]
     parts = [publish_range(CRAWL, number, 2, settings, store, ONE)[0] for number in (1, 2)]
     assert sum(part.dropped["semantic_duplicate_image"] for part in parts) == stats.kept > 9
+    redundant = set(pq.ParquetFile(store.root / stats.outputs[0].name).read()["key"].to_pylist())
+    check_rule(world, vectors, redundant)
     store.delete(stats.outputs[0].name)
     store.delete(f"publish/laion/{CRAWL}/semantic.json")
     assert compare_ranges(CRAWL, settings, store, ONE)[0].outputs == stats.outputs
@@ -235,6 +263,36 @@ def test_samples_near_an_evaluation_set_are_left_out_and_named_whatever_the_rang
     card = together.read(f"{FOLDER}/README.md").decode()
     assert f"(cosine of CLIP embeddings at least 0.98) were left out: {len(near)}." in card
     assert f"| `val` | 3 | {digest} |" in card
+
+
+def test_embeddings_of_a_file_become_an_evaluation_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    monkeypatch.setenv("LAION_ETL_STORE", str(store.root))
+    vectors = unit(np.random.default_rng(2).normal(size=(5, DIM)).astype(np.float32)).astype(np.float16)
+    np.save(tmp_path / "val.npy", vectors.astype(np.float32))
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIM).cast(pa.list_(pa.float16()))
+    pq.write_table(pa.table({"image": lists}), tmp_path / "val.parquet")
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["dataset", "evaluation-set", *arguments])
+
+    of_model = ("--model", "test-model", "--weights", "AB" * 32)
+    for name, more in (("val.npy", ()), ("val.parquet", ("--column", "image"))):
+        done = run(str(tmp_path / name), "--name", "val", *of_model, *more)
+        assert done.exit_code == 0, done.exception
+        found = read_set("val", store)
+        assert found.is_of("test-model, weights abababababab, fp32 on cpu")
+        assert not found.is_of("test-model-2, weights abababababab")
+        assert np.array_equal(found.vectors, vectors)
+    anonymous = run(str(tmp_path / "val.npy"), "--name", "val")
+    assert "embeddings do not say which model made them" in str(anonymous.exception)
+    np.save(tmp_path / "flat.npy", vectors[0])
+    assert "a row for each image" in str(run(str(tmp_path / "flat.npy"), "--name", "x", *of_model).exception)
+    store.write("evaluation/val.parquet", b"PAR1")
+    with pytest.raises(InputError, match="it is not an evaluation set"):
+        read_set("val", store)
 
 
 def test_an_evaluation_set_of_another_model_or_content_is_refused(world: World, tmp_path: Path) -> None:
