@@ -1,7 +1,7 @@
 """Evaluation sets that datasets are kept apart from: `evaluation/<name>.parquet` in the store.
 
 A set is the embeddings of its images, with the model that made them. It is in the store because every range
-that is published needs it, as does a removal years later. So a name stands for one content for ever: another
+that is published needs it, as does a removal years later. So a name always stands for one content: another
 content needs another name.
 """
 

@@ -28,6 +28,9 @@ from laion_etl.publish.compared_ranges import compare_ranges
 from laion_etl.publish.ranges import hash_range, publish_range
 from laion_etl.publish.semantic_compare import redundant_keys
 from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
+from laion_etl.removal.lists import read_list
+from laion_etl.removal.stage import remove
+from laion_etl.settings import Settings
 from tests.publish.test_ranges import documents_of, rows_of, settings_of
 from tests.publish.world import CRAWL, WEIGHTS, Row, World, build_world, write_world
 
@@ -113,8 +116,8 @@ def check_rule(world: World, vectors: Vectors, redundant: set[int]) -> None:
     assert len(left_out) > 0.8 * len(duplicates_by_hand(world, vectors, COSINE))
 
 
-def published_keys(store: Store) -> set[str]:
-    rows = rows_of(store, FOLDER)
+def published_keys(store: Store, version: str = CRAWL) -> set[str]:
+    rows = rows_of(store, f"dataset/laion/{version}")
     return {row["key"] for subset in ("laion-en", "laion-multi", "laion-nolang") for row in rows[subset]}
 
 
@@ -263,6 +266,38 @@ def test_samples_near_an_evaluation_set_are_left_out_and_named_whatever_the_rang
     card = together.read(f"{FOLDER}/README.md").decode()
     assert f"(cosine of CLIP embeddings at least 0.98) were left out: {len(near)}." in card
     assert f"| `val` | 3 | {digest} |" in card
+
+
+def test_a_removal_publishes_with_the_sets_and_limits_of_the_manifest(world: World, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    vectors = write_with_embeddings(world, store)
+    written_set(vectors[2][:3], store)
+    wanted = {"evaluation_sets": ("val",), "semantic_duplicates": COSINE}
+    publish_variants(CRAWL, settings_of(100, variants=ONE, **wanted), store)
+    published = sorted(published_keys(store))
+    url = next(row["url"] for row in world.rows if row["key"] == published[-1])
+    remove(read_list(url.encode(), "list"), Settings(), store)
+    [before, after] = [
+        json.loads(store.read(f"dataset/laion/{version}/manifest.json"))["parts"][0]
+        for version in (CRAWL, f"{CRAWL}.2")
+    ]
+    assert after["evaluation_sets"] == before["evaluation_sets"]
+    assert after["settings"] == before["settings"]
+    assert after["dropped"]["near_evaluation_set"] == before["dropped"]["near_evaluation_set"]
+    left = published_keys(store, f"{CRAWL}.2")
+    assert set(published) - left == {published[-1]}, "of its duplicates the best may be published now"
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "cosine", "steps"),
+    [("keep", 0, (False, False)), ("exact", 0, (True, False)), ("near", 0, (True, True)),
+     ("keep", 0.9, (True, True)), ("exact", 0.9, (True, True))],
+)  # fmt: skip
+def test_ranges_are_hashed_and_compared_where_duplicates_are_looked_for(
+    duplicates: str, cosine: float, steps: tuple[bool, bool]
+) -> None:
+    settings = settings_of(1, duplicates=duplicates, semantic_duplicates=cosine).publish
+    assert (settings.looks_for_duplicates, settings.compares_ranges) == steps
 
 
 def test_embeddings_of_a_file_become_an_evaluation_set(
