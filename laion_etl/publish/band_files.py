@@ -98,7 +98,8 @@ class SliceSpool:
     def __init__(self, division: Division, dtype: np.dtype[np.void]) -> None:
         self._division = division
         self._dtype = dtype
-        self._ends: list[Ints] = []  # of each slice of each band, in records, for each part
+        self._starts: list[int] = []  # of each part, in records
+        self._ends: list[Ints] = []  # of each slice of each band, likewise, for each part
         self.records = 0
 
     def __enter__(self) -> Self:
@@ -123,6 +124,7 @@ class SliceSpool:
             self._sorted.write(records[order].tobytes())
             bounds = np.searchsorted(numbers[order], np.arange(self._division.slices), "right")
             ends.append(before + band * len(records) + bounds)
+        self._starts.append(before)
         self._ends.append(np.concatenate(ends))
         self.records += len(records)
 
@@ -132,7 +134,7 @@ class SliceSpool:
         count = self._division.count * self._division.slices
         before, checksums = np.zeros(count + 1, "<u8"), np.zeros(count, "<u4")
         found = np.memmap(self._sorted, self._dtype, "r") if self.records else np.empty(0, self._dtype)
-        starts = [0] * len(self._ends)
+        starts = self._starts.copy()
         for number in range(count):
             parts = []
             for part, ends in enumerate(self._ends):

@@ -126,6 +126,7 @@ def few_in_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "SAMPLES_PER_CLUSTER", 12)
     monkeypatch.setattr(clusters, "SAMPLE_PER_CLUSTER", 2)
     monkeypatch.setattr(semantic_compare, "_CLUSTERS_PER_CHECKPOINT", 3)
+    monkeypatch.setattr(semantic_compare, "_SPOOLED_AT_ONCE", 30)
 
 
 def publish_in_ranges(store: Store, batches_per_range: int, **publish: Any) -> None:
