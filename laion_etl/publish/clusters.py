@@ -59,7 +59,7 @@ class ClusterPlan:
 def plan_clusters(crawl: str, numbers: Sequence[int], store: Store) -> ClusterPlan:
     """Choose the batches to learn from and the number of clusters; `numbers`: the planned batches."""
     found = (read_batch_stats(crawl, number, store) for number in islice(by_hash(numbers), _LOOKED_AT))
-    batches = tuple(islice((one for one in found if one is not None), SAMPLE_BATCHES))
+    batches = tuple(islice((one for one in found if one is not None and one.kept), SAMPLE_BATCHES))
     kept = sum(one.kept for one in batches)
     learned_from = sum(min(one.kept, SAMPLES_PER_BATCH) for one in batches)
     samples = kept * len(numbers) // max(len(batches), 1)
@@ -101,7 +101,15 @@ class Clusters:
         return found
 
     def nearest(self, vectors: Floats) -> Ints:
-        """Return the numbers of the nearest centroids of each vector, (n, 2), or (n, 1) if there is one."""
+        """Return the numbers of the nearest centroids of each vector, (n, 2), or (n, 1) if there is one.
+
+        Raises InputError for vectors of other dimensions.
+        """
+        if vectors.shape[1:] != self.centroids.shape[1:]:
+            raise InputError(
+                f"cannot compare embeddings of {vectors.shape[1]} dimensions with others of "
+                f"{self.centroids.shape[1]}: they are of different models; score the crawl by one model"
+            )
         found = np.empty((len(vectors), min(CLUSTERS_OF_A_SAMPLE, self.slices)), np.int64)
         for start in range(0, len(vectors), _AT_ONCE):
             part = vectors[start : start + _AT_ONCE]
@@ -114,17 +122,25 @@ class Clusters:
 
 
 def learn_clusters(plan: ClusterPlan, store: Store) -> Clusters:
-    """Learn centroids from the batches of a plan. Raises InputError like `read_vectors`."""
-    parts = [_some(read_vectors(plan.crawl, batch, store)[1]) for batch in plan.batches if batch.kept]
-    dims = {part.shape[1] for part in parts}
-    if len(dims) > 1:
+    """Learn centroids from the batches of a plan.
+
+    Raises InputError like `read_vectors`, and if several models scored these batches.
+    """
+    models = sorted({_without_device(batch.model) for batch in plan.batches})
+    if len(models) > 1:
         raise InputError(
-            f"cannot compare the embeddings of {plan.crawl}: they have {', '.join(map(str, sorted(dims)))} "
-            "dimensions, of different models; score the crawl by one model"
+            f"cannot compare the embeddings of {plan.crawl}: they are of several models, "
+            f"{' and '.join(models)}; score the crawl by one model"
         )
+    parts = [_some(read_vectors(plan.crawl, batch, store)[1]) for batch in plan.batches]
     if not parts:
         return Clusters(np.zeros((1, 1), np.float32))
     return Clusters(spherical_k_means(np.concatenate(parts), plan.clusters))
+
+
+def _without_device(model: str) -> str:
+    """Return name and weights of a model, without the precision and device that `ScoredBatch` adds."""
+    return ", ".join(model.split(", ")[:2])
 
 
 def _some(vectors: Vectors) -> Vectors:

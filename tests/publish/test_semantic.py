@@ -222,6 +222,20 @@ def test_embeddings_that_are_not_those_of_the_stats_are_refused(world: World, tm
         publish_variants(CRAWL, settings, store)
 
 
+def test_embeddings_of_several_models_are_not_compared(world: World, tmp_path: Path) -> None:
+    store, settings = LocalStore(tmp_path), settings_of(100, variants=ONE, semantic_duplicates=COSINE)
+    write_with_embeddings(world, store)
+    name = f"scored/{CRAWL}/000000001_stats.json"
+    stats = store.read_stats(name)
+    store.write_stats(name, replace(stats, details={**stats.details, "weights_sha256": "cd" * 32}))
+    with pytest.raises(
+        InputError, match=r"of several models, test-model, weights abab\S+ and test-model, .*cdcd"
+    ):
+        publish_variants(CRAWL, settings, store)
+    with pytest.raises(InputError, match="embeddings of 4 dimensions with others of 2"):
+        clusters.Clusters(np.eye(2, dtype=np.float32)).nearest(np.eye(4, dtype=np.float32))
+
+
 def written_set(vectors: NDArray[np.float16], store: Store, **changed: Any) -> EvaluationSet:
     made = EvaluationSet("val", "test-model", str(WEIGHTS["weights_sha256"]), vectors)
     return write_set(replace(made, **changed), store)
