@@ -8,8 +8,8 @@ is divided into ranges, nor on what is excluded. Refused: faiss, one more compil
 numpy; and clusters by the number of samples that are left after all exclusions, which no range knows.
 
 Two near embeddings on both sides of a border would not be compared, and where clusters are not distinct these
-are half of all. So each sample is put into the two clusters that are nearest: nine in ten are then found
-(benchmarks/RESULTS.md), at twice the cost. More clusters for each sample cost as their square.
+are half of all. So each sample is put into the two clusters that are nearest: of a million, five in six are
+then found (benchmarks/RESULTS.md), at twice the cost. More clusters for each sample cost as their square.
 """
 
 import io
