@@ -26,7 +26,7 @@ from laion_etl.io.storage import Store
 NAME = "manifest.json"
 STATS = "_stats.json"
 BATCH_RANGES = "numbers"  # of the batches of a part; version 0.1 did not write it
-_OPTIONAL = ("columns", "removed", "scores")
+_OPTIONAL = ("columns", "removed", "scores", "evaluation_sets")
 FORMAT = 2  # no release wrote 1, which had the rows of one crawl
 
 
@@ -48,6 +48,7 @@ class ManifestPart:
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
     removed: int = 0  # rows that removals took out of the crawl's earlier versions
     scores: str = ""  # see Coverage
+    evaluation_sets: Sequence[Mapping[str, Any]] = ()  # whose images no row is near
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain JSON values; those that not every part has are left out where there are none."""

@@ -14,6 +14,7 @@ from laion_etl.blocklists.removal_requests import REASON
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.coverage import Coverage
+from laion_etl.dataset.evaluation_sets import described_sets
 from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel_and_settings
 from laion_etl.dataset.joined_samples import Joined
 from laion_etl.dataset.manifest import ManifestPart, current_manifest
@@ -149,7 +150,8 @@ def context_of(
     Settings of the stages before are those that their stats record, or else those that were shown when the
     same scored shards were last published.
     """
-    stats = _stats(release, part, variant, fingerprint)
+    sets = described_sets(settings.publish.evaluation_sets, store)
+    stats = _stats(release, part, variant, fingerprint, sets)
     current = current_manifest(release.name, store)
     before = current.part(part.coverage.crawl) if current else None
     used: Used = {}
@@ -185,7 +187,13 @@ def _removed(before: ManifestPart | None, part: Part, settings: Settings, remova
     return before.removed + max(0, gone)
 
 
-def _stats(release: Release, part: Part, variant: str, fingerprint: str) -> StageStats:
+def _stats(
+    release: Release,
+    part: Part,
+    variant: str,
+    fingerprint: str,
+    sets: Sequence[Mapping[str, Any]],
+) -> StageStats:
     coverage = part.coverage
     return StageStats(
         stage="publish",
@@ -201,6 +209,7 @@ def _stats(release: Release, part: Part, variant: str, fingerprint: str) -> Stag
             "missing_batches": list(coverage.missing),
             "partitions": coverage.partitions,
             "missing_partitions": list(coverage.missing_partitions),
+            **({"evaluation_sets": sets} if sets else {}),
             **_samples(part),
         },
     )

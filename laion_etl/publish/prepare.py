@@ -22,6 +22,7 @@ from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
+from laion_etl.publish.clusters import learn_clusters, plan_clusters, write_clusters
 from laion_etl.publish.commit import refresh_card, removals_of
 from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
 from laion_etl.publish.completeness import Expected, check_named_batches, confirmed, partitions_of
@@ -57,7 +58,7 @@ def prepare(
         refresh_card(prepared.dataset, store)
         return store.read_stats(Release(prepared.dataset, part.version).file(STATS))
     release = read_versions(prepared.dataset, store).release(version or crawl)
-    return _recorded(replace(prepared, version=release.version), store)
+    return _recorded(replace(prepared, version=release.version), planned, store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def prepare_removal(
     part = _published_part(prepared, planned, store)
     former = _former(prepared, part, settings, removed, store) if part and removed else None
     release = read_versions(prepared.dataset, store).release(crawl)
-    return _recorded(replace(prepared, version=release.version, former=former), store)
+    return _recorded(replace(prepared, version=release.version, former=former), planned, store)
 
 
 def _published_part(prepared: Prepared, planned: Sequence[int], store: Store) -> ManifestPart | None:
@@ -95,7 +96,10 @@ def _published_part(prepared: Prepared, planned: Sequence[int], store: Store) ->
     return current.part(prepared.crawl) if current else None
 
 
-def _recorded(prepared: Prepared, store: Store) -> Prepared:
+def _recorded(prepared: Prepared, planned: Sequence[int], store: Store) -> Prepared:
+    if prepared.clusters and not store.exists(prepared.clusters_name):
+        clusters = learn_clusters(plan_clusters(prepared.crawl, planned, store), store)
+        write_clusters(prepared.clusters_name, clusters, store)
     prepared.write(store)
     return prepared
 
@@ -117,6 +121,8 @@ def division(
     if expected is not None:
         check_named_batches(crawl, len(planned), expected.max_missing_share, store)
     sheet, known = _some_batches(crawl, planned, ranges, store)
+    semantic = settings.publish.semantic_duplicates > 0
+    clusters = plan_clusters(crawl, planned, store).fingerprint if semantic else ""
     prepared = Prepared(
         crawl=crawl,
         dataset=dataset,
@@ -130,6 +136,7 @@ def division(
         columns=known.columns,
         earlier=compared_with(dataset, crawl, settings.publish, store),
         removals=removals_of(crawl, read_requests(store)),
+        clusters=clusters,
     )
     return replace(prepared, rules=prepared.rules_with(settings))
 
@@ -166,7 +173,7 @@ def _former(
         before = read_prepared(prepared.dataset, prepared.crawl, store)
     except DamagedFileError:
         before = None
-    if before is None or settings.publish.duplicates != "keep":
+    if before is None or settings.publish.looks_for_duplicates:
         return None  # one image less changes what is a duplicate in other ranges
     is_it = before.version == part.version
     known = Former(before.version, before.rules, before.removals) if is_it else before.former

@@ -26,8 +26,9 @@ from laion_etl.settings.publish import MAX_RANGES
 
 FORMAT = 3  # of the statistics of ranges: 1 is without the sources of captions, 2 without contents
 _NAME = "prepared.json"
-COMPARED = "compared"  # the folder of checkpoints: near_checkpoints.py
-_OF_ALL = ("compared.json", "compared.parquet")  # range_images.py writes them
+COMPARED, SEMANTIC = "compared", "semantic"  # the folders of checkpoints: near_checkpoints.py
+# compared_ranges.py writes them
+_OF_ALL = tuple(f"{name}.{ending}" for name in (COMPARED, SEMANTIC) for ending in ("json", "parquet"))
 _OF_RANGE = re.compile(r"/[a-z]+-(\d{5})\.[a-z]+\Z")
 
 
@@ -68,7 +69,8 @@ class Prepared:
 
     `planned` is the fingerprint of the planned batches, `rules` that of all that shapes the rows of a range
     apart from its batches. `max_missing_share` None: no batch that is published may be missing, see
-    `check_still_scored`.
+    `check_still_scored`. `clusters` is the fingerprint of the clusters of embeddings, '' if these are not
+    compared.
     """
 
     crawl: str
@@ -83,6 +85,7 @@ class Prepared:
     columns: tuple[HeadColumn, ...]
     earlier: tuple[Output, ...]
     removals: tuple[str, ...]
+    clusters: str = ""
     rules: str = ""
     former: Former | None = None
 
@@ -95,7 +98,7 @@ class Prepared:
         return fingerprint(
             "publish range", FORMAT, PIPELINE, self.dataset, self.variant,
             shaping(settings, Stage.PUBLISH), self.planned, self.ranges, self.sheet_batches, self.columns,
-            self.earlier, self.removals,
+            self.earlier, self.removals, *([self.clusters] if self.clusters else []),
         )  # fmt: skip
 
     def whole(self, inputs: Sequence[str]) -> str:
@@ -109,9 +112,9 @@ class Prepared:
         """
         folder = _folder(self.dataset, self.crawl)
         kept = {f"{one.number:05d}" for one in self.ranges}
-        whole = {f"{folder}/{name}" for name in (_NAME, *_OF_ALL)}
+        whole = {self.clusters_name, *(f"{folder}/{name}" for name in (_NAME, *_OF_ALL))}
         for name in store.list(folder):
-            if name.startswith(f"{folder}/{COMPARED}/"):
+            if name.startswith((f"{folder}/{COMPARED}/", f"{folder}/{SEMANTIC}/")):
                 continue
             number = _OF_RANGE.search(name)
             if name not in whole and not (number and number[1] in kept):
@@ -135,6 +138,11 @@ class Prepared:
     def folder_of_all(self, kind: str) -> str:
         """Return the name in the store of a folder of files about all ranges."""
         return f"{_folder(self.dataset, self.crawl)}/{kind}"
+
+    @property
+    def clusters_name(self) -> str:
+        """Name in the store of the centroids of the clusters of embeddings."""
+        return f"{_folder(self.dataset, self.crawl)}/centroids-{self.clusters}.npy"
 
     def find(self, number: int, total: int) -> BatchRange:
         """Return range I of N. Raises InputError unless there are N ranges."""
@@ -207,6 +215,7 @@ def _from_plain(plain: Mapping[str, Any]) -> Prepared:
         columns=from_plain(plain["columns"]),
         earlier=tuple(Output(**one) for one in plain["earlier"]),
         removals=tuple(plain["removals"]),
+        clusters=str(plain.get("clusters", "")),
         rules=str(plain["rules"]),
         former=None if former is None else _former(former),
     )

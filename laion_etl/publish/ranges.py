@@ -25,14 +25,15 @@ from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import removals_of
 from laion_etl.publish.completeness import check_damaged
-from laion_etl.publish.exclusions import Exclusions
+from laion_etl.publish.exclusions import open_exclusions
 from laion_etl.publish.join import has_restored
 from laion_etl.publish.part import Part, check_count
 from laion_etl.publish.prepare import scored_of
 from laion_etl.publish.prepared import Prepared, again, prepared_for
+from laion_etl.publish.range_counts import counted_stages
 from laion_etl.publish.range_dedupe import find_redundant_in
-from laion_etl.publish.range_images import ImageRows, finished_hashes
-from laion_etl.publish.range_work import RangeWork, counted_stages
+from laion_etl.publish.range_images import finished_hashes, image_rows
+from laion_etl.publish.range_work import RangeWork
 from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows
 from laion_etl.publish.taken_ranges import former_record, taken_over
 from laion_etl.report.contact_sheets import Sampler
@@ -47,18 +48,22 @@ def hash_range(
 
     Does nothing where they are there, or no duplicates are looked for. Raises like `publish_range`.
     """
-    if settings.publish.duplicates == "keep":
+    if not settings.publish.looks_for_duplicates:
         return []
     works = _works(crawl, number, total, settings, store, variants)
     done: dict[str, StageStats | None] = {
         work.prepared.dataset: finished_hashes(work.prepared, work.one, work.inputs, store) for work in works
     }
     todo = [work for work in works if not done[work.prepared.dataset]]
-    images = [ImageRows(Exclusions(settings.publish, work.prepared.variant)) for work in todo]
-    if todo:
-        read_rows(todo[0].scored, _matcher(settings, store), images, store)
-    for work, rows in zip(todo, images, strict=True):
-        done[work.prepared.dataset] = rows.write(work.prepared, work.one, work.inputs, store)
+    with ExitStack() as stack:
+        images = [
+            stack.enter_context(image_rows(work.prepared, work.scored, settings.publish, store))
+            for work in todo
+        ]
+        if todo:
+            read_rows(todo[0].scored, _matcher(settings, store), images, store)
+        for work, rows in zip(todo, images, strict=True):
+            done[work.prepared.dataset] = rows.write(work.prepared, work.one, work.inputs, store)
     return [one for work in works if (one := done[work.prepared.dataset])]
 
 
@@ -203,7 +208,7 @@ def _dataset_rows(
 ) -> DatasetRows:
     prepared = work.prepared
     _check_scored(prepared, work.scored)
-    exclusions = Exclusions(settings.publish, prepared.variant)
+    exclusions = open_exclusions(work.scored, settings.publish, prepared.variant, store)
     if work.digests.images:
         exclusions.redundant = find_redundant_in(work.one, work.digests, prepared.earlier, store)
     statistics, sampler = Statistics(subsets(settings.publish)), Sampler(frozenset(prepared.sheet_batches))

@@ -16,7 +16,8 @@ from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Guard, Store
 from laion_etl.publish.join import has_restored
 from laion_etl.publish.prepare import inputs_of
-from laion_etl.publish.range_work import RangeWork, counted_stages
+from laion_etl.publish.range_counts import counted_stages
+from laion_etl.publish.range_work import RangeWork
 
 _log = logging.getLogger(__name__)
 

@@ -134,7 +134,7 @@ def prepare_publish(
             if ranges is not None:
                 datasets = tuple(one.dataset for one in members)
                 listed.append(Publication(crawl, datasets, variants, ranges))
-                duplicates |= chosen.publish.duplicates != "keep"
+                duplicates |= chosen.publish.looks_for_duplicates
     made = Publications(request.id, tuple(listed), duplicates)
     document = {"format": FORMAT, "duplicates": duplicates, "publications": [asdict(one) for one in listed]}
     store.write(_name(request.id), json.dumps(document, indent=1).encode() + b"\n")

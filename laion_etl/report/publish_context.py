@@ -1,7 +1,7 @@
 """The common input of the manifest, the card and the report."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,12 @@ class PublishContext:
     def removed_rows(self) -> int:
         """Rows of the crawl that removal requests left out, in scored shards or not."""
         return self.removed + self.dropped.get(REASON, 0)
+
+    @property
+    def evaluation_sets(self) -> Sequence[Mapping[str, Any]]:
+        """The evaluation sets that rows were kept apart from, as card and manifest name them."""
+        found: Sequence[Mapping[str, Any]] = self.stats.details.get("evaluation_sets", ())
+        return found
 
     @property
     def dropped(self) -> Mapping[str, int]:

@@ -49,7 +49,7 @@ def _world(first_batch: int) -> World:
     return world
 
 
-def _write_all(world: World, crawl: str, store: Store) -> None:
+def write_all(world: World, crawl: str, store: Store) -> None:
     """Write also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
     write_world(world, store, crawl=crawl)
     pairs = [row | {"title": "", "language_probability": 1.0, "domain": "example",
@@ -79,7 +79,7 @@ def worlds() -> dict[str, World]:
 def full(tmp_path_factory: pytest.TempPathFactory, worlds: dict[str, World]) -> Path:
     store = LocalStore(tmp_path_factory.mktemp("full"))
     for crawl, world in worlds.items():
-        _write_all(world, crawl, store)
+        write_all(world, crawl, store)
         publish_dataset(crawl, Settings(), store)
     publish_dataset(CRAWL, Settings(), store, variant=RESEARCH_SAFE)
     for crawl, world in worlds.items():
