@@ -29,7 +29,7 @@ from laion_etl.download.image_header import (
     plain_size,
     sniff,
 )
-from laion_etl.download.jpeg_end import with_end
+from laion_etl.download.jpeg_end import is_cut_off, with_end
 from laion_etl.download.jpeg_segments import too_many_scans
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
@@ -56,9 +56,8 @@ _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 _GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-PngImagePlugin.MAX_TEXT_CHUNK = (
-    MAX_PROFILE_BYTES  # of a colour profile; texts are left out before Pillow sees them
-)
+# Of a colour profile; texts are left out before Pillow sees them.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
 def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     """Returns a JPEG that its segments show can be stored unchanged; None if it has to be decoded.
 
-    Of other formats they do not show enough: damage within the pixels of a PNG is only found by a decoder.
+    Damage within the pixels is only found by a decoder, whose checksums other formats have.
     """
     hashed = settings.perceptual_hashes or settings.listed_hashes
     if hashed or not data.startswith(JPEG) or len(data) < settings.rules.min_bytes:
@@ -154,8 +153,11 @@ def _readable(data: bytes) -> bytes:
 def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     formats = ("JPEG", "PNG", "WEBP", "AVIF") if settings.rules.avif else ("JPEG", "PNG", "WEBP")
     with Image.open(io.BytesIO(readable), formats=formats) as image:
-        refused = _refused_by_header(image, settings.rules)
-        return refused if refused is not None else _stored(image, data, settings)
+        if (refused := _refused_by_header(image, settings.rules)) is not None:
+            return refused
+        found = _stored(image, data, settings)
+        cut_off = data.startswith(JPEG) and is_cut_off(readable, image)
+        return DownloadStatus.DECODE_FAILED if cut_off else found
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
@@ -192,11 +194,10 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
         upright = change.apply(upright)
     upright.info = {}  # Pillow writes some of it, such as comments, into the new file
     buffer = io.BytesIO()
-    encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
-    upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
+    encoding = ENCODINGS[settings.encode_format]
+    upright.save(buffer, encoding, quality=settings.encode_quality, exif=b"", icc_profile=None)
     phash, pdq, hash_quality = _hashes(upright, settings)
-    stored = buffer.getvalue()
-    sizes = (*upright.size, *original)
+    stored, sizes = buffer.getvalue(), (*upright.size, *original)
     return StoredImage(stored, settings.encode_format, *sizes, phash, pdq, hash_quality, original_hash)
 
 

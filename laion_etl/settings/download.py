@@ -238,7 +238,7 @@ class DownloadSettings(Group):
     perceptual_hashes: bool = setting(
         True,
         "Compute phash and PDQ. If false, JPEGs that are stored unchanged are not decoded: their segments "
-        "show whether a decoder takes them.",
+        "show whether a decoder takes them, but not whether pixels are missing in front of the end marker.",
         changes=Stage.DOWNLOAD,
     )
     ports: tuple[int, ...] = setting(
