@@ -32,7 +32,7 @@ def with_end(data: bytes) -> bytes | None:
 
 
 def is_cut_off(data: bytes, image: Image.Image) -> bool:
-    """Whether a JPEG has an end marker in the place of pixels; `image` is what it was decoded to, at any size.
+    """Whether a JPEG has an end marker in the place of pixels; `image` is it decoded, at any size.
 
     Nearly always the last pixel shows that it is not. Otherwise the file is cut off if its pixels depend on
     what is put in front of its end marker.

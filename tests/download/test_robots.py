@@ -287,6 +287,10 @@ def test_locations_of_tdmrep(location: str, path: str, reserved: bool) -> None:
     assert is_reserved(rules, path) is reserved
 
 
+RESERVED = '{"location": "/", "tdm-reservation": 1}'
+NOT_RESERVED = '{"location": "/other/", "tdm-reservation": 0}'
+
+
 @pytest.mark.parametrize(
     ("document", "reserved"),
     [
@@ -306,7 +310,7 @@ def test_locations_of_tdmrep(location: str, path: str, reserved: bool) -> None:
         ({"policies": [{"location": "/other/", "tdm-reservation": 1}]}, False),
         ({"policies": {"all": {"location": "/images/", "tdm-reservation": 1}}}, True),
         ([[{"location": "/", "tdm-reservation": 1}]], True),
-        ([{"rules": [{"location": "/", "tdm-reservation": 0}]}, {"location": "/", "tdm-reservation": 1}], True),
+        ([{"rules": [{"location": "/", "tdm-reservation": 0}]}, json.loads(RESERVED)], True),
         ({"policies": [{"location": "/", "tdm-reservation": 0}], "tdm-reservation": 1}, True),
         ({"policies": []}, False),
         ({"policies": ["https://a.example/policy.json"]}, False),
@@ -316,16 +320,12 @@ def test_locations_of_tdmrep(location: str, path: str, reserved: bool) -> None:
         ([{"location": ["/other/", "/images/"], "tdm-reservation": 1}], True),
         ([{"location": "/other/ /images/", "tdm-reservation": 1}], True),
         ([{"location": "/other/, /images/", "tdm-reservation": 1}], True),
-        ([{"location": "/other/ /images/", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}], True),
+        ([{"location": "/other/ /images/", "tdm-reservation": 0}, json.loads(RESERVED)], True),
         ([{"location": "/", "TDM_Reservation": 1}], True),
     ],
 )  # fmt: skip
 def test_reservations_of_tdmrep_are_read_on_the_careful_side(document: object, reserved: bool) -> None:
     assert is_reserved(parse_tdmrep(json.dumps(document).encode()), "/images/1.jpg") is reserved
-
-
-RESERVED = '{"location": "/", "tdm-reservation": 1}'
-NOT_RESERVED = '{"location": "/other/", "tdm-reservation": 0}'
 
 
 @pytest.mark.parametrize(
