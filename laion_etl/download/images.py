@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
-from laion_etl.download.hashes import pdq_hash, perceptual_hash
+from laion_etl.download.hashes import pdq_hash, perceptual_hash, turned_pdq_hashes
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     JPEG,
@@ -95,13 +95,13 @@ class StoredImage:
     phash: str | None
     pdq: str | None
     pdq_quality: int | None
-    original_pdq: str | None = None  # of the image before it was scaled, if it is to be compared with lists
+    original_pdqs: tuple[str, ...] = ()  # before it was scaled, in all positions, to be compared with lists
 
     @property
     def compared_hashes(self) -> list[bytes]:
         """The PDQ hashes that the image is recognised by."""
         stored = self.pdq if is_compared(self.pdq_quality) else None
-        return [bytes.fromhex(found) for found in (stored, self.original_pdq) if found]
+        return [bytes.fromhex(found) for found in (stored, *self.original_pdqs) if found]
 
 
 def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
@@ -183,13 +183,13 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     image.load()
     if plain:
         extension = EXTENSIONS[image.format or ""]
-        original_hash = _original_hash(image, settings)
+        original_hashes = _original_hashes(image, settings)
         phash, pdq, hash_quality = _hashes(image, settings)
-        return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hash)
+        return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hashes)
     upright = _flat(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
-    original_hash = _original_hash(upright, settings)
+    original_hashes = _original_hashes(upright, settings)
     if change is not None:
         upright = change.apply(upright)
     upright.info = {}  # Pillow writes some of it, such as comments, into the new file
@@ -198,7 +198,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     upright.save(buffer, encoding, quality=settings.encode_quality, exif=b"", icc_profile=None)
     phash, pdq, hash_quality = _hashes(upright, settings)
     stored, sizes = buffer.getvalue(), (*upright.size, *original)
-    return StoredImage(stored, settings.encode_format, *sizes, phash, pdq, hash_quality, original_hash)
+    return StoredImage(stored, settings.encode_format, *sizes, phash, pdq, hash_quality, original_hashes)
 
 
 def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None, int | None]:
@@ -210,19 +210,19 @@ def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, st
     return perceptual_hash(grey), pdq.hash, pdq.quality
 
 
-def _original_hash(image: Image.Image, settings: ImageSettings) -> str | None:
-    """Returns PDQ of an image that is not scaled yet, if lists need it.
+def _original_hashes(image: Image.Image, settings: ImageSettings) -> tuple[str, ...]:
+    """Returns PDQ of an image that is not scaled yet, as it is, mirrored and turned, if lists need it.
 
     Lists hold hashes of originals. That of the image scaled to 256 pixels is up to 34 bits away (17 on
     average of 39 images), which is more than lists are searched for; that of the original as libjpeg decodes
     it for scaling is 12 at most. The stored hash remains that of the stored image: hashes of one image in
-    several sizes are then closer to each other (87% within 10 bits, of originals 68%). None also for an image
-    of low quality, which no list is searched for.
+    several sizes are then closer to each other (87% within 10 bits, of originals 68%). Nothing also for an
+    image of low quality, which no list is searched for.
     """
     if not settings.listed_hashes:
-        return None
-    found = pdq_hash(image.convert("L"))
-    return found.hash if is_compared(found.quality) else None
+        return ()
+    quality, found = turned_pdq_hashes(image.convert("L"))
+    return tuple(found) if is_compared(quality) else ()
 
 
 def _orientation(image: Image.Image) -> int:

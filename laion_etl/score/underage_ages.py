@@ -1,4 +1,4 @@
-"""Ages below 18 in a caption: "14yo", "13 y/o", "fourteen-year-old", "14-jährige", "14 лет", "十四岁", "under 18".
+"""Ages below 18 in a caption: "14yo", "13 y/o", "fourteen-year-old", "14-jährige", "14 лет", "under 18".
 
 How languages write them is data (`ages` in prompts/underage.json). Numbers in words count only with the units
 of their own language, which may be words of another one. Years that are no age ("10 ans d'expérience") are
@@ -17,8 +17,8 @@ _NUMBER = re.compile(r"(?<!\d)(?<!\d[.,:/])(\d{1,2})(?:[.,]5)?(?!\d|[.,:]\d)")
 _GROUP = re.compile(r"(?:s|er|ers)?(?!\w)")  # the under-16s
 # What makes a number behind "under" another quantity.
 _MEASURED = re.compile(
-    r" ?(?:[%€$£¥°\"']|[mck]?m\b|k?g\b|k\b|kb\b|[mg]b\b|e?uro|dollar|usd|bucks|pound|min|hour|h\b|hr|day|tag|jour|"
-    r"d[ií]a|giorn|second|sec|inch|f(?:ee|oo)t|mile|calor|gram|kilo|lb|oz|per|part|percent|proz|руб|мин|час|дн|см)"
+    r" ?(?:[%€$£¥°\"']|[mck]?m\b|k?g\b|k\b|kb\b|[mg]b\b|e?uro|dollar|usd|bucks|pound|min|hour|h\b|hr|day|"
+    r"tag|jour|d[ií]a|giorn|second|sec|inch|f(?:ee|oo)t|mile|calor|gram|kilo|lb|oz|per|part|percent|proz|руб|мин|час|дн|см)"
 )
 _NEAR = 24  # characters in front of a number that are looked at
 _YOUNGEST_LIMIT = 12
@@ -130,7 +130,7 @@ def _any(entries: Iterable[str], *, begins: bool) -> str:
 
 
 def _first_letters_first(words: Iterable[str]) -> str:
-    """Return a pattern of the beginnings of words that is fast to search for: letters come before conditions."""
+    """Return a pattern of beginnings of words that is fast to search for: letters come before conditions."""
     patterns = []
     for first, found in groupby(sorted(words, reverse=True), key=lambda word: word[0]):
         begins = rf"(?<!\w{first})" if first < _IDEOGRAPH else ""

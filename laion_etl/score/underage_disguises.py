@@ -1,4 +1,4 @@
-"""What disguised words of a caption may mean: letters of another alphabet, digits for letters, spaced letters.
+"""What disguised words of a caption may mean: letters of other alphabets, digits for letters, spaced letters.
 
 A reading is only looked for where something is odd: a word of two alphabets ("gіrl" with a Cyrillic letter),
 digits within a word ("t33n"), single letters with the same thing between them ("t.e.e.n"). So a Russian

@@ -30,7 +30,9 @@ _WORD = re.compile(
 # Marks of pronunciation that Arabic and Hebrew may set or leave out, and the stretching of Arabic letters.
 _LEFT_OUT = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 # Invisible characters that Unicode does not count among the format characters, and lines through letters.
-_INVISIBLE = re.compile("[\u0334-\u0338\u20d0-\u20ea\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]")
+_INVISIBLE = re.compile(
+    "[\u0334-\u0338\u20d0-\u20ea\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]"
+)
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 _SPACED = re.compile(
     "(?<=[\u3040-\u30ff\u3400-\u9fff]) (?=[\u3040-\u30ff\u3400-\u9fff])"
