@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus as S
+from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.image_header import ImageRules, other_format, plain_size, refused_by_beginning, sniff
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.download.jpeg_end import is_cut_off
@@ -387,6 +388,50 @@ def keyed(bits: int, kind: int, value: bytes, key: bytes) -> bytes:
 )
 def test_pixels_of_the_transparent_colour_become_white(data: bytes, colour: tuple[int, ...]) -> None:
     assert flat(data) == colour
+
+
+class Inflated:
+    """Counts the bytes that are decompressed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.total = 0
+        self._of_zlib = zlib.decompressobj
+        monkeypatch.setattr(zlib, "decompressobj", lambda *given: Counting(self, self._of_zlib(*given)))
+
+
+class Counting:
+    def __init__(self, inflated: Inflated, inflater: Any) -> None:
+        self._inflated = inflated
+        self._inflater = inflater
+
+    def decompress(self, *given: Any) -> bytes:
+        found: bytes = self._inflater.decompress(*given)
+        self._inflated.total += len(found)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inflater, name)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        pytest.param(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(5_000_000))), id="zTXt"),
+        pytest.param(chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(bytes(5_000_000))), id="iTXt"),
+        pytest.param(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(20_000_000))), id="iCCP"),
+        pytest.param(
+            chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\na\n9\n" + b"0" * 5_000_000)),
+            id="profile in digits",
+        ),
+    ],
+)
+def test_many_compressed_chunks_of_a_png_are_not_all_decompressed(
+    bomb: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, inflated = png_with(bomb * 40), Inflated(monkeypatch)
+    assert not opted_out_by_metadata(data)
+    assert isinstance(judged(data)[0], StoredImage)
+    assert inflated.total < 60_000_000
 
 
 def test_a_jpeg_of_hundreds_of_scans_is_refused_before_it_is_decoded() -> None:
