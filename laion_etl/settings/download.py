@@ -295,6 +295,7 @@ class DownloadSettings(Group):
         (),
         "Custom rules for images, as module:factory, in this order (docs/library.md).",
         changes=Stage.DOWNLOAD,
+        or_factory=True,
         check=each(factory),
     )
     hash_blocklist: str = setting(
