@@ -1,7 +1,7 @@
 """Ages below 18 in a caption: "14yo", "13 y/o", "fourteen-year-old", "14-jährige", "14 лет", "under 18".
 
 How languages write them is data (`ages` in prompts/underage.json). Numbers in words count only with the units
-of their own language, which may be words of another one. Years that are no age ("10 ans d'expérience") are
+of their own language, which may be words of another one. Years that are no age ("10 años de experiencia") are
 left out where what follows shows it; a whisky of twelve years is not: suspicion alone drops nothing.
 """
 

@@ -88,7 +88,7 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
 def _refuse_code(path: Path, values: Mapping[str, Any], known: Mapping[str, SettingField]) -> None:
     """Raises SettingsError if a file that only lies in the current folder names code to import.
 
-    Whoever can write there, or unpacked an archive there, would decide what a command runs.
+    Anyone who can write there, or an archive unpacked there, would decide what a command runs.
     """
     from laion_etl.core.import_factory import is_factory
 

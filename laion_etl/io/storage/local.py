@@ -74,7 +74,7 @@ class LocalStore(Store):
     def _opened(self, path: str, flags: int) -> int:
         """Open a file of the store, and nothing else that another user of a shared folder may put there.
 
-        A FIFO would block for ever, and a link could lead to what only this user may read. Links within the
+        A FIFO would block forever, and a link could lead to what only this user may read. Links within the
         store are followed, and folders may be links.
         """
         flags |= os.O_NONBLOCK | os.O_NOFOLLOW
