@@ -329,6 +329,38 @@ def test_the_leftover_of_a_killed_writer_is_hidden_and_removed_by_the_next(tmp_p
     assert store.read("a") == b"whole"
 
 
+@pytest.mark.parametrize(
+    "read", [LocalStore.read, LocalStore.open, lambda *of: LocalStore.read_range(*of, 0, 1)]
+)
+def test_what_another_user_put_into_a_shared_folder_is_not_read(tmp_path: Path, read: Any) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.write("shards/C/a", b"data")
+    (tmp_path / "secret").write_text("secret")
+    os.mkfifo(tmp_path / "store/shards/C/fifo")
+    (tmp_path / "store/shards/C/out").symlink_to(tmp_path / "secret")
+    (tmp_path / "store/shards/C/in").symlink_to("a")
+    with pytest.raises(StorageError, match=r"cannot read .*fifo: it is not a file; find out"):
+        read(store, "shards/C/fifo")
+    with pytest.raises(StorageError, match=r"cannot read .*out: it is a link that leads out of the store"):
+        read(store, "shards/C/out")
+    assert store.read("shards/C/in") == b"data"
+
+
+def test_a_folder_of_the_store_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/shards").symlink_to(tmp_path / "disk")
+    LocalStore(tmp_path / "store").write("shards/a", b"data")
+    assert LocalStore(tmp_path / "store").read("shards/a") == b"data"
+
+
+def test_a_writer_does_not_wait_for_a_fifo_that_is_named_like_a_leftover(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".a.0.partial")
+    (tmp_path / ".a.1.partial").symlink_to("/dev/zero")
+    LocalStore(tmp_path).write("a", b"data")
+    assert LocalStore(tmp_path).read("a") == b"data"
+
+
 def test_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=False)
     if not os.path.ismount(tmp_path):

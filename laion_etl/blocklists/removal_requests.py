@@ -24,6 +24,7 @@ from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.column_masks import Mask, column, compared_hashes, is_in, near, to_hashes
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.blocklists.near_hashes import NearListed
+from laion_etl.blocklists.turned_hashes import turned
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
@@ -152,8 +153,7 @@ class Matcher:
         if "pair_id" in has:
             ids = column(rows, "pair_id")
             masks += [("pairs", is_in(ids, self._pairs)), (FOUND, is_in(ids, self._found))]
-        masks += [(kind, is_in(column(rows, kind), self._set(kind)))
-                  for kind in ("md5", "sha256") if kind in has]  # fmt: skip
+        masks += [(one, is_in(column(rows, one), self._set(one))) for one in ("md5", "sha256") if one in has]
         if "pdq" in has and self._near is not None:
             masks.append(("pdq", near(compared_hashes(rows).to_pylist(), self._near)))
         return masks
@@ -181,8 +181,8 @@ class Matcher:
 
     @cached_property
     def _near(self) -> NearListed | None:
-        listed = sorted(self._set("pdq"))
-        return NearListed(to_hashes(listed), self._pdq_distance) if listed else None
+        listed = turned(to_hashes(sorted(self._set("pdq"))))
+        return NearListed(listed, self._pdq_distance) if len(listed) else None
 
     @cached_property
     def _links(self) -> Blocklists:

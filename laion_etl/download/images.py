@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
-from laion_etl.download.hashes import pdq_hash, perceptual_hash
+from laion_etl.download.hashes import pdq_hash, perceptual_hash, turned_pdq_hashes
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     JPEG,
@@ -30,7 +30,7 @@ from laion_etl.download.image_header import (
     plain_size,
     sniff,
 )
-from laion_etl.download.jpeg_end import with_end
+from laion_etl.download.jpeg_end import is_cut_off, with_end
 from laion_etl.download.jpeg_segments import too_many_scans
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
@@ -58,9 +58,8 @@ _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 _GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-PngImagePlugin.MAX_TEXT_CHUNK = (
-    MAX_PROFILE_BYTES  # of a colour profile; texts are left out before Pillow sees them
-)
+# Of a colour profile; texts are left out before Pillow sees them.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +97,13 @@ class StoredImage:
     phash: str | None
     pdq: str | None
     pdq_quality: int | None
-    original_pdq: str | None = None  # of the image before it was scaled, if it is to be compared with lists
+    original_pdqs: tuple[str, ...] = ()  # before it was scaled, in all positions, to be compared with lists
 
     @property
     def compared_hashes(self) -> list[bytes]:
         """The PDQ hashes that the image is recognised by."""
         stored = self.pdq if is_compared(self.pdq_quality) else None
-        return [bytes.fromhex(found) for found in (stored, self.original_pdq) if found]
+        return [bytes.fromhex(found) for found in (stored, *self.original_pdqs) if found]
 
 
 def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
@@ -131,7 +130,7 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
 def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     """Returns a JPEG that its segments show can be stored unchanged; None if it has to be decoded.
 
-    Of other formats they do not show enough: damage within the pixels of a PNG is only found by a decoder.
+    Damage within the pixels is only found by a decoder, whose checksums other formats have.
     """
     hashed = settings.perceptual_hashes or settings.listed_hashes
     if hashed or not data.startswith(JPEG) or len(data) < settings.rules.min_bytes:
@@ -156,8 +155,11 @@ def _readable(data: bytes) -> bytes:
 def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     formats = ("JPEG", "PNG", "WEBP", "AVIF") if settings.rules.avif else ("JPEG", "PNG", "WEBP")
     with Image.open(io.BytesIO(readable), formats=formats) as image:
-        refused = _refused_by_header(image, settings.rules)
-        return refused if refused is not None else _stored(image, data, settings)
+        if (refused := _refused_by_header(image, settings.rules)) is not None:
+            return refused
+        found = _stored(image, data, settings)
+        cut_off = data.startswith(JPEG) and is_cut_off(readable, image)
+        return DownloadStatus.DECODE_FAILED if cut_off else found
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
@@ -183,21 +185,21 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     image.load()
     if plain:
         extension = EXTENSIONS[image.format or ""]
-        original_hash = _original_hash(image, settings)
+        original_hashes = _original_hashes(image, settings)
         phash, pdq, hash_quality = _hashes(image, settings)
-        return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hash)
+        return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hashes)
     upright = _flat(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
-    original_hash = _original_hash(upright, settings)
+    original_hashes = _original_hashes(upright, settings)
     if change is not None:
         upright = change.apply(upright)
     upright.info = {}  # Pillow writes some of it, such as comments, into the new file
     buffer = io.BytesIO()
-    encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
-    upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
+    encoding = ENCODINGS[settings.encode_format]
+    upright.save(buffer, encoding, quality=settings.encode_quality, exif=b"", icc_profile=None)
     phash, pdq, hash_quality = _hashes(upright, settings)
-    rest = (*upright.size, *original, phash, pdq, hash_quality, original_hash)
+    rest = (*upright.size, *original, phash, pdq, hash_quality, original_hashes)
     return StoredImage(buffer.getvalue(), settings.encode_format, *rest)
 
 
@@ -210,19 +212,19 @@ def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, st
     return perceptual_hash(grey), pdq.hash, pdq.quality
 
 
-def _original_hash(image: Image.Image, settings: ImageSettings) -> str | None:
-    """Returns PDQ of an image that is not scaled yet, if lists need it.
+def _original_hashes(image: Image.Image, settings: ImageSettings) -> tuple[str, ...]:
+    """Returns PDQ of an image that is not scaled yet, as it is, mirrored and turned, if lists need it.
 
     Lists hold hashes of originals. That of the image scaled to 256 pixels is up to 34 bits away (17 on
     average of 39 images), which is more than lists are searched for; that of the original as libjpeg decodes
     it for scaling is 12 at most. The stored hash remains that of the stored image: hashes of one image in
-    several sizes are then closer to each other (87% within 10 bits, of originals 68%). None also for an image
-    of low quality, which no list is searched for.
+    several sizes are then closer to each other (87% within 10 bits, of originals 68%). Nothing also for an
+    image of low quality, which no list is searched for.
     """
     if not settings.listed_hashes:
-        return None
-    found = pdq_hash(image.convert("L"))
-    return found.hash if is_compared(found.quality) else None
+        return ()
+    quality, found = turned_pdq_hashes(image.convert("L"))
+    return tuple(found) if is_compared(quality) else ()
 
 
 def _orientation(image: Image.Image) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from laion_etl.blocklists.image_hashes import PdqBlocklist
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import sniff
@@ -15,6 +16,7 @@ from laion_etl.download.images import ImageSettings, StoredImage, decode, undeco
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings
 from tests.download.image_files import SRGB, encoded
+from tests.download.test_hashes import photograph
 
 LIMITS = ImageSettings.from_settings(DownloadSettings(min_bytes=100, max_pixels=2_000_000))
 
@@ -203,12 +205,22 @@ def test_lists_are_compared_with_the_hash_of_the_original() -> None:
         reference = pdq_hash(Image.open(io.BytesIO(data)).convert("L")).hash
         large, _ = stored(data, listed)
         assert large.pdq is None
-        assert large.original_pdq is not None
-        assert distance(large.original_pdq, reference) <= 12
+        assert distance(large.original_pdqs[0], reference) <= 12
     small = encoded(scene(1, 200, 150))
     assert undecoded(small, with_settings(perceptual_hashes=False)) is not None
     assert undecoded(small, listed) is None
-    assert stored(small, listed)[0].original_pdq == stored(small)[0].pdq
+    assert stored(small, listed)[0].original_pdqs[0] == stored(small)[0].pdq
+
+
+@pytest.mark.parametrize("turn", Image.Transpose)
+def test_lists_are_compared_with_mirrored_and_turned_images_too(turn: Image.Transpose) -> None:
+    listed = replace(with_settings(), listed_hashes=True)
+    image = photograph(3, (800, 600))
+    known = PdqBlocklist([bytes.fromhex(pdq_hash(image).hash)], 31)
+    found, _ = stored(encoded(image.transpose(turn), quality=85), listed)
+    assert any(map(known.matches, found.compared_hashes))
+    other, _ = stored(encoded(photograph(4, (800, 600)).transpose(turn), quality=85), listed)
+    assert not any(map(known.matches, other.compared_hashes))
 
 
 def test_different_images_have_distant_hashes() -> None:
