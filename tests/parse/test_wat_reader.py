@@ -255,7 +255,7 @@ def test_a_licence_is_found_however_the_dot_of_its_host_is_written(
     dot: str, ascii_only: bool, write: Callable[[str], str]
 ) -> None:
     url = f"https://{write(f'creativecommons{dot}org')}/licenses/by/4.0/"
-    links = [{"path": "A@/href", "url": url}]
+    links = [image("a.jpg", "A red car"), {"path": "A@/href", "url": url}]
     html = {"Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": {"Links": links}}}}
     text = json.dumps({"Envelope": html}, ensure_ascii=ascii_only, separators=(",", ":"))
     [page] = found_in(record("https://example.org/", text.encode())).pages
