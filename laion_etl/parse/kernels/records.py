@@ -230,7 +230,7 @@ def _signs(words: Hashes, first: int) -> int:
         x = (word | _LOWER) ^ _COMMONS0 | (second | _LOWER) ^ _COMMONS1
         x |= (third | _LOWER) ^ _COMMONS2 | (fourth | _LOWER) ^ _COMMONS3
         commons |= (x - _ONES) & ~x
-    return _KEY * (found & _HIGHS != 0) + _MAY_BE_LICENCE * (commons & _HIGHS != 0)
+    return int(_KEY * (found & _HIGHS != 0) + _MAY_BE_LICENCE * (commons & _HIGHS != 0))
 
 
 @kernel
