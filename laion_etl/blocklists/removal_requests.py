@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.column_masks import Mask, column, compared_hashes, is_in, near, to_hashes
-from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.blocklists.near_hashes import NearListed
 from laion_etl.blocklists.turned_hashes import turned
 from laion_etl.core.errors import InputError
@@ -238,26 +237,6 @@ def _links_of(requests: Sequence[Request]) -> BlockedLinks:
     )
     hashes = [tuple(sorted(int(one, 16) for one in found)) for found in (domains, urls, pairs)]
     return BlockedLinks(hashes[0], hashes[1], hashes[2])
-
-
-@dataclass(frozen=True, slots=True)
-class BlockedImages:
-    """Image hashes that downloading must exclude because of requests."""
-
-    hashes: HashBlocklist = field(default_factory=HashBlocklist)
-    near: PdqBlocklist = field(default_factory=PdqBlocklist)
-
-
-NO_IMAGES = BlockedImages()
-
-
-def blocked_images(requests: Sequence[Request], pdq_distance: int) -> BlockedImages:
-    """Return the image hashes of requests: exact digests and PDQ."""
-    md5, sha256, pdq = (
-        [bytes.fromhex(one) for request in requests for one in request.rules.get(kind, ())]
-        for kind in ("md5", "sha256", "pdq")
-    )
-    return BlockedImages(HashBlocklist(md5, sha256), PdqBlocklist(pdq, pdq_distance))
 
 
 def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:

@@ -15,14 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import trio
 
-from laion_etl.blocklists.removal_requests import (
-    NO_IMAGES,
-    BlockedImages,
-    Matcher,
-    blanked,
-    blocked_images,
-    read_requests,
-)
+from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
+from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
 from laion_etl.core.errors import InputError, LaionEtlError, MissingFileError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages

@@ -17,7 +17,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from laion_etl.blocklists.removal_requests import blocked_images, blocked_links, read_requests
+from laion_etl.blocklists.removal_requests import blocked_links, read_requests
+from laion_etl.blocklists.removed_images import blocked_images
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA, pair_id
