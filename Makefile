@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet kills check bench golden peers docs docs-site sbom lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills check fuzz bench golden peers docs docs-site sbom lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -59,6 +59,12 @@ check: setup  ## format, lint, types, which package imports which, spelling, len
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_words.py
 	$(BIN)/python scripts/check_length.py
+
+fuzz: setup $(VENV)-fuzz/atheris  ## MINUTES=10: look for bytes on which a parser of foreign bytes fails
+	PYTHONPATH=$(VENV)-fuzz $(BIN)/python -m tests.fuzz.campaign $(or $(MINUTES),10) $(TARGETS)
+
+$(VENV)-fuzz/atheris:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)-fuzz atheris==3.0.0
 
 bench: setup  ## stage by stage timings on the mini crawl
 	$(BIN)/python -m benchmarks.stages

@@ -103,6 +103,8 @@ def stage_costs(
             printed = done[0].result
             ranges = [str(one) for one in printed.get("ranges", ())]
             words |= {name: value for name, value in printed.items() if isinstance(value, str)}
+        elif not part.each:
+            ranges = [str(one) for one in done[0].result.get("ranges", ranges)]
     return costs
 
 

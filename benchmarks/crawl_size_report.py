@@ -14,7 +14,7 @@ from laion_etl.report.crawl_status import duration
 
 PODS = dict.fromkeys(("load", "plan", "publish", "locate", "removal"), 16)
 SERVER_CORES = 32
-DIVIDED = ("partitions", "ranges")
+DIVIDED = ("partitions", "ranges", "publish ranges")
 GROWS = 1.15  # of proportional
 _LEAST = 1.0  # seconds or requests: what is less says nothing about growth
 _ROOT = Path(__file__).parents[1]

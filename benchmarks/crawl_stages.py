@@ -87,7 +87,7 @@ class Part:
 class Stage:
     """How a stage is divided among processes: by `ranges` where its command has `--prepare`, or `parts`.
 
-    What the first part prints fills the placeholders of the others.
+    What the first part prints fills the placeholders of the others; ranges are those printed last.
     """
 
     name: str
@@ -146,6 +146,8 @@ STAGES = (
         (
             Part("dataset remove --list {removals} --prepare --json", "prepare"),
             Part("dataset remove --request {id} --range {range} --json", "ranges", "range"),
+            Part("dataset republish --request {id} --prepare --json", "prepare publish"),
+            Part("dataset republish --request {id} --range {range} --json", "publish ranges", "range"),
             Part("dataset remove --request {id} --finish --json", "finish"),
         ),
     ),

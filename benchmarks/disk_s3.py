@@ -175,6 +175,8 @@ class Server:
                 part = self._part(query["uploadId"], int(query["partNumber"]))
                 part.write_bytes(body)
                 return 200, {"ETag": f'"{len(body):x}"'}, b""
+            if source := unquote(headers.get("x-amz-copy-source", "")):
+                return 200, {}, self._copy(source.lstrip("/"), path, headers).encode()
             return 200, {"ETag": self.objects.put(path, [body], headers)}, b""
         if kind == "DELETE":
             if "uploadId" in query:
@@ -185,6 +187,15 @@ class Server:
         if kind == "POST":
             return 200, {}, self._posted(path, query, headers, body).encode()
         raise S3Error(501, "NotImplemented")
+
+    def _copy(self, source: str, path: str, headers: dict[str, str]) -> str:
+        if (
+            headers.get("x-amz-copy-source-if-match", self.objects.get(source)[0])
+            != self.objects.get(source)[0]
+        ):
+            raise S3Error(412, "PreconditionFailed")
+        etag = self.objects.put(path, [self.objects.folder / source], headers)
+        return _xml("CopyObjectResult", "ETag", etag)
 
     def _read(self, kind: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         if "/" not in path.strip("/"):

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.bad_web import BadWeb, bad_web
 from benchmarks.photos import make_photos
-from laion_etl.sandbox.limits import ENVIRONMENT
+from laion_etl.sandbox.limits import confined_environment
 
 _PHOTOS = 100
 _HOSTS = 200  # loopback addresses that the links are spread over
@@ -183,7 +183,9 @@ def main() -> None:
             results["bad web: ours"] = [ours(bad, ports, **plain)]
             requests = run([sys.executable, "-m", "benchmarks.download_limits", str(urls)], options.links)
             decoding = run(
-                [sys.executable, "-m", "benchmarks.download_limits", *map(str, photos)], _PHOTOS, ENVIRONMENT
+                [sys.executable, "-m", "benchmarks.download_limits", *map(str, photos)],
+                _PHOTOS,
+                confined_environment(),
             )
             many = ours(good_links(folder / "many.txt", 10_000, port), [port])
             ten = run(

@@ -1,8 +1,8 @@
 """The index: build time, size, speed and recall, compared with an exhaustive search.
 
 Made-up embeddings in clusters (float16, L2-normalised). `python -m benchmarks.search --rows 1000000` prints
-the tables for benchmarks/RESULTS.md; rows are cut into parts as the index stage cuts them, and one part is in
-memory at a time.
+the tables for benchmarks/RESULTS.md; rows are cut into parts as the index stage cuts them, and
+LAION_ETL_INDEX_JOBS parts are built side by side.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ _CLUSTERS = 2_000
 _SPREAD = 1.0  # of a cluster, relative to the distance between the centres
 _CHUNK = 10_000  # rows of a batch
 _K = 10
+_SHOWN_EVERY = 50_000
 _LANGUAGES = np.array(["en"] * 50 + ["nolang"] * 25 + ["de"] * 10 + ["fr"] * 14 + ["is"])
 
 
@@ -60,30 +62,40 @@ def vectors(rows: int, dim: int, seed: int) -> Iterator[Halves]:
 
 def build(folder: Path, rows: int, dim: int, settings: IndexSettings) -> Made:
     """Writes and opens an index; seconds are CPU time, without making the vectors."""
-    parts, seconds, bytes_graph, bytes_rows = [], 0.0, 0, 0
-    for number, start in enumerate(range(0, rows, settings.rows_per_part)):
-        count = min(settings.rows_per_part, rows - start)
-        writer = GraphWriter(dim, settings)
-        for batch in vectors(count, dim, seed=number + 1):
-            begin = time.process_time()
-            writer.add(batch)
-            seconds += time.process_time() - begin
-        graph, table = folder / f"{number}.usearch", folder / f"{number}.arrow"
-        begin = time.process_time()
-        with graph.open("wb") as file:
-            writer.write(file)
-        seconds += time.process_time() - begin
-        del writer
-        write_rows(table, start, count)
-        bytes_graph += graph.stat().st_size
-        bytes_rows += table.stat().st_size
-        opened = Graph.open(graph, dim, count, settings, settings.dtype)
-        parts.append(
-            OpenPart("made", opened, open_rows(table, count), settings.exact_rows, PublishSettings())
+    starts = enumerate(range(0, rows, settings.rows_per_part))
+    with ThreadPoolExecutor(settings.jobs) as pool:  # as the index stage does
+        built = list(
+            pool.map(lambda one: build_part(folder, *one, dim=dim, rows=rows, settings=settings), starts)
         )
+    parts = [part for part, _, _, _ in built]
+    seconds, bytes_graph, bytes_rows = (sum(one[place] for one in built) for place in (1, 2, 3))
     stats = StageStats("index", "", "made/up", "", rows, rows)
     index = SearchIndex(Release("made", "up"), stats, tuple(parts))
     return Made(index, seconds, bytes_graph / rows, bytes_rows / rows)
+
+
+def build_part(
+    folder: Path, number: int, start: int, *, dim: int, rows: int, settings: IndexSettings
+) -> tuple[OpenPart, float, int, int]:
+    """Writes and opens a part; returns it, CPU seconds, and the bytes of graph and rows."""
+    count, seconds = min(settings.rows_per_part, rows - start), 0.0
+    writer, nodes = GraphWriter(dim, settings), []
+    for batch in vectors(count, dim, seed=number + 1):
+        begin = time.thread_time()
+        nodes.append(writer.add(batch))
+        seconds += time.thread_time() - begin
+        if writer.nodes % _SHOWN_EVERY == 0:
+            print(f"part {number}: {writer.nodes:,} vectors, {seconds:.0f} s of the processor", flush=True)
+    graph, table = folder / f"{number}.usearch", folder / f"{number}.arrow"
+    begin = time.thread_time()
+    with graph.open("wb") as file:
+        writer.write(file)
+    seconds += time.thread_time() - begin
+    write_rows(table, start, count)
+    opened = Graph.open(graph, dim, writer.nodes, settings, settings.dtype)
+    shown, _ = open_rows(table, count, writer.nodes)
+    part = OpenPart("made", opened, shown, np.concatenate(nodes), settings.exact_rows, PublishSettings())
+    return part, seconds, graph.stat().st_size, table.stat().st_size
 
 
 def write_rows(path: Path, first: int, count: int) -> None:
@@ -117,7 +129,7 @@ def brute_force(index: SearchIndex, queries: Floats, filters: Filters) -> list[s
         ids = part.rows["SAMPLE_ID"].to_numpy()
         for start in range(0, len(passed), 50_000):
             rows = passed[start : start + 50_000]
-            cosines = part.graph.floats(rows) @ queries.T
+            cosines = part.graph.floats(part.nodes[rows]) @ queries.T
             best = np.argpartition(-cosines, _K, axis=0)[:_K]
             found.append((ids[rows[best]], np.take_along_axis(cosines, best, axis=0)))
     ids, cosines = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
@@ -177,9 +189,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="laion-bench-") as folder:
         made = build(Path(folder), given.rows, given.dim, settings)
         speed, parts = given.rows / made.build_s, len(made.index.parts)
-        console.print(
-            f"{given.rows:,} x {given.dim} {given.dtype} in {parts} parts, one core", highlight=False
-        )
+        console.print(f"{given.rows:,} x {given.dim} {given.dtype} in {parts} parts", highlight=False)
         console.print(f"build {made.build_s:.0f} s of the processor, {speed:,.0f} rows/s", highlight=False)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         console.print(f"memory while building at most {peak:,.0f} MiB", highlight=False)

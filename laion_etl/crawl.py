@@ -18,6 +18,7 @@ from importlib import resources
 
 from laion_etl.core.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
 from laion_etl.core.import_factory import is_factory, load_factory
+from laion_etl.core.plain_json import parse_json
 from laion_etl.io.remote_files import read_input
 from laion_etl.io.request_limiter import RequestLimiter
 from laion_etl.io.retries import DEFAULT_POLICY, RetryPolicy
@@ -108,7 +109,7 @@ def discover_crawls(settings: Settings) -> list[Crawl]:
     """
     uri = settings.collinfo_uri
     try:
-        entries = json.loads(read_input(uri, _MAX_COLLINFO_BYTES))
+        entries = parse_json(read_input(uri, _MAX_COLLINFO_BYTES))
         named = {str(entry["id"]): str(entry.get("name", entry["id"])) for entry in entries}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CrawlError(
@@ -259,7 +260,7 @@ def read_numbers(text: str) -> list[int]:
 
 def _catalogue(text: str, place: str) -> list[Crawl]:
     try:
-        entries = json.loads(text)["crawls"]
+        entries = parse_json(text)["crawls"]
         found = [
             Crawl(entry["id"], entry["name"], date.fromisoformat(entry["released"])) for entry in entries
         ]

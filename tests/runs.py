@@ -33,7 +33,10 @@ def run_environment(store: Path, url: str, source: str, connect_to: Sequence[str
         "LAION_ETL_DOWNLOAD_MAX_ATTEMPTS": "20",
         "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
         "LAION_ETL_CLIP_PRETRAINED": "scenes",
-        "LAION_ETL_CLIP_PREPARERS": "1",  # each takes most of a second to start
+        # One of each, however many cores there are: a process takes most of a second to start.
+        "LAION_ETL_PARSE_JOBS": "1",
+        "LAION_ETL_DOWNLOAD_DECODERS": "1",
+        "LAION_ETL_CLIP_PREPARERS": "1",
     }
 
 

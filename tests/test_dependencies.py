@@ -24,8 +24,10 @@ ROOMS = {
     "laion_etl/score/": ["score"],
     "laion_etl/evaluate/": ["score"],
     "laion_etl/minicrawl/aesthetic.py": ["score"],  # trains a head of the demo's model
+    "laion_etl/publish/push.py": ["hub"],
     "laion_etl/search/": ["search", "score"],
     "laion_etl/dashboard/": ["dashboard"],
+    "laion_etl/io/local_server.py": ["dashboard"],
     "laion_etl/parse/html_": ["warc"],
     "laion_etl/demo/": ["airflow", "search", "score"],
     "laion_etl/airflow/pod": ["kubernetes"],  # pods.py, pod_spec.py, ...

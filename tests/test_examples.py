@@ -30,7 +30,7 @@ __all__ = ["world"]
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-DEMO_MODEL = {"CLIP_MODEL": "laion-etl-tiny", "CLIP_PRETRAINED": "scenes"}
+DEMO_MODEL = {"CLIP_MODEL": "laion-etl-tiny", "CLIP_PRETRAINED": "scenes", "CLIP_PREPARERS": "1"}
 
 
 def run(example: str, *arguments: object, folder: Path, **settings: str) -> list[str]:
@@ -147,7 +147,11 @@ def test_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     (tmp_path / "a.jsonl").write_text(json.dumps({"page": "https://a.example/", "images": images}) + "\n[]\n")
     settings = load_settings(
-        {"LAION_ETL_PARSE_SOURCE": "json_lines:JsonLines", "LAION_ETL_CRAWL_SOURCE": str(tmp_path)}
+        {
+            "LAION_ETL_PARSE_SOURCE": "json_lines:JsonLines",
+            "LAION_ETL_CRAWL_SOURCE": str(tmp_path),
+            "LAION_ETL_PARSE_JOBS": "1",
+        }
     )
     [partition] = partitions("mine", settings)
     store = LocalStore(tmp_path)

@@ -9,7 +9,9 @@ from laion_etl.blocklists import near_runs
 from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, near_better, to_words
 from laion_etl.blocklists.near_kept import mark_near_kept
 from laion_etl.blocklists.near_kernels import band_values, flatten, join
+from laion_etl.blocklists.near_rest import Rest
 from laion_etl.core.errors import InputError
+from laion_etl.core.kernels import Longs
 
 
 def hashes_and_variants(bits: int) -> tuple[Hashes, Hashes]:
@@ -88,6 +90,54 @@ def test_work_grows_with_the_number_of_hashes_also_where_all_agree_in_bands(equa
         steps = [steps_for(some[:count]) for count in (4_000, 16_000)]
         assert steps[1] < 1.5 * 4 * steps[0]
         assert steps[1] < 300 * len(some)
+
+
+def connected(hashes: Hashes, bits: int, band: int = 0) -> tuple[Longs, Rest]:
+    """Return the set of each hash, all of which agree in a band, and how it was found."""
+    rest = Rest(to_words(hashes), bits, band, *cuts(bits))
+    edges, parents = rest.run(), np.arange(len(hashes))
+    join(parents, edges[:, 0].copy(), edges[:, 1].copy())
+    flatten(parents)
+    return parents, rest
+
+
+def around(centres: Hashes, count: int, most: int, rng: np.random.Generator) -> Hashes:
+    """Return hashes that differ in up to `most` of their last 64 bits from one of the centres."""
+    masks = np.zeros((count, 256), np.uint8)
+    for mask in masks:
+        mask[192 + rng.choice(64, int(rng.integers(0, most + 1)), replace=False)] = 1
+    return centres[rng.integers(0, len(centres), count)] ^ np.packbits(masks, axis=1)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 10, 15])
+def test_where_hashes_agree_in_most_bits_all_near_ones_are_connected(bits: int) -> None:
+    """Hashes far apart, copies, a crowd around one of them, and a half with all other bits changed."""
+    rng = np.random.default_rng(bits)
+    far = alike(700, 192, rng)
+    hashes = np.concatenate([far, around(far[:60], 200, bits, rng), around(far[:1], 300, 4, rng), far[:50]])
+    hashes = np.concatenate([hashes, hashes ^ np.repeat(np.uint8([0, 255, 0]), (8, 16, 8))])
+    hashes = hashes[rng.permutation(len(hashes))]
+    parents, _ = connected(hashes, bits)
+    words = to_words(hashes)
+    expected = np.arange(len(hashes))
+    for row in range(len(hashes)):
+        near = np.flatnonzero(np.bitwise_count(words[row] ^ words).sum(axis=1, dtype=np.int64) <= bits)
+        assert (parents[near] == parents[row]).all()
+        join(expected, np.full(len(near), row), near)
+    flatten(expected)
+    assert bits or (parents == expected).all()
+    assert bits > 3 or len(np.unique(parents)) > 400, "what is far is not connected"
+
+
+@pytest.mark.parametrize("equal", [0, 96, 160, 192])
+def test_work_hardly_grows_by_hash_where_all_agree_in_most_bits(equal: int) -> None:
+    rng = np.random.default_rng(equal)
+    hashes = alike(16_000, equal, rng)
+    half = hashes.copy()
+    half[8_000:, : equal // 8] ^= 0xFF  # each of these bits differs in half of the hashes, and says the same
+    for some in (hashes, half, np.repeat(hashes[:4_000], 4, axis=0)):
+        _, rest = connected(some, 10)
+        assert rest.compared < 3_000 * len(some), "eight times 16,000 when all are compared in equal bands"
 
 
 def test_an_empty_index_and_no_others() -> None:

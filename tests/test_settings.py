@@ -224,6 +224,33 @@ def test_an_entry_of_the_file_that_no_variable_could_carry_is_refused(tmp_path: 
         load_settings({"LAION_ETL_CONFIG": str(config)})
 
 
+NAMES_CODE = [field for field in setting_fields() if field.declaration.or_factory]
+
+
+@pytest.mark.parametrize("field", NAMES_CODE, ids=lambda field: field.variable)
+def test_a_file_that_only_lies_in_the_current_folder_names_no_code(
+    field: SettingField, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lists = field.default == ()
+    (tmp_path / "laion_etl.toml").write_text(
+        f"[{field.group}]\n{field.name} = {['os:system'] if lists else 'os:system'!r}\n"
+    )
+    refused = (
+        rf"cannot use {field.variable}='os:system' of laion_etl.toml: .* set LAION_ETL_CONFIG=laion_etl.toml"
+    )
+    with pytest.raises(SettingsError, match=refused):
+        load_settings({})
+    found = field.value(load_settings({"LAION_ETL_CONFIG": "laion_etl.toml"}))
+    assert found == (("os:system",) if lists else "os:system")
+
+
+def test_every_setting_that_takes_a_factory_is_known_as_such() -> None:
+    assert {field.name for field in NAMES_CODE} == {
+        field.name for field in setting_fields() if "module:factory" in field.doc
+    }
+
+
 def test_a_former_name_is_accepted_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = load_settings({"LAION_ETL_ALERTS_MOST_ALIKE": "5"})
     assert settings.alerts.max_alike == 5

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from laion_etl.core.errors import ChangedError, MissingFileError, StorageError, StoreOutageError
+from laion_etl.core.errors import ChangedError, InputError, MissingFileError, StorageError, StoreOutageError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store, local, local_copy, open_store, s3_client, s3_upload
 from laion_etl.io.storage.s3_retry import retried
@@ -26,6 +26,36 @@ def test_a_written_file_reads_back_and_is_listed(any_store: Store) -> None:
     assert any_store.list("shards") == []
     assert (output.name, output.bytes) == ("pairs/C/part-00001.parquet", 5)
     assert output.sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+def test_a_copy_has_the_same_bytes_and_is_guarded_like_a_write(any_store: Store) -> None:
+    output = any_store.write("a/one", b"data")
+    any_store.copy(output, "b/two")
+    any_store.copy(output, "b/two", lambda: None)  # again, as after a kill
+    assert (any_store.read("b/two"), any_store.read("a/one")) == (b"data", b"data")
+
+    def refuse() -> None:
+        raise InputError("cannot write: the version is visible")
+
+    with pytest.raises(InputError, match="the version is visible"):
+        any_store.copy(any_store.write("a/three", b"other"), "b/two", refuse)
+    assert any_store.read("b/two") == b"data"
+    any_store.delete("a/one")
+    with pytest.raises(MissingFileError):
+        any_store.copy(output, "b/two")
+    assert any_store.list("b") == ["b/two"]
+
+
+def test_a_copy_replaces_nothing_that_was_written_after_its_guard(s3_store: Store) -> None:
+    """Of a process that is suspended in between."""
+    output, calls = s3_store.write("a/one", b"old"), []
+
+    def overtaken() -> None:
+        calls.append(s3_store.write("b/two", b"new" + bytes(len(calls))))
+
+    with pytest.raises(ChangedError):
+        s3_store.copy(output, "b/two", overtaken)
+    assert s3_store.read("b/two").startswith(b"new")
 
 
 def test_a_range_is_read_without_the_rest(any_store: Store) -> None:
@@ -297,6 +327,38 @@ def test_the_leftover_of_a_killed_writer_is_hidden_and_removed_by_the_next(tmp_p
     store.write("a", b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert store.read("a") == b"whole"
+
+
+@pytest.mark.parametrize(
+    "read", [LocalStore.read, LocalStore.open, lambda *of: LocalStore.read_range(*of, 0, 1)]
+)
+def test_what_another_user_put_into_a_shared_folder_is_not_read(tmp_path: Path, read: Any) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.write("shards/C/a", b"data")
+    (tmp_path / "secret").write_text("secret")
+    os.mkfifo(tmp_path / "store/shards/C/fifo")
+    (tmp_path / "store/shards/C/out").symlink_to(tmp_path / "secret")
+    (tmp_path / "store/shards/C/in").symlink_to("a")
+    with pytest.raises(StorageError, match=r"cannot read .*fifo: it is not a file; find out"):
+        read(store, "shards/C/fifo")
+    with pytest.raises(StorageError, match=r"cannot read .*out: it is a link that leads out of the store"):
+        read(store, "shards/C/out")
+    assert store.read("shards/C/in") == b"data"
+
+
+def test_a_folder_of_the_store_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/shards").symlink_to(tmp_path / "disk")
+    LocalStore(tmp_path / "store").write("shards/a", b"data")
+    assert LocalStore(tmp_path / "store").read("shards/a") == b"data"
+
+
+def test_a_writer_does_not_wait_for_a_fifo_that_is_named_like_a_leftover(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".a.0.partial")
+    (tmp_path / ".a.1.partial").symlink_to("/dev/zero")
+    LocalStore(tmp_path).write("a", b"data")
+    assert LocalStore(tmp_path).read("a") == b"data"
 
 
 def test_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ A separate process keeps torch and trio out of Airflow's workers, and its comman
 the log. operators.py chooses between this and a pod (pods.py).
 """
 
-import json
 import logging
 import os
 import re
@@ -31,6 +30,7 @@ from laion_etl.airflow.masked_settings import shown_settings
 from laion_etl.airflow.restarts import RESUMABLE, LimitReachedError, Restarts, in_words
 from laion_etl.core.commands import stage_command
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.plain_json import parse_json
 from laion_etl.settings import CoreSettings, load_settings, setting_fields
 
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
@@ -264,7 +264,7 @@ def _follow(lines: Iterable[str] | None, tail: deque[str]) -> None:
 
 def _result(printed: Sequence[str]) -> dict[str, Any]:
     try:
-        result = json.loads(printed[-1])
+        result = parse_json(printed[-1])
     except (IndexError, ValueError) as error:
         raise AirflowException(
             "the command exited with 0, but its last output line is not a JSON object"

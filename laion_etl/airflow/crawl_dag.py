@@ -110,11 +110,11 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         scored >> published  # score workers end after the downloads have
         publish_ranges >> finished
         everything = [loaded, plan_ranges, downloaded, scored, published, publish_ranges, finished]
-        if settings.publish.duplicates != "keep":
+        if settings.publish.looks_for_duplicates:
             hashed = publish_hashes(crawl.id, published.output, settings.airflow.publish_pool)
             hashed >> publish_ranges
             everything.append(hashed)
-        if settings.publish.duplicates == "near":
+        if settings.publish.compares_ranges:
             compared = publish_compare(crawl.id, settings.airflow.publish_pool)
             hashed >> compared >> publish_ranges
             everything.append(compared)

@@ -1,6 +1,5 @@
 """Why the cluster's API did not do what a task asked for, and whether that passes by itself."""
 
-import json
 import re
 
 from kubernetes.client.exceptions import ApiException
@@ -8,6 +7,7 @@ from kubernetes.utils.quantity import parse_quantity
 from urllib3.exceptions import HTTPError
 
 from laion_etl.airflow.errors import FinalError
+from laion_etl.core.plain_json import parse_json
 
 # 409: others changed the quota's usage at the same moment, or the answer to an earlier request was lost.
 _PASSING = {409, 429, 500, 502, 503, 504}
@@ -52,6 +52,6 @@ def _quantities(listed: str) -> dict[str, str]:
 def _message(error: ApiException) -> str:
     """The message of the API's Status object, else the HTTP reason."""
     try:
-        return str(json.loads(error.body)["message"])
+        return str(parse_json(error.body)["message"])
     except (TypeError, ValueError, KeyError):
         return str(error.reason)

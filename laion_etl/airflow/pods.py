@@ -12,7 +12,6 @@ from the start of its try; these waits are added to it.
 Importing this takes seconds, because of the Kubernetes client, so DAG files do not.
 """
 
-import json
 import logging
 import os
 import time
@@ -40,6 +39,7 @@ from laion_etl.airflow.pod_trigger import WAITED, StagePodTrigger, WaitTrigger
 from laion_etl.airflow.restarts import LimitReachedError, Restarts, in_words
 from laion_etl.alerts import late_after_s
 from laion_etl.core.errors import LaionEtlError, OutageError
+from laion_etl.core.plain_json import parse_json
 from laion_etl.io.storage import open_store
 from laion_etl.settings import Settings, load_settings
 
@@ -194,7 +194,7 @@ class StagePodOperator(KubernetesPodOperator):
         folder, _, name = uri.rpartition("/")
         try:
             use_own_s3()
-            return dict(json.loads(open_store(folder).read(name)))
+            return dict(parse_json(open_store(folder).read(name)))
         except OutageError as error:
             why = f"the pod succeeded, but its result cannot be read yet: {error}"
             again = "it is read again"

@@ -1,6 +1,5 @@
 """The digest of a run: how it ended, what it published and where, and what is still broken."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from laion_etl.alerts.alert import Alert, Kind, run_folder, shortened
 from laion_etl.core.one_line import one_line
+from laion_etl.core.plain_json import parse_json
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 
@@ -179,7 +179,7 @@ def _kept(crawl: str, run: str, store: Store) -> list[Alert]:
     """Read the task alerts of a run, in the order of their units."""
     names = store.list(run_folder(crawl, run))
     with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(lambda name: Alert.from_plain(json.loads(store.read(name))), names))
+        found = list(pool.map(lambda name: Alert.from_plain(parse_json(store.read(name))), names))
     of_tasks = [alert for alert in found if alert.kind in (Kind.FAILED, Kind.LATE)]
     return sorted(of_tasks, key=lambda alert: (_place(alert.stage), len(alert.unit), alert.unit))
 

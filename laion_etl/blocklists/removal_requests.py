@@ -22,11 +22,12 @@ import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.column_masks import Mask, column, compared_hashes, is_in, near, to_hashes
-from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.blocklists.near_hashes import NearListed
+from laion_etl.blocklists.turned_hashes import turned
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import BATCH_FILES
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.io.storage import Store
@@ -151,8 +152,7 @@ class Matcher:
         if "pair_id" in has:
             ids = column(rows, "pair_id")
             masks += [("pairs", is_in(ids, self._pairs)), (FOUND, is_in(ids, self._found))]
-        masks += [(kind, is_in(column(rows, kind), self._set(kind)))
-                  for kind in ("md5", "sha256") if kind in has]  # fmt: skip
+        masks += [(one, is_in(column(rows, one), self._set(one))) for one in ("md5", "sha256") if one in has]
         if "pdq" in has and self._near is not None:
             masks.append(("pdq", near(compared_hashes(rows).to_pylist(), self._near)))
         return masks
@@ -180,8 +180,8 @@ class Matcher:
 
     @cached_property
     def _near(self) -> NearListed | None:
-        listed = sorted(self._set("pdq"))
-        return NearListed(to_hashes(listed), self._pdq_distance) if listed else None
+        listed = turned(to_hashes(sorted(self._set("pdq"))))
+        return NearListed(listed, self._pdq_distance) if len(listed) else None
 
     @cached_property
     def _links(self) -> Blocklists:
@@ -239,26 +239,6 @@ def _links_of(requests: Sequence[Request]) -> BlockedLinks:
     return BlockedLinks(hashes[0], hashes[1], hashes[2])
 
 
-@dataclass(frozen=True, slots=True)
-class BlockedImages:
-    """Image hashes that downloading must exclude because of requests."""
-
-    hashes: HashBlocklist = field(default_factory=HashBlocklist)
-    near: PdqBlocklist = field(default_factory=PdqBlocklist)
-
-
-NO_IMAGES = BlockedImages()
-
-
-def blocked_images(requests: Sequence[Request], pdq_distance: int) -> BlockedImages:
-    """Return the image hashes of requests: exact digests and PDQ."""
-    md5, sha256, pdq = (
-        [bytes.fromhex(one) for request in requests for one in request.rules.get(kind, ())]
-        for kind in ("md5", "sha256", "pdq")
-    )
-    return BlockedImages(HashBlocklist(md5, sha256), PdqBlocklist(pdq, pdq_distance))
-
-
 def blanked(table: pa.Table, matcher: Matcher) -> pa.Table:
     """Empty the texts of a batch where a request matches; rows keep their place, which is their key."""
     gone = matcher.finds(table)
@@ -289,7 +269,7 @@ def read_request_of(request_id: str, store: Store) -> Request:
 
 def _read(name: str, store: Store) -> Request:
     try:
-        document: dict[str, Any] = json.loads(store.read(name))
+        document: dict[str, Any] = parse_json(store.read(name))
         check_format(store.uri(name), document.get("format"), FORMAT)
         rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
         rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}

@@ -172,7 +172,7 @@ def normal_host(name: str) -> str:
     bare = name.removeprefix("*").removeprefix(".")
     bare = f"[{bare}]" if ":" in bare and "[" not in bare else bare
     url = ada_url.URL(f"http://{bare}/")
-    if "*" in bare or url.href != f"http://{url.hostname}/":
+    if "*" in bare or bare.startswith(".") or url.href != f"http://{url.hostname}/":
         raise ValueError(f"{name!r} is not a host")
     return str(url.hostname).rstrip(".")
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from laion_etl.cli import receipts
 from laion_etl.cli.common import (
     CrawlOption,
     JsonOption,
@@ -17,8 +18,11 @@ from laion_etl.cli.common import (
     settings_and_store,
 )
 from laion_etl.cli.console import progress
+from laion_etl.cli.evaluation_sets import evaluation_set
 from laion_etl.cli.extras import Commands, needs
+from laion_etl.cli.push import push
 from laion_etl.cli.removals import locate, remove
+from laion_etl.cli.republish import republish
 
 commands = typer.Typer(
     cls=Commands, no_args_is_help=True, help="Verify, compare, correct and measure published datasets."
@@ -100,6 +104,10 @@ def diff(
 
 commands.command()(locate)
 commands.command()(remove)
+commands.command()(push)
+commands.command()(republish)
+commands.command("evaluation-set")(evaluation_set)
+commands.add_typer(receipts.commands, name="receipt")
 
 
 @commands.command()

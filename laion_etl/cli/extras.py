@@ -14,11 +14,12 @@ P = ParamSpec("P")
 # The modules that each extra installs, as they are imported. First those that its commands always need ...
 _ALWAYS = {
     "score": ("torch", "safetensors", "regex"),
-    "search": ("usearch", "fastapi", "starlette", "uvicorn"),
-    "dashboard": ("fastapi", "starlette", "uvicorn"),
+    "search": ("usearch", "fastapi", "h11", "starlette", "uvicorn"),
+    "dashboard": ("fastapi", "h11", "starlette", "uvicorn"),
     "airflow": ("airflow", "pendulum", "jsonschema"),
     "kubernetes": ("kubernetes",),
     "warc": ("selectolax",),
+    "hub": ("huggingface_hub",),
 }
 # ... then those that depend on settings or arguments: their absence shows when one is imported.
 _SOMETIMES = {

@@ -59,7 +59,7 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         typer.Option(
             metavar="I/N",
             help="Only hash the images of range I of N, for all ranges before the first is published; needed "
-            "if LAION_ETL_PUBLISH_DUPLICATES is exact or near.",
+            "if LAION_ETL_PUBLISH_DUPLICATES is exact or near, or semantic duplicates are looked for.",
         ),
     ] = "",
     compare: Annotated[
@@ -67,7 +67,7 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         typer.Option(
             "--compare",
             help="Only compare the images of all ranges, after --hashes and before --range; needed if "
-            "LAION_ETL_PUBLISH_DUPLICATES is near.",
+            "LAION_ETL_PUBLISH_DUPLICATES is near, or semantic duplicates are looked for.",
         ),
     ] = False,
     finish: Annotated[

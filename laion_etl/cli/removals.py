@@ -60,7 +60,8 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     listed: Annotated[
         str,
         typer.Option(
-            "--list", help="File of domains, URLs, sample keys, image hashes or pair ids, one per line."
+            "--list",
+            help="File of domains, URLs, image-of:URL, sample keys, image hashes or pair ids, one per line.",
         ),
     ] = "",
     request_id: Annotated[
@@ -89,6 +90,7 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
 ) -> None:
     """Remove listed samples everywhere, publish versions without them, and keep them out of future runs."""
     from laion_etl.removal import stage
+    from laion_etl.removal.image_of import record_images
     from laion_etl.removal.work import Work
 
     if bool(listed) == bool(request_id) or prepare + bool(part) + finish + dry_run > 1:
@@ -96,7 +98,9 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
             "give --list or --request, and one of --prepare, --range, --finish and --dry-run at most"
         )
     settings, store = settings_and_store()
-    wanted = _read_wanted(listed, request_id, store)
+    wanted = read_wanted(listed, request_id, store)
+    if wanted.listed is not None and not dry_run:
+        record_images(wanted.listed, store)
     unfinished = None
     with progress(console(), "remove, files") as report:
         try:
@@ -133,7 +137,7 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """What is to be removed: the request, and its list with the pairs of named samples, if it has one."""
 
     request: "Request"
@@ -147,6 +151,12 @@ class _Wanted:
         found = (line.request(self.pairs) for line in (self.listed.lines if self.listed else ()))
         return [one for one in found if one is not None]
 
+    def stored(self, store: "Store") -> "Request":
+        """Return the request as it was carried out."""
+        from laion_etl.blocklists.removal_requests import read_request
+
+        return read_request(self.request, store)
+
     def results(self, found: "Request") -> list["LineResult"]:
         """Return what each line has matched."""
         from laion_etl.removal.line_counts import line_results
@@ -154,30 +164,32 @@ class _Wanted:
         return line_results(self.listed, self.pairs, found, self.earlier) if self.listed else []
 
 
-def _read_wanted(listed: str, request_id: str, store: "Store") -> _Wanted:
+def read_wanted(listed: str, request_id: str, store: "Store") -> Wanted:
+    """Return what a list names, or a request that was prepared. Raises InputError."""
     from laion_etl.blocklists.removal_requests import read_request_of, read_requests
     from laion_etl.io.remote_files import read_input
+    from laion_etl.removal.image_of import with_images
     from laion_etl.removal.lists import MAX_BYTES, read_lines
     from laion_etl.removal.samples import pairs_of_samples
 
     if not listed:
-        return _Wanted(read_request_of(request_id, store))
-    lines = read_lines(read_input(listed, MAX_BYTES), listed)
+        return Wanted(read_request_of(request_id, store))
+    lines = with_images(read_lines(read_input(listed, MAX_BYTES), listed), store)
     pairs = pairs_of_samples(lines.samples, store) if lines.samples else {}
-    wanted = _Wanted(lines.request(pairs), lines, pairs, read_requests(store))
+    wanted = Wanted(lines.request(pairs), lines, pairs, read_requests(store))
     if not wanted.lines:
         _check_misses(wanted, wanted.request, allowed=False)
     return wanted
 
 
-def _check_misses(wanted: _Wanted, found: "Request", *, allowed: bool) -> None:
+def _check_misses(wanted: Wanted, found: "Request", *, allowed: bool) -> None:
     from laion_etl.removal.line_counts import check_misses
 
     if wanted.listed is not None and not allowed:
         check_misses(wanted.listed, wanted.results(found))
 
 
-def _say_lines(wanted: _Wanted, found: "Request") -> list[dict[str, Any]]:
+def _say_lines(wanted: Wanted, found: "Request") -> list[dict[str, Any]]:
     """Print what each line of the list has matched; return it as plain JSON values."""
     results = wanted.results(found)
     for one in results:
@@ -185,7 +197,7 @@ def _say_lines(wanted: _Wanted, found: "Request") -> list[dict[str, Any]]:
     return [{"line": one.line.number, "text": one.line.text, "pairs": one.pairs} for one in results]
 
 
-def _say_found(found: "Request", work: "Work", wanted: _Wanted, *, as_json: bool) -> None:
+def _say_found(found: "Request", work: "Work", wanted: Wanted, *, as_json: bool) -> None:
     lines = _say_lines(wanted, found)
     files = sum(map(len, work.units))
     say(f"{len(found.pair_ids):,} pairs in {files:,} files would be removed; nothing is changed")
@@ -215,7 +227,7 @@ def _say_rewritten(request_id: str, part: str, files: int, *, as_json: bool) -> 
 
 
 def _say_removed(
-    done: "Removal", wanted: _Wanted, settings: "Settings", store: "Store", *, prepared: bool, as_json: bool
+    done: "Removal", wanted: Wanted, settings: "Settings", store: "Store", *, prepared: bool, as_json: bool
 ) -> None:
     """Print what was removed, and redact the pairs in Postgres."""
     from laion_etl.database.connection import has_database, open_database

@@ -58,6 +58,11 @@ def index(
     from laion_etl.search.stage import index_dataset, index_range
 
     settings, store, published = _open(name, version)
+    if not published.rows:
+        console().print(f"{published.release.folder} has no rows: nothing to index", highlight=False)
+        if as_json:
+            say_json({"stage": "index", "unit": published.release.version, "input": 0, "kept": 0})
+        return
     if range_:
         with progress(console(), f"index {published.release.version}, {range_}") as report:
             rows = index_range(published, *read_range(range_), settings, store, report)
@@ -76,6 +81,26 @@ def index(
         say_json({key: plain[key] for key in ("stage", "unit", "input", "kept", "dropped")})
 
 
+@commands.command()
+def embeddings(
+    folder: Annotated[str, typer.Argument(help="Where to write: a new folder, or s3://BUCKET/PREFIX.")],
+    version: VersionOption = "",
+    name: NameOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the embeddings of a published dataset and its rows for autofaiss and clip-retrieval."""
+    from laion_etl.io.storage import open_store
+    from laion_etl.search.embeddings import export_embeddings
+
+    _, store, published = _open(name, version)
+    target = open_store(folder)
+    with progress(console(), f"embeddings {published.release.version}") as report:
+        rows = export_embeddings(published, store, target, report)
+    console().print(f"{target.uri()}: {rows:,} rows", highlight=False, markup=False)
+    if as_json:
+        say_json({"dataset": published.release.name, "version": published.release.version, "rows": rows})
+
+
 @commands.command("query")
 @needs("search")
 def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
@@ -92,10 +117,12 @@ def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameter
         ),
     ] = None,
     min_similarity: Annotated[
-        float | None, typer.Option(help="Lowest similarity of image and caption, -1 to 1; default: no limit.")
+        float | None,
+        typer.Option(min=-1, max=1, help="Lowest similarity of image and caption; default: no limit."),
     ] = None,
     min_aesthetic: Annotated[
-        float | None, typer.Option(help="Lowest aesthetic score, about 1 to 10; default: no limit.")
+        float | None,
+        typer.Option(min=-100, max=100, help="Lowest aesthetic score, about 1 to 10; default: no limit."),
     ] = None,
     subset: Annotated[
         str, typer.Option(help="Only this subset, such as laion-aesthetic; default: all.")
@@ -144,10 +171,13 @@ def serve_page(
     name: NameOption = "",
 ) -> None:
     """Serve a page on this machine to search a published dataset by text and image."""
+    from laion_etl.search.current_index import CurrentIndex
     from laion_etl.search.serve import serve
 
     settings, store, published = _open(name, version)
-    serve(_opened(published, settings, store), settings, store, port, console())
+    source = CurrentIndex(published.release.name, version, settings, store)
+    source.get()  # before the model is loaded: it may have no index
+    serve(source, settings, store, port, console())
 
 
 def _open(name: str, version: str) -> "tuple[Settings, Store, PublishedVersion]":

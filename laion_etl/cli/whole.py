@@ -128,7 +128,7 @@ def dashboard(
         int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")
     ] = 8_081,
 ) -> None:
-    """Serve the dashboard without Airflow and without a login, on this machine only."""
+    """Serve the dashboard without Airflow, on this machine, at an address with a token."""
     from laion_etl.dashboard.serve import serve
 
     serve(port, console())

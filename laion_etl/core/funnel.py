@@ -198,6 +198,14 @@ class PublishReason(Reason):
         "near_duplicate_image_of_earlier_crawl",
         "The dataset has a nearly equal image from an earlier crawl.",
     )
+    SEMANTIC_DUPLICATE_IMAGE = (
+        "semantic_duplicate_image",
+        "A better pair of the crawl has an image of nearly the same CLIP embedding (`semantic_duplicates`).",
+    )
+    NEAR_EVALUATION_SET = (
+        "near_evaluation_set",
+        "The image is near one of an evaluation set by its CLIP embedding (`evaluation_sets`).",
+    )
     TAGGED_NSFW = "tagged_nsfw", "The sample is tagged NSFW (research-safe only)."
     TAGGED_UNSURE = "tagged_unsure", "The sample is tagged UNSURE (research-safe, where settings say so)."
     NOT_CHECKED_FOR_SAFETY = (

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 
 FORMAT = 2  # 1 is without a number
 
@@ -88,7 +89,7 @@ class StageStats:
     @classmethod
     def from_json(cls, data: bytes, uri: str = "") -> "StageStats":
         """The record of a file, `uri`; raises like `from_plain`, ValueError etc. if it is not one."""
-        return cls.from_plain(json.loads(data), uri)
+        return cls.from_plain(parse_json(data), uri)
 
 
 def fingerprint(*parts: object) -> str:

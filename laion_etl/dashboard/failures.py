@@ -1,6 +1,5 @@
 """Current failures: units listed in the store, and causes for which Postgres has batches parked."""
 
-import json
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Any
 from laion_etl.alerts import Alert, unresolved_names
 from laion_etl.core.causes import cause_of
 from laion_etl.core.errors import StorageError
+from laion_etl.core.plain_json import parse_json
 from laion_etl.database.parked import ParkedCause
 from laion_etl.io.storage import Store
 
@@ -121,7 +121,7 @@ def _cause_of_batches(parked: ParkedCause) -> Cause:
 def _read(name: str, store: Store) -> Trouble | None:
     """Read one file; None if it cannot be read or was removed since it was listed."""
     try:
-        document = json.loads(store.read(name))
+        document = parse_json(store.read(name))
         alert = Alert.from_plain(document).cleaned()
         at = str(document["at"])
     except (ValueError, KeyError, TypeError, AttributeError, StorageError):

@@ -164,6 +164,9 @@ class Database:
         tls = {
             name: getattr(self._settings, name) for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")
         }
+        given = conninfo_to_dict(self._url)
+        if tls["sslrootcert"] and "sslmode" not in given:
+            tls["sslmode"] = tls["sslmode"] or "verify-full"  # libpq's default would go on without TLS
         wanted = {
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "application_name": "laion_etl",
@@ -173,7 +176,6 @@ class Database:
             "tcp_user_timeout": 60_000,
             **{name: value for name, value in tls.items() if value},
         }
-        given = conninfo_to_dict(self._url)
         return {name: value for name, value in wanted.items() if name not in given}
 
 

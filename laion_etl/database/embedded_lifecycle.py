@@ -99,11 +99,13 @@ def stop(programs: PostgresPrograms) -> None:
 def wait_for_recovery(folder: Path, url: str) -> None:
     """Waits for at most RECOVERY_GRACE_S until the server has recovered from a crash of one of its processes.
 
-    To be called before the server is stopped: Postgres 18.4 never stops if asked to during recovery.
+    To be called before the server is stopped: Postgres 18.4 never stops if asked to during recovery. While it
+    ends its other processes it ends those, too, that were to refuse a connection: no answer at all means that
+    it is not ready, as a refusal does.
     """
     end_s = time.monotonic() + RECOVERY_GRACE_S
-    while time.monotonic() < end_s:
-        if not _has_lost_a_process(folder) and PGconn.ping(url.encode()) != Ping.REJECT:
+    while time.monotonic() < end_s and postmaster(folder) is not None:
+        if not _has_lost_a_process(folder) and PGconn.ping(url.encode()) == Ping.OK:
             return
         time.sleep(_POLL_S)
 

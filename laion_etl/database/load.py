@@ -252,6 +252,7 @@ class _Load:
                 self.parsed.kept,
                 totals.kept,
                 {str(reason): count for reason, count in dropped.items() if count},
+                details={"settings": {"load": {"dedupe": str(self.rule)}}},
             )
             saved = {"fingerprint": self.fingerprint, "stats": Jsonb(stats.to_plain())}
             connection.execute(query("load.save_partition"), {**keys, **saved})

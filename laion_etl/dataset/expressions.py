@@ -4,11 +4,15 @@ An expression comes from settings, or from the manifest of a dataset that someon
 not trusted: DuckDB parses it, and every node of the syntax tree must be of a kind listed below. Subqueries,
 other tables, windows, aggregates, parameters and all other functions are refused. The listed functions do not
 read files, use the network, depend on time or chance, or build long values. The connection that evaluates it
-has no access to files or the network, and its configuration is locked.
+has no access to files or the network, and its configuration is locked. A regular expression with nested
+repetitions can take seconds for one text, so there is a time limit. DuckDB looks whether it is interrupted
+between chunks of rows, so chunks are small.
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import duckdb
@@ -19,6 +23,9 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import DATASET_FILES
 
 _MAX_CHARS = 4_000
+_MAX_S = 60.0  # for one table, of at most the rows of a batch: plain conditions take milliseconds
+_AGAIN_S = 0.1
+_ROWS_PER_CHUNK = 64
 _CLASSES = frozenset({"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN",
                       "FUNCTION", "CAST", "CASE", "TYPE"})  # fmt: skip
 _OPERATORS = frozenset({"OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "COMPARE_IN",
@@ -68,11 +75,31 @@ class Condition:
         self._database.register("published_rows", _wide(table.select(DATASET_FILES.schema.names)))
         try:
             query = f"select try({self.sql}) from published_rows"  # noqa: S608 - it has been checked
-            return self._database.sql(query).to_arrow_table().column(0)
+            with self._limited():
+                return self._database.sql(query).to_arrow_table().column(0)
+        except duckdb.InterruptException as error:
+            raise self._error(f"it took over {_MAX_S:g} s for {table.num_rows:,} rows") from error
         except duckdb.Error as error:
             raise self._error(str(error).splitlines()[0]) from error
         finally:
             self._database.unregister("published_rows")
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Interrupt a query that takes too long; again and again, for one that has just begun ignores it."""
+        done = Event()
+
+        def watch() -> None:
+            wait_s = _MAX_S
+            while not done.wait(wait_s):
+                self._database.interrupt()
+                wait_s = _AGAIN_S
+
+        Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
 
     def _checked(self, expression: str) -> str:
         """Return the expression as DuckDB formats it, without comments, if all its nodes are allowed."""
@@ -148,10 +175,10 @@ def _nodes(root: Node) -> Iterator[Node]:
 
 
 def _wide(table: pa.Table) -> pa.Table:
-    """Return the table with sizes in 64 bits: their products are areas."""
-    return table.cast(
-        pa.schema([pa.field(f.name, pa.int64() if f.type == pa.int32() else f.type) for f in table.schema])
-    )
+    """Return the table, in chunks, with sizes in 64 bits: their products are areas."""
+    fields = [pa.field(f.name, pa.int64() if f.type == pa.int32() else f.type) for f in table.schema]
+    wide = table.cast(pa.schema(fields))
+    return pa.Table.from_batches(wide.to_batches(_ROWS_PER_CHUNK), wide.schema)
 
 
 def _columns() -> frozenset[str]:

@@ -14,7 +14,8 @@ from laion_etl.dataset.joined_samples import is_joined, range_of
 from laion_etl.dataset.manifest import Manifest
 from laion_etl.dataset.subsets import DataFile
 
-_NUMBER = re.compile(r"(?:part-(\d{5})-\d+|_pictures-(\d{5}))\.parquet\Z")
+# The last one is what version 0.1 named the hashes of images.
+_NUMBER = re.compile(r"(?:part-(\d{5})-\d+\.parquet|_image_hashes-(\d{5})\.pq|_pictures-(\d{5})\.parquet)\Z")
 T = TypeVar("T")
 
 
@@ -49,4 +50,4 @@ def _number(file: DataFile) -> int:
     if is_joined(file):
         return range_of(file)
     match = _NUMBER.match(PurePosixPath(file.name).name)
-    return int(match[1] or match[2]) if match else 0
+    return int(match[match.lastindex or 0]) if match else 0

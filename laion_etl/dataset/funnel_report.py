@@ -14,6 +14,7 @@ from laion_etl.core.errors import DamagedFileError, NewerFormatError
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.manifest import published_stats
+from laion_etl.dataset.used_settings import Used, merged_used, used_of
 from laion_etl.dataset.versions import NAME as VERSIONS
 from laion_etl.io.storage import Store
 
@@ -92,22 +93,28 @@ class CrawlFunnel:
 
 @dataclass(frozen=True, slots=True)
 class CountedStage:
-    """The row of a stage that was added up elsewhere, and an error message for each damaged stats file."""
+    """The row of a stage that was added up elsewhere, and an error message for each damaged stats file.
+
+    `settings`: those that its units were made with.
+    """
 
     row: FunnelRow
     problems: tuple[str, ...] = ()
+    settings: Used = field(default_factory=dict)
 
     @classmethod
     def from_stats(cls, stage: str, found: Iterable[StageStats | str]) -> "CountedStage":
         """Add up stats; the others are error messages."""
         units = list(found)
-        row = _add_up(stage, [one for one in units if isinstance(one, StageStats)])
-        return cls(row, tuple(one for one in units if isinstance(one, str)))
+        stats = [one for one in units if isinstance(one, StageStats)]
+        problems = tuple(one for one in units if isinstance(one, str))
+        return cls(_add_up(stage, stats), problems, merged_used(used_of(one.details) for one in stats))
 
     def merged(self, other: "CountedStage") -> "CountedStage":
         """Return the sums of two parts of the same stage."""
         row = FunnelRow.summed(self.row.stage, (self.row, other.row))
-        return CountedStage(row, (*self.problems, *other.problems))
+        settings = merged_used([self.settings, other.settings])
+        return CountedStage(row, (*self.problems, *other.problems), settings)
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -116,7 +123,7 @@ class CountedStage:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "CountedStage":
         """Read what `to_plain` returned. Raises KeyError or TypeError."""
-        return cls(FunnelRow(**plain["row"]), tuple(plain["problems"]))
+        return cls(FunnelRow(**plain["row"]), tuple(plain["problems"]), plain.get("settings", {}))
 
 
 def crawl_funnel(
@@ -132,6 +139,16 @@ def crawl_funnel(
     read, because they have been added up. A damaged stats file counts nothing and is one of the `problems`.
     Raises StorageError if the store cannot be read.
     """
+    return crawl_funnel_and_settings(store, crawl, published, counted)[0]
+
+
+def crawl_funnel_and_settings(
+    store: Store,
+    crawl: str,
+    published: StageStats | None = None,
+    counted: Mapping[str, CountedStage] | None = None,
+) -> tuple[CrawlFunnel, Used]:
+    """Return the funnel, see `crawl_funnel`, and the settings that the units of all stages were made with."""
     known = dict(counted or {})
     found = {
         stage: known[stage].problems if stage in known else _read(store, crawl, stage, folder, name)
@@ -142,7 +159,13 @@ def crawl_funnel(
     published = published or _published(store, crawl)
     stats["publish"] = [published] if published else []
     funnel = _funnel(crawl, stats, {stage: one.row for stage, one in known.items()})
-    return replace(funnel, problems=(*funnel.problems, *damaged))
+    used = merged_used(
+        [
+            *(one.settings for one in known.values()),
+            *(used_of(one.details) for stage in STAGES[:-1] for one in stats[stage]),
+        ]
+    )
+    return replace(funnel, problems=(*funnel.problems, *damaged)), used
 
 
 def funnel_from_stats(crawl: str, stats: Mapping[str, Sequence[StageStats]]) -> CrawlFunnel:

@@ -6,7 +6,6 @@ listed twice.
 """
 
 import hashlib
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.formats import check_format
 from laion_etl.core.head_columns import HeadColumn, from_plain
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.subsets import DataFile
@@ -26,7 +26,7 @@ from laion_etl.io.storage import Store
 NAME = "manifest.json"
 STATS = "_stats.json"
 BATCH_RANGES = "numbers"  # of the batches of a part; version 0.1 did not write it
-_OPTIONAL = ("columns", "removed", "scores")
+_OPTIONAL = ("columns", "removed", "scores", "evaluation_sets")
 FORMAT = 2  # no release wrote 1, which had the rows of one crawl
 
 
@@ -48,6 +48,7 @@ class ManifestPart:
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
     removed: int = 0  # rows that removals took out of the crawl's earlier versions
     scores: str = ""  # see Coverage
+    evaluation_sets: Sequence[Mapping[str, Any]] = ()  # whose images no row is near
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain JSON values; those that not every part has are left out where there are none."""
@@ -101,7 +102,7 @@ def read_manifest(dataset: str, version: Version, store: Store) -> Manifest:
 def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
     """Parse a manifest. Raises InputError if it is not one, or was written by a newer laion-etl."""
     try:
-        document = json.loads(data)
+        document = parse_json(data)
         check_format(uri, document.get("format"), FORMAT)
         check_format(uri, document.get("schema_format"), DATASET_FILES.number, "schema")
         parts = tuple(

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StorageError
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, StageStats, fingerprint
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_file
@@ -265,7 +266,7 @@ def _groups(crawl: str, store: Store) -> int:
     """Return the number of groups of the latest run, 0 if there was none."""
     name = groups_file(crawl)
     try:
-        document = json.loads(store.read(name))
+        document = parse_json(store.read(name))
         check_format(store.uri(name), document.get("format"), FORMAT)
         return int(document["groups"])
     except MissingFileError:

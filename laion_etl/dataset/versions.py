@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from laion_etl.core.errors import ChangedError, InputError, SettingsError
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import Store
 
@@ -130,7 +131,7 @@ def read_versions(dataset: str, store: Store) -> Versions:
         return Versions(dataset)
     data, etag = found
     try:
-        document = json.loads(data)
+        document = parse_json(data)
         check_format(store.uri(name), document.get("format"), FORMAT)
         listed = tuple(
             Version(one["version"], one["crawl"], Output(**one["manifest"])) for one in document["versions"]

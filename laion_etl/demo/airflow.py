@@ -4,7 +4,8 @@ import base64
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -87,11 +88,17 @@ def environment(home: Path, database_url: str, port: int, sources: Path, login: 
     return {"AIRFLOW_HOME": str(home), **variables}
 
 
-def free_port() -> int:
-    """A currently unused port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """An unused port of 127.0.0.1, which the system gives to no other program until the end of the block.
+
+    A socket is bound to it and never listens. A server that sets SO_REUSEADDR, as uvicorn does, can: one that
+    starts takes seconds until then.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 import laion_etl
 from laion_etl.dataset.funnel_report import crawl_funnel
-from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
+from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, reserved_port
 from laion_etl.demo.index_demo import index_demo
 from laion_etl.demo.login import new_login
 from laion_etl.demo.progress import follow, stage_seconds
@@ -101,7 +101,7 @@ def _start(folder: Path, stack: ExitStack, phases: Phases) -> tuple[MiniCrawl, S
     with phases.phase("Postgres"):
         server = stack.enter_context(running_server(folder))
         metadata, laion = server.url("airflow", "psycopg2"), server.url("laion")
-    port, home = free_port(), folder / "airflow"
+    port, home = stack.enter_context(reserved_port()), folder / "airflow"
     home.mkdir(mode=0o700)
     login = new_login(home)
     sources = sources_of_dags(home)

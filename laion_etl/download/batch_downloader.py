@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
-from laion_etl.blocklists.removal_requests import NO_IMAGES, BlockedImages
+from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages
 from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus, Outcomes
 from laion_etl.download.client import Client

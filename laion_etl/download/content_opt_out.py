@@ -26,7 +26,7 @@ _PREVIEW = re.compile(
     r"\bmax-[a-z-]{1,40}\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
 )  # their "none" is a value
 
-_MAX_TEXT_BYTES = 1 << 22
+_MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
 _NO_DIGITS = re.compile(rb"[^0-9a-fA-F]+")
 _PROHIBITED = b"DMI-PROHIBITED"
 _PROHIBITED_UTF16 = b"\0".join(bytes([letter]) for letter in _PROHIBITED)  # in either order of bytes
@@ -71,21 +71,25 @@ def _packed_texts(image: bytes) -> Iterator[bytes]:
     """Yields the texts of a PNG that are compressed, or are a profile in hexadecimal digits."""
     if not image.startswith(b"\x89PNG"):
         return
+    left = _MAX_TEXTS_BYTES
     for kind, body, _ in chunks(image):
         keyword, _, rest = body.partition(b"\0")
         text = rest if kind == b"tEXt" else b""
         if kind == b"zTXt":
-            text = _inflated(rest[1:])
+            text = _inflated(rest[1:], left)
         elif kind == b"iTXt" and rest[:1] == b"\1":
-            text = _inflated(rest[2:].split(b"\0", 2)[-1])
+            text = _inflated(rest[2:].split(b"\0", 2)[-1], left)
+        left -= len(text) if kind != b"tEXt" else 0
         if keyword.startswith(b"Raw profile type"):
             digits = _NO_DIGITS.sub(b"", text.split(b"\n", 3)[-1])  # behind a name and a length
             text = bytes.fromhex(digits[: len(digits) & ~1].decode())
         yield text
 
 
-def _inflated(data: bytes) -> bytes:
+def _inflated(data: bytes, max_bytes: int) -> bytes:
+    if max_bytes <= 0:  # which zlib takes for no limit
+        return b""
     try:
-        return zlib.decompressobj().decompress(data, _MAX_TEXT_BYTES)
+        return zlib.decompressobj().decompress(data, min(max_bytes, _MAX_TEXT_BYTES))
     except zlib.error:
         return b""

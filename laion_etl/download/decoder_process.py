@@ -30,7 +30,7 @@ from laion_etl.sandbox.limits import confine
 def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
     """Returns the framed answer for one image. With `opt_out`, images whose metadata opts out are refused."""
     hashes = Digests.from_bytes(data)
-    header: dict[str, str | int | None] = {"sha256": hashes.sha256, "md5": hashes.md5}
+    header: dict[str, object] = {"sha256": hashes.sha256, "md5": hashes.md5}
     opted_out = opt_out and opted_out_by_metadata(data)
     found = DownloadStatus.OPTED_OUT_METADATA if opted_out else decode(data, settings)
     body = b""
@@ -46,7 +46,7 @@ def answer(data: bytes, settings: ImageSettings, *, opt_out: bool) -> bytes:
             "phash": found.phash,
             "pdq": found.pdq,
             "pdq_quality": found.pdq_quality,
-            "original_pdq": found.original_pdq,
+            "original_pdqs": found.original_pdqs,
         }
         body = b"" if found.data is data else found.data
     text = json.dumps(header).encode()

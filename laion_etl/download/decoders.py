@@ -32,7 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _FIELDS: dict[str, type | UnionType] = {
     "format": str,
     **dict.fromkeys(("width", "height", "original_width", "original_height"), int),
-    **dict.fromkeys(("phash", "pdq", "original_pdq"), str | None),
+    **dict.fromkeys(("phash", "pdq"), str | None),
     "pdq_quality": int | None,
 }
 
@@ -113,6 +113,7 @@ class _Decoder:
 def _decoded(header: dict[str, Any], data: bytes) -> Decoded:
     """Returns the result that an answer describes. Raises one of several errors if it describes none."""
     hashes = Digests(header.pop("sha256"), header.pop("md5"))
+    original_pdqs = tuple(header.pop("original_pdqs", ()))
     if not all(
         isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in (hashes.sha256, hashes.md5)
     ):
@@ -120,9 +121,9 @@ def _decoded(header: dict[str, Any], data: bytes) -> Decoded:
     if "status" in header:
         return Decoded(DownloadStatus(header["status"]), hashes)
     wrong = [name for name, value in header.items() if not isinstance(value, _FIELDS[name])]
-    if wrong:
+    if wrong or not all(isinstance(one, str) for one in original_pdqs):
         raise TypeError
-    return Decoded(StoredImage(data=data, **header), hashes)
+    return Decoded(StoredImage(data=data, original_pdqs=original_pdqs, **header), hashes)
 
 
 class Decoders:

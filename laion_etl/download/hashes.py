@@ -85,6 +85,20 @@ def pdq_hash(grey: Image.Image) -> Pdq:
     return Pdq(_pdq_hex(_pdq_coefficients(samples)), quality)
 
 
+def turned_pdq_hashes(grey: Image.Image) -> tuple[int, list[str]]:
+    """Returns the quality, and the hashes of the image as it is, mirrored and turned by right angles.
+
+    As in the reference they come from the same coefficients: a mirror negates every second one, and rows are
+    columns of an image that lies on its side.
+    """
+    pdq_samples = _pdq_samples(grey)
+    quality = _pdq_quality(pdq_samples) if min(grey.size) >= _PDQ_MIN_SIDE else 0
+    whole = _pdq_coefficients(pdq_samples).reshape(_PDQ_LOW, _PDQ_LOW)
+    return quality, [
+        _pdq_hex(np.ravel(position * signs)) for position in (whole, whole.T) for signs in _PDQ_SIGNS
+    ]
+
+
 def _pdq_quality(samples: np.ndarray) -> int:
     levels = np.rint(samples * _PDQ_LEVELS).astype(np.int32)
     steps = (np.abs(np.diff(levels, axis=axis)) * 100 // (255 * _PDQ_LEVELS) for axis in (0, 1))
@@ -143,6 +157,8 @@ def _pdq_matrix() -> np.ndarray:
 
 
 _PDQ_DCT = _pdq_matrix()
+_MIRRORED = np.where(np.arange(_PDQ_LOW) % 2 == 0, -1.0, 1.0)[None, :]  # waves are counted from one
+_PDQ_SIGNS = (np.ones((1, 1)), _MIRRORED, _MIRRORED.T, _MIRRORED * _MIRRORED.T)
 
 
 def _pdq_coefficients(samples: np.ndarray) -> np.ndarray:

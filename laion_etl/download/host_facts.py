@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.plain_json import parse_json
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin
 from laion_etl.download.robots_rules import RobotsLine
@@ -92,8 +93,8 @@ def read_rules(fact: HostFact) -> HostRules:
     try:
         # Bounded: an octet takes up to six characters, a line four more.
         text = inflate.decompress(fact.content, 8 * _MAX_PLAIN_BYTES)
-        plain = json.loads(text) if inflate.eof else None
-    except (zlib.error, RecursionError) as error:
+        plain = parse_json(text) if inflate.eof else None
+    except zlib.error as error:
         raise ValueError(f"rules cannot be read: {error}") from error
     if not isinstance(plain, dict) or set(plain) != {"robots", "tdm"}:
         raise ValueError("rules are incomplete")

@@ -12,6 +12,8 @@ from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 
 DECODABLE = frozenset({"gzip", "x-gzip", "deflate"})  # codings that content_encoding.py removes
+# What is not among these, such as `binary`, is a mistake for Content-Transfer-Encoding: browsers ignore it.
+_TRANSFER_CODINGS = DECODABLE | {"compress", "x-compress"}
 
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
 _ODD_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) +([1-9][0-9]{2})(?![0-9])[^\n\0]*", re.IGNORECASE)
@@ -121,11 +123,13 @@ def framing_of(head: Head) -> Framing:
         raise bad_response("transfer-encoding behind chunked")
     if codings and (codings != ["chunked"] or length is not None or head.minor_version == 0):
         odd = True  # may be a sign of request smuggling
+    if chunked or not _TRANSFER_CODINGS.isdisjoint(codings):
+        length = None  # overridden: without chunks, the body ends with the connection
     options = head.listed("connection")
     keeps = "keep-alive" in options if head.minor_version == 0 else "close" not in options
     ends = chunked or length is not None
     others = tuple(coding for coding in codings if coding in DECODABLE)
-    return Framing(None if chunked else length, chunked, keeps and ends and not (odd or head.odd), others)
+    return Framing(length, chunked, keeps and ends and not (odd or head.odd), others)
 
 
 def _content_length(head: Head) -> tuple[int | None, bool]:

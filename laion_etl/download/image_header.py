@@ -6,11 +6,14 @@ is stored unchanged. Only a few fixed fields are read, and every offset is check
 
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.image_metadata import TRAILING_BYTES, plain_jpeg, plain_png, plain_webp
 from laion_etl.download.jpeg_segments import is_frame, segments
-from laion_etl.settings import DownloadSettings
+
+if TYPE_CHECKING:  # a decoder does without
+    from laion_etl.settings import DownloadSettings
 
 SNIFF_BYTES = 16
 
@@ -64,7 +67,7 @@ class ImageRules:
     avif: bool = False
 
     @classmethod
-    def from_settings(cls, settings: DownloadSettings) -> "ImageRules":
+    def from_settings(cls, settings: "DownloadSettings") -> "ImageRules":
         return cls(
             settings.min_bytes,
             settings.max_pixels,

@@ -13,13 +13,14 @@ comments, a WebP whose container has the wrong length. A file that lacks pixels 
 import io
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
-from laion_etl.download.hashes import pdq_hash, perceptual_hash
+from laion_etl.download.colours import in_srgb_without_alpha, scale_key
+from laion_etl.download.hashes import pdq_hash, perceptual_hash, turned_pdq_hashes
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     JPEG,
@@ -29,19 +30,20 @@ from laion_etl.download.image_header import (
     plain_size,
     sniff,
 )
-from laion_etl.download.jpeg_end import with_end
+from laion_etl.download.jpeg_end import is_cut_off, with_end
 from laion_etl.download.jpeg_segments import too_many_scans
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
 from laion_etl.download.webp_chunks import with_right_length
 from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
-from laion_etl.settings import DownloadSettings
+
+if TYPE_CHECKING:  # a decoder does without
+    from laion_etl.settings import DownloadSettings
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 ENCODINGS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "avif": "AVIF"}
 
-# Exif orientation -> the operation that turns the image upright.
-_TURNS = {
+_TURNS = {  # by Exif orientation: the operation that turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -53,12 +55,9 @@ _TURNS = {
 _HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
 _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 
-_GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
-
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-PngImagePlugin.MAX_TEXT_CHUNK = (
-    MAX_PROFILE_BYTES  # of a colour profile; texts are left out before Pillow sees them
-)
+# Of a colour profile; texts are left out before Pillow sees them.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class ImageSettings:
     listed_hashes: bool = False  # the original is hashed, too, to be compared with lists
 
     @classmethod
-    def from_settings(cls, settings: DownloadSettings) -> "ImageSettings":
+    def from_settings(cls, settings: "DownloadSettings") -> "ImageSettings":
         return cls(
             ImageRules.from_settings(settings),
             Resize.from_settings(settings),
@@ -96,13 +95,13 @@ class StoredImage:
     phash: str | None
     pdq: str | None
     pdq_quality: int | None
-    original_pdq: str | None = None  # of the image before it was scaled, if it is to be compared with lists
+    original_pdqs: tuple[str, ...] = ()  # before it was scaled, in all positions, to be compared with lists
 
     @property
     def compared_hashes(self) -> list[bytes]:
         """The PDQ hashes that the image is recognised by."""
         stored = self.pdq if is_compared(self.pdq_quality) else None
-        return [bytes.fromhex(found) for found in (stored, self.original_pdq) if found]
+        return [bytes.fromhex(found) for found in (stored, *self.original_pdqs) if found]
 
 
 def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
@@ -129,7 +128,7 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
 def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     """Returns a JPEG that its segments show can be stored unchanged; None if it has to be decoded.
 
-    Of other formats they do not show enough: damage within the pixels of a PNG is only found by a decoder.
+    Damage within the pixels is only found by a decoder, whose checksums other formats have.
     """
     hashed = settings.perceptual_hashes or settings.listed_hashes
     if hashed or not data.startswith(JPEG) or len(data) < settings.rules.min_bytes:
@@ -154,8 +153,11 @@ def _readable(data: bytes) -> bytes:
 def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     formats = ("JPEG", "PNG", "WEBP", "AVIF") if settings.rules.avif else ("JPEG", "PNG", "WEBP")
     with Image.open(io.BytesIO(readable), formats=formats) as image:
-        refused = _refused_by_header(image, settings.rules)
-        return refused if refused is not None else _stored(image, data, settings)
+        if (refused := _refused_by_header(image, settings.rules)) is not None:
+            return refused
+        found = _stored(image, data, settings)
+        cut_off = data.startswith(JPEG) and is_cut_off(readable, image)
+        return DownloadStatus.DECODE_FAILED if cut_off else found
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
@@ -167,7 +169,7 @@ def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus 
 
 
 def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage:
-    _scale_key(image)
+    scale_key(image)
     if image.format == "PNG":
         image.load()  # its Exif may follow the pixels
     orientation = _orientation(image)
@@ -181,23 +183,22 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     image.load()
     if plain:
         extension = EXTENSIONS[image.format or ""]
-        original_hash = _original_hash(image, settings)
+        original_hashes = _original_hashes(image, settings)
         phash, pdq, hash_quality = _hashes(image, settings)
-        return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hash)
-    upright = _flat(image)
+        return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hashes)
+    upright = in_srgb_without_alpha(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
-    original_hash = _original_hash(upright, settings)
+    original_hashes = _original_hashes(upright, settings)
     if change is not None:
         upright = change.apply(upright)
     upright.info = {}  # Pillow writes some of it, such as comments, into the new file
     buffer = io.BytesIO()
-    encoding, quality = ENCODINGS[settings.encode_format], settings.encode_quality
-    upright.save(buffer, encoding, quality=quality, exif=b"", icc_profile=None)
+    encoding = ENCODINGS[settings.encode_format]
+    upright.save(buffer, encoding, quality=settings.encode_quality, exif=b"", icc_profile=None)
     phash, pdq, hash_quality = _hashes(upright, settings)
-    stored = buffer.getvalue()
-    sizes = (*upright.size, *original)
-    return StoredImage(stored, settings.encode_format, *sizes, phash, pdq, hash_quality, original_hash)
+    rest = (*upright.size, *original, phash, pdq, hash_quality, original_hashes)
+    return StoredImage(buffer.getvalue(), settings.encode_format, *rest)
 
 
 def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, str | None, int | None]:
@@ -209,19 +210,19 @@ def _hashes(image: Image.Image, settings: ImageSettings) -> tuple[str | None, st
     return perceptual_hash(grey), pdq.hash, pdq.quality
 
 
-def _original_hash(image: Image.Image, settings: ImageSettings) -> str | None:
-    """Returns PDQ of an image that is not scaled yet, if lists need it.
+def _original_hashes(image: Image.Image, settings: ImageSettings) -> tuple[str, ...]:
+    """Returns PDQ of an image that is not scaled yet, as it is, mirrored and turned, if lists need it.
 
     Lists hold hashes of originals. That of the image scaled to 256 pixels is up to 34 bits away (17 on
     average of 39 images), which is more than lists are searched for; that of the original as libjpeg decodes
     it for scaling is 12 at most. The stored hash remains that of the stored image: hashes of one image in
-    several sizes are then closer to each other (87% within 10 bits, of originals 68%). None also for an image
-    of low quality, which no list is searched for.
+    several sizes are then closer to each other (87% within 10 bits, of originals 68%). Nothing also for an
+    image of low quality, which no list is searched for.
     """
     if not settings.listed_hashes:
-        return None
-    found = pdq_hash(image.convert("L"))
-    return found.hash if is_compared(found.quality) else None
+        return ()
+    quality, found = turned_pdq_hashes(image.convert("L"))
+    return tuple(found) if is_compared(quality) else ()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -233,67 +234,3 @@ def _orientation(image: Image.Image) -> int:
     except DECODE_ERRORS:
         return 1
     return orientation if orientation in _TURNS else 1
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    """Converts to sRGB, then lays transparency over white: the profile describes colours without it."""
-    colours, alpha = _separated(image)
-    opaque = _to_srgb(colours, image.info.get("icc_profile"))
-    if alpha is None:
-        return opaque
-    white = Image.new("RGB", opaque.size, "white")
-    white.paste(opaque, mask=alpha)
-    return white
-
-
-def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Returns the colours in 8 bits, in a mode without alpha, and the alpha if there is any."""
-    key = image.info.get("transparency")
-    if image.mode in ("I;16", "I;16B", "I", "F"):
-        alpha = None
-        if isinstance(key, int):  # the one value that is transparent
-            alpha = Image.fromarray((np.asarray(image) != key).astype(np.uint8) * np.uint8(255))
-        return _eight_bits(image), alpha
-    if image.mode in ("PA", "RGBA", "La", "RGBa") or (key is not None and image.mode != "L"):
-        coloured = image.convert("RGBA")
-        return coloured.convert("RGB"), coloured.getchannel("A")
-    if image.mode == "LA" or key is not None:
-        grey = image.convert("LA")
-        return grey.convert("L"), grey.getchannel("A")
-    if image.mode in ("P", "1"):
-        return image.convert("RGB" if image.mode == "P" else "L"), None
-    return image, None
-
-
-def _scale_key(image: Image.Image) -> None:
-    """Make the transparent colour of a PNG one of the pixels that Pillow decodes, as libpng does.
-
-    Pillow widens grey of 2 and 4 bits to 8 and keeps the high bytes of RGB in 16 bits, but leaves the key.
-    """
-    key = image.info.get("transparency")
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    kind = str(tiles[0].args) if tiles else ""
-    if isinstance(key, tuple):
-        image.info["transparency"] = tuple(value >> 8 if kind == "RGB;16B" else value & 0xFF for value in key)
-    elif isinstance(key, int) and kind in _GREY_STEPS:
-        mask, step = _GREY_STEPS[kind]
-        image.info["transparency"] = (key & mask) * step
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Reduces a 16-bit grey PNG to the high byte of each pixel."""
-    return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None  # ignore a broken profile, or one of another colour space
-        if converted is not None:
-            return converted
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy it

@@ -53,8 +53,12 @@ def without_extras(data: bytes) -> bytes:
     without which, its name says, the image cannot be understood.
     """
     kept, colour_type = [data[:8]], data[25:26]
+    has_profile = False
     for chunk in chunks(data):
         kind, body, check = chunk
+        if kind == b"iCCP" and has_profile:
+            continue  # only one is allowed, and hundreds would all be decompressed
+        has_profile = has_profile or kind == b"iCCP"
         if kind[:1].isupper() and kind not in CRITICAL:
             raise ValueError(f"unknown chunk {kind!r}")
         if kind in CRITICAL or (kind in _USEFUL and chunk.is_intact and _is_sound(kind, body, colour_type)):

@@ -1,10 +1,12 @@
 """The resize modes of img2dataset: which scaling and cropping an image of a given size gets."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from laion_etl.settings import DownloadSettings
+if TYPE_CHECKING:  # a decoder does without
+    from laion_etl.settings import DownloadSettings
 
 Size = tuple[int, int]
 
@@ -44,7 +46,7 @@ class Resize:
     only_if_bigger: bool
 
     @classmethod
-    def from_settings(cls, settings: DownloadSettings) -> "Resize":
+    def from_settings(cls, settings: "DownloadSettings") -> "Resize":
         return cls(settings.resize_mode, settings.image_size, settings.resize_only_if_bigger)
 
     def plan(self, size: Size) -> Change | None:

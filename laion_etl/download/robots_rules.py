@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 
 from laion_etl.download.path_patterns import (
     PathPattern,
-    as_path,
+    as_paths,
+    begins_as_path,
     comparable_path,
     has_many_parts,
     parse_path_pattern,
@@ -28,9 +29,7 @@ _ALLOW = b"allow"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NOT_SHOWN = re.compile(rb"\0|\xef\xbb\xbf|\xe2\x80\x8b")  # NUL, byte order mark, zero-width space
 _NON_BREAKING_SPACE = b"\xc2\xa0"
-_BETWEEN_PATHS = re.compile(rb"[,;]\s+|,(?=/)")
-_BETWEEN_NAMES = re.compile(r"[,;]")
-_PATH_BEGINNINGS = (b"/", b"*")
+_BETWEEN_NAMES = re.compile(r"[,;\s]+")
 _MAX_NAMES = 100  # on one line
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.\-]+")
@@ -173,24 +172,12 @@ def _group_names(value: bytes) -> set[str]:
     """Returns the product tokens of a user-agent line, in lower case; some list several."""
     text = value.decode("ascii", "replace").replace('"', "").replace("'", "")
     names = [text] if "(" in text else _BETWEEN_NAMES.split(text, _MAX_NAMES)[:_MAX_NAMES]
-    return {
-        "*" if name.split(maxsplit=1)[:1] == ["*"] else product_token(name).lower()
-        for name in map(str.strip, names)
-    }
+    return {"*" if name == "*" else product_token(name).lower() for name in names}
 
 
 def _allow(value: bytes) -> list[RobotsLine]:
-    return [(True, value)] if value.startswith(_PATH_BEGINNINGS) else []
+    return [(True, value)] if begins_as_path(value) else []
 
 
 def _disallow(value: bytes) -> list[RobotsLine]:
-    value = value.strip(b"\"'")
-    if not value:
-        return []
-    return [(False, path) for one in _BETWEEN_PATHS.split(value) if one for path in _paths(as_path(one))]
-
-
-def _paths(value: bytes) -> list[bytes]:
-    """Returns the paths between the blanks of a value; or the value, if it may be one path with blanks."""
-    paths = [path.rstrip(b",;") for path in value.split() if path.startswith(_PATH_BEGINNINGS)]
-    return paths if len(paths) > 1 else [value]
+    return [(False, path) for path in as_paths(value.strip(b"\"'"))]

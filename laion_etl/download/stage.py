@@ -15,14 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import trio
 
-from laion_etl.blocklists.removal_requests import (
-    NO_IMAGES,
-    BlockedImages,
-    Matcher,
-    blanked,
-    blocked_images,
-    read_requests,
-)
+from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
+from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
 from laion_etl.core.errors import InputError, LaionEtlError, MissingFileError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
@@ -37,6 +31,7 @@ from laion_etl.download.timings import diagnose
 from laion_etl.io.outputs import has_shard
 from laion_etl.io.storage import Guard, Store
 from laion_etl.settings import DownloadSettings, Settings, Stage, shaping
+from laion_etl.settings.provenance import unit_settings
 
 
 class BatchFileError(InputError):
@@ -88,7 +83,7 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
         outcomes.kept,
         outcomes.dropped,
         outputs,
-        {"network": _network(downloader, fetched_s)},
+        {"network": _network(downloader, fetched_s), "settings": unit_settings(settings, Stage.DOWNLOAD)},
     )
     return outages.outlast(lambda: store.write_stats(_stats_name(crawl, batch), stats, guard))
 

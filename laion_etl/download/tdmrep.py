@@ -1,19 +1,23 @@
 """Reads /.well-known/tdmrep.json, in which owners reserve the rights to text and data mining.
 
 The W3C TDM Reservation Protocol (final report of May 2024). Its location patterns are those of robots.txt
-(path_patterns.py); the first that matches decides. As in robots.txt, what is not well-formed is read as a
-reservation where its author must have meant one: `true` for 1, a whole URL, no leading slash, no list, a
-comma too many, Latin-1. Of a file that is not JSON, or was cut off, every rule that is whole counts.
+(path_patterns.py); the first that matches decides.
+
+A file is a list of rules; by the report whatever else it has is an error that reserves nothing. As in
+robots.txt, what is not well-formed is read as a reservation where its author must have meant one: `true` for
+1, a whole URL, no leading slash, several locations or none in a rule, rules within an object
+(`{"policies": [...]}`), a comma too many, Latin-1. Of a file that is not JSON, or was cut off, every rule
+that is whole counts. Only a rule that stands where it belongs can permit.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from laion_etl.download.content_opt_out import is_reservation
 from laion_etl.download.path_patterns import (
     PathPattern,
-    as_path,
+    as_paths,
     comparable_path,
     has_many_parts,
     parse_path_pattern,
@@ -37,19 +41,55 @@ def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        document = _rules_within(text)
-    rules = document if isinstance(document, list) else [document]
-    lines = tuple(
-        _line(rule["location"].encode(errors="replace"), reserved=_is_one(rule.get("tdm-reservation")))
-        for rule in rules
-        if isinstance(rule, dict) and isinstance(rule.get("location"), str)
-    )
-    return lines if rules is document else tuple(line for line in lines if line[1])
+        return tuple(line for rule in _rules_within(text) for line in _reservations(rule))
+    return tuple(_lines(document))
 
 
-def _rules_within(text: str) -> list[object]:
+def _lines(document: object) -> Iterator[TdmLine]:
+    """Yields the locations of a document, in order, wherever its rules are."""
+    values = [(document, 0)]
+    while values:
+        value, depth = values.pop()
+        if isinstance(value, list):
+            values += [(one, depth + 1) for one in reversed(value)]
+        elif isinstance(value, dict):
+            if depth == 1 and isinstance(document, list):
+                yield from _permissions(value)
+            yield from _reservations(value)
+            values += [(one, depth + 1) for one in reversed(value.values()) if isinstance(one, dict | list)]
+
+
+def _permissions(rule: dict[str, object]) -> Iterator[TdmLine]:
+    location = rule.get("location")
+    if isinstance(location, str) and not _is_one(_reservation(rule)):
+        yield _encoded(location), False
+
+
+def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
+    if not _is_one(_reservation(rule)):
+        return
+    locations = rule.get("location", "/")
+    for location in locations if isinstance(locations, list) else [locations]:
+        if isinstance(location, str):
+            # A location without a character is the beginning of every path.
+            yield from ((path, True) for path in as_paths(_encoded(location)) or [b"/"])
+
+
+def _reservation(rule: dict[str, object]) -> object:
+    return next((value for key, value in rule.items() if _name(key) == "tdm-reservation"), None)
+
+
+def _name(key: str) -> str:
+    return key.strip().lower().replace("_", "-")
+
+
+def _encoded(location: str) -> bytes:
+    return location.encode(errors="replace")
+
+
+def _rules_within(text: str) -> list[dict[str, object]]:
     """Returns the objects without objects in them that a text has, in order."""
-    found: list[object] = []
+    found: list[dict[str, object]] = []
     for rule in _RULE.finditer(text):
         try:
             found.append(json.loads(_LAST_COMMA.sub("}", rule[0]), strict=False))
@@ -60,10 +100,6 @@ def _rules_within(text: str) -> list[object]:
 
 def _is_one(value: object) -> bool:
     return value == 1 or (isinstance(value, str) and is_reservation(value))
-
-
-def _line(location: bytes, *, reserved: bool) -> TdmLine:
-    return (as_path(location) if reserved else location), reserved
 
 
 def compiled(lines: Iterable[TdmLine]) -> TdmRules:

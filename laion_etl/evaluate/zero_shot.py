@@ -25,7 +25,7 @@ _SAME = 1e-5  # of a cosine
 Floats = NDArray[np.float32]
 Labelled = tuple[ImageFile, int]
 
-_ENDINGS = {"jpeg": "jpg", **{ending: ending for ending in FORMATS}}
+IMAGE_ENDINGS = {"jpeg": "jpg", **{ending: ending for ending in FORMATS}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], It
     def images() -> Iterator[Labelled]:
         for label, path in enumerate(classes):
             for file in sorted(path.iterdir()):
-                ending = _ENDINGS.get(file.suffix[1:].lower())
+                ending = IMAGE_ENDINGS.get(file.suffix[1:].lower())
                 if ending and file.stat().st_size <= MAX_MEMBER_BYTES:
                     yield (ending, file.read_bytes()), label
 
@@ -147,8 +147,8 @@ def web_dataset(tars: Sequence[Path], names: Sequence[str]) -> Iterator[Labelled
                         label, image, key = None, None, stem
                     if ending == "cls":
                         label = _label(data, names, name)
-                    elif ending in _ENDINGS:
-                        image = _ENDINGS[ending], data
+                    elif ending in IMAGE_ENDINGS:
+                        image = IMAGE_ENDINGS[ending], data
                     if label is not None and image is not None:
                         yield image, label
                         label, image = None, None

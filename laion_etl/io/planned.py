@@ -14,6 +14,7 @@ from typing import Any
 
 from laion_etl.core.errors import DamagedFileError
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.io.storage import Store
@@ -136,7 +137,7 @@ def read_window(name: str, store: Store) -> list[PlannedBatch]:
     """Return the batches of a window. Raises DamagedFileError, MissingFileError."""
     data = store.read(name)
     try:
-        plain = json.loads(data)
+        plain = parse_json(data)
         check_format(store.uri(name), plain.get("format"), FORMAT)
         return [
             PlannedBatch(int(one["number"]), int(one["pairs"]), Output(**one["file"]))

@@ -31,6 +31,7 @@ from laion_etl.core.errors import (
 )
 from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.usage import Usage, amount, cpu_seconds, machine_seconds
 from laion_etl.core.usage_counters import FOLDER, NO_FOLDER, Counter, counted
 from laion_etl.io.storage import Store
@@ -42,7 +43,7 @@ _REFUSALS = (InputError, SettingsError, NotLoadedError)
 _READERS = 32  # small files: reading them is mostly waiting
 _log = logging.getLogger(__name__)
 _DAMAGED = (
-    InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
 )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ class UsageRecord:
     @classmethod
     def from_json(cls, data: bytes, uri: str) -> "UsageRecord":
         """Read a file. Raises InputError if a newer laion-etl wrote it, ValueError etc. if it is not one."""
-        plain = json.loads(data)
+        plain = parse_json(data)
         check_format(uri, plain.get("format"), FORMAT)
         return cls(
             str(plain["crawl"]), str(plain["stage"]), str(plain["unit"]), int(plain["cores"]),

@@ -25,6 +25,7 @@ import pyarrow as pa
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import Outcomes, ParseReason, ReasonT, RecordReason
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.outputs import is_output
@@ -59,7 +60,7 @@ class Checkpoints:
         if f"{name}.json" not in self._known:
             return None
         try:
-            plain = json.loads(self._store.read(f"{name}.json"))
+            plain = parse_json(self._store.read(f"{name}.json"))
             if check_format(self._store.uri(f"{name}.json"), plain["format"], FORMAT) < FORMAT:
                 return None
             counts = _counts(plain)

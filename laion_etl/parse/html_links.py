@@ -25,7 +25,6 @@ _LAZY = (
 )
 _LAZY_SETS = ("data-srcset", "data-lazy-srcset", "data-original-set")
 _TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp")  # of a source; without one it may be any
-_COMMONS = "creativecommons.org"  # a search for it in any case by an expression takes as long as the parser
 _STAND_IN = re.compile(r"\s*(?:data:|about:|javascript:|blob:|\Z)", re.IGNORECASE)
 _NO_ADDRESS = re.compile(r"[{}<>\"]")
 _LANG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8}){0,4}\Z")
@@ -59,7 +58,7 @@ def found_in(html: str, wanted: Collection[str]) -> Found:
     return Found(
         images=images,
         base=(base.attributes.get("href") or "") if base else "",
-        licence=_licence(tree, metas) if _COMMONS in html.lower() else NO_LICENCE,
+        licence=_licence(tree, metas) if may_have_licence(html) else NO_LICENCE,
         lang=_lang(tree),
     )
 

@@ -57,7 +57,9 @@ class Cld3:
         limits = settings.language_min_bytes, settings.language_max_bytes
         self._identifier = gcld3.NNetLanguageIdentifier(*limits)
         self._network = Cld3Network(*limits)
-        self._codes = [_code(name) for name in self._network.names]
+        # The last two are those of NOT_DECIDED and TOO_SHORT, -2 and -1.
+        self._codes = [*(_code(name) for name in self._network.names), "", ""]
+        self._least = np.array([_least(code) for code in self._codes], np.float32)
 
     def detect(self, texts: Sequence[str]) -> Languages:
         """Returns CLD3's codes (`iw`, `no`, `fil`) without script suffixes as in `ru-Latn`."""
@@ -68,14 +70,18 @@ class Cld3:
 
     def _detect(self, texts: Sequence[str]) -> Languages:
         found = self._network.find(texts)
-        codes = [self._codes[number] if number >= 0 else "" for number in found.languages.tolist()]
+        reliable = found.probabilities >= self._least[found.languages]
+        codes = [self._codes[number] for number in np.where(reliable, found.languages, -1).tolist()]
         for row in found.undecided:
             result = self._identifier.FindLanguage(texts[row])
-            codes[row], found.probabilities[row] = _code(result.language), result.probability
-        least = np.where(np.isin(codes, _OFTEN_CONFUSED), _LEAST_OF_CONFUSED, _LEAST).astype(np.float32)
-        return Languages(
-            np.where(found.probabilities >= least, codes, "").tolist(), found.probabilities.tolist()
-        )
+            probability, code = np.float32(result.probability), _code(result.language)
+            codes[row] = code if probability >= np.float32(_least(code)) else ""
+            found.probabilities[row] = probability
+        return Languages(codes, found.probabilities.tolist())
+
+
+def _least(code: str) -> float:
+    return _LEAST_OF_CONFUSED if code in _OFTEN_CONFUSED else _LEAST
 
 
 def _code(language: str) -> str:

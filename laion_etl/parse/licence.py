@@ -16,7 +16,9 @@ import ada_url
 
 NO_LICENCE = "?"  # LAION's value for "none found"
 
-_NAMED = re.compile(r"creativecommons\.org", re.IGNORECASE)
+# The host as pages write it: browsers take an escaped dot and those of East Asian scripts for a dot (UTS 46).
+_DOTS = (".", "%2e", "\u3002", "\uff0e", "\uff61")
+NAMES = tuple(f"creativecommons{dot}org" for dot in _DOTS)
 _HOSTS = ("creativecommons.org", "www.creativecommons.org")
 _ELSEWHERE = "https://page.invalid/"  # what a link without a host belongs to
 _LICENCE = re.compile(
@@ -39,7 +41,8 @@ _IN_A_TEXT = re.compile(r"(?:https?:)?//[^\s\"'<>]+", re.IGNORECASE)
 
 def may_have_licence(text: str) -> bool:
     """Whether a text names the host of Creative Commons."""
-    return _NAMED.search(text) is not None
+    folded = text.casefold()  # several times as fast as an expression that ignores case
+    return "creativecommons" in folded and any(name in folded for name in NAMES)
 
 
 def page_licence(

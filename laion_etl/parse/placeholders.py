@@ -243,8 +243,11 @@ class PlaceholderRule:
         findings[reasons != 0] = 0
         if ParseReason.PLACEHOLDER_WORD in self._refused:
             reasons[findings == IS_WORD] = REASON_CODES[ParseReason.PLACEHOLDER_WORD]
-        for row in np.flatnonzero(findings == MAY_BE).tolist():
-            reason = _known(arena.bytes(starts[row], ends[row]))
+        rows = np.flatnonzero(findings == MAY_BE)
+        for row, start, end in zip(
+            *(column.tolist() for column in (rows, starts[rows], ends[rows])), strict=True
+        ):
+            reason = _known(arena.bytes(start, end))
             if reason in self._refused:
                 reasons[row] = REASON_CODES[reason]
 

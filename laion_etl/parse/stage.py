@@ -29,6 +29,7 @@ from laion_etl.parse.kernels.pairs import FRESH, SAME_ID, SEEN
 from laion_etl.parse.link_filters import RULES_VERSION
 from laion_etl.parse.wat_workers import parse_files
 from laion_etl.settings import ParseSettings, Settings, Stage, shaping
+from laion_etl.settings.provenance import unit_settings
 from laion_etl.urls import normalize
 
 _log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def parse_partition(
             "wat_files": len(wat_files),
             "wat_numbers": written_numbers(number for number, _ in wat_files),
             "rules": plain_rules(settings),
+            "settings": unit_settings(settings, Stage.PARSE),
             "damaged": counts.damaged,
             "records": {
                 "input": counts.records.input,

@@ -14,7 +14,7 @@ import orjson
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.funnel import RecordReason
 from laion_etl.parse.image_links import link_to_image, preview_images
-from laion_etl.parse.licence import NO_LICENCE, may_have_licence, page_licence
+from laion_etl.parse.licence import NAMES, NO_LICENCE, may_have_licence, page_licence
 from laion_etl.parse.link_batch import page_url_problem, page_urls, without_surrogates
 from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.stated_charset import page_charset
@@ -22,7 +22,11 @@ from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 
 _HTML = b'"HTML-Metadata"'
 _PREVIEW = b"og:image:alt"
-_COMMONS = re.compile(rb"creativecommons\.org", re.IGNORECASE)
+_DOTS = ("3002", "ff0e", "ff61")  # of East Asian scripts, as JSON may escape them
+_COMMONS = (
+    *(name.encode() for name in NAMES),
+    *(rf"creativecommons\u{point}org".encode() for point in _DOTS),
+)
 _PLAIN_URL = re.compile(r"[!-~]+")
 _PADDING = b"\r\n\t \0"
 
@@ -61,22 +65,21 @@ def page_of(record: WarcRecord, wanted: frozenset[CaptionSource] = frozenset()) 
         url=without_surrogates(url),
         base=without_surrogates(base),
         charset=page_charset(_dig(response, "Headers"), _metas(html)),
-        licence=_licence(html, [*links, *head_links]) if _COMMONS.search(payload) else NO_LICENCE,
+        licence=_licence(html, [*links, *head_links]) if _names_commons(payload) else NO_LICENCE,
         images=[*_images(links, wanted), *_previews(html, payload, wanted)],
     )
 
 
 def _images(links: list[dict[object, object]], wanted: frozenset[CaptionSource]) -> Iterator[ImageLink]:
+    wants_links = CaptionSource.LINK in wanted
     for link in links:
-        url, title = _text(link.get("url")), _text(link.get("title"))
-        if link.get("path") == "IMG@/src":
-            yield ImageLink(url, _text(link.get("alt")), title)
-        elif (
-            CaptionSource.LINK in wanted
-            and link.get("path") == "A@/href"
-            and (found := link_to_image(url, title, _text(link.get("text"))))
-        ):
-            yield found
+        path = link.get("path")
+        if path == "IMG@/src":
+            yield ImageLink(_text(link.get("url")), _text(link.get("alt")), _text(link.get("title")))
+        elif wants_links and path == "A@/href":
+            url, title, text = (_text(link.get(name)) for name in ("url", "title", "text"))
+            if found := link_to_image(url, title, text):
+                yield found
 
 
 def _previews(
@@ -103,6 +106,11 @@ def _page_url(record: WarcRecord, envelope: object) -> str:
         if isinstance(url, str) and url:
             return url
     return record.target
+
+
+def _names_commons(payload: bytes) -> bool:
+    lowered = payload.lower()
+    return any(name in lowered for name in _COMMONS)
 
 
 def _licence(html: dict[object, object], links: list[dict[object, object]]) -> str:

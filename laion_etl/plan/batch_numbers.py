@@ -31,6 +31,7 @@ import pyarrow as pa
 from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.ids import BATCHES_PER_CRAWL
+from laion_etl.core.plain_json import parse_json
 from laion_etl.io.storage import Store
 from laion_etl.plan.earlier_numbers import EarlierNumbers
 
@@ -279,7 +280,7 @@ def _document(crawl: str, digests: Sequence[str]) -> bytes:
 def _parse(data: bytes, uri: str) -> tuple[str, tuple[str, ...]]:
     """Return the crawl and the digests of a file of the record. Raises InputError if it is not one."""
     try:
-        document = json.loads(data)
+        document = parse_json(data)
         check_format(uri, document.get("format"), FORMAT)
         return str(document["crawl"]), tuple(map(str, document["batches"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

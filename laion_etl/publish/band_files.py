@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,19 @@ _KEY_DIGITS = 17
 Records = NDArray[np.void]
 
 
+class Division(Protocol):
+    """How records are divided: `count` times into as many slices."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def slices(self) -> int: ...
+
+    def slices_of(self, records: Records, band: int) -> Ints:
+        """Return the slice of each record in one of the divisions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bands:
     """How hashes are divided. `bits`: how many near hashes may differ in; `slices`: of each band."""
@@ -64,9 +78,9 @@ class Bands:
         firsts, widths = cuts(self.bits)
         return band_values(to_words(hashes), int(firsts[band]), int(widths[band]))
 
-    def slices_of(self, hashes: Hashes, band: int) -> Ints:
-        """Return the slice of each hash."""
-        mixed = (self.values(hashes, band) * _MIX) >> np.uint64(32)
+    def slices_of(self, records: Records, band: int) -> Ints:
+        """Return the slice of each record by its hash."""
+        mixed = (self.values(records["pdq"], band) * _MIX) >> np.uint64(32)
         return (mixed % np.uint64(self.slices)).astype(np.int64)
 
 
@@ -78,17 +92,17 @@ def key_numbers(keys: NDArray[np.bytes_]) -> Ints:
     return np.char.ljust(keys, _KEY_DIGITS, b"0").astype(np.int64) * 32 + lengths
 
 
-class BandsWriter:
-    """Writes records of a type that has `pdq` to an open file, by bands."""
+class SliceSpool:
+    """Records in a temporary file, from which a file is written slice by slice."""
 
-    def __init__(self, file: NewFile, bands: Bands, dtype: np.dtype[np.void]) -> None:
-        self._file = file
-        self._bands = bands
+    def __init__(self, division: Division, dtype: np.dtype[np.void]) -> None:
+        self._division = division
         self._dtype = dtype
-        self._ends: list[Ints] = []  # of each slice of each band, in records, for each part
+        self._starts: list[int] = []  # of each part, in records
+        self._ends: list[Ints] = []  # of each slice of each band, likewise, for each part
         self.records = 0
 
-    def __enter__(self) -> "BandsWriter":
+    def __enter__(self) -> Self:
         self._sorted = tempfile.TemporaryFile()
         return self
 
@@ -98,42 +112,59 @@ class BandsWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        finally:
-            self._sorted.close()
+        self._sorted.close()
 
     def add(self, records: Records) -> None:
         """Add records, at most `RECORDS_AT_ONCE`."""
         ends = []
-        before = self.records * self._bands.count
-        for band in range(self._bands.count):
-            numbers = self._bands.slices_of(records["pdq"], band)
+        before = self.records * self._division.count
+        for band in range(self._division.count):
+            numbers = self._division.slices_of(records, band)
             order = np.argsort(numbers, kind="stable")
             self._sorted.write(records[order].tobytes())
-            bounds = np.searchsorted(numbers[order], np.arange(self._bands.slices), "right")
+            bounds = np.searchsorted(numbers[order], np.arange(self._division.slices), "right")
             ends.append(before + band * len(records) + bounds)
+        self._starts.append(before)
         self._ends.append(np.concatenate(ends))
         self.records += len(records)
 
-    def _finish(self) -> None:
+    def write_to(self, file: NewFile) -> None:
         """Write the slices, then the index."""
         self._sorted.flush()
-        count = self._bands.count * self._bands.slices
+        count = self._division.count * self._division.slices
         before, checksums = np.zeros(count + 1, "<u8"), np.zeros(count, "<u4")
         found = np.memmap(self._sorted, self._dtype, "r") if self.records else np.empty(0, self._dtype)
-        starts = [0] * len(self._ends)
+        starts = self._starts.copy()
         for number in range(count):
             parts = []
             for part, ends in enumerate(self._ends):
                 parts.append(found[starts[part] : int(ends[number])].tobytes())
                 starts[part] = int(ends[number])
             data = b"".join(parts)
-            self._file.write(data)
+            file.write(data)
             before[number + 1] = before[number] + len(data) // self._dtype.itemsize
             checksums[number] = zlib.crc32(data)
-        self._file.write(before.tobytes() + checksums.tobytes())
+        file.write(before.tobytes() + checksums.tobytes())
+
+
+class BandsWriter(SliceSpool):
+    """Writes records of a type that has `pdq` to an open file, by bands."""
+
+    def __init__(self, file: NewFile, bands: Bands, dtype: np.dtype[np.void]) -> None:
+        super().__init__(bands, dtype)
+        self._file = file
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.write_to(self._file)
+        finally:
+            super().__exit__(kind, error, traceback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +172,14 @@ class BandsFile:
     """Reads one slice after another."""
 
     output: Output
-    bands: Bands
+    bands: Division
     dtype: np.dtype[np.void]
     store: Store
     before: NDArray[np.uint64]
     checksums: NDArray[np.uint32]
 
     @classmethod
-    def open(cls, output: Output, bands: Bands, dtype: np.dtype[np.void], store: Store) -> "BandsFile":
+    def open(cls, output: Output, bands: Division, dtype: np.dtype[np.void], store: Store) -> "BandsFile":
         """Read the index of a file. Raises DamagedFileError if it has other bands."""
         count = bands.count * bands.slices
         size = 8 * (count + 1) + 4 * count

@@ -7,15 +7,28 @@ from laion_etl.core.funnel import sentence_of
 from laion_etl.core.paper_thresholds import used_for_another_model
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.dataset.subsets import DataFile
-from laion_etl.publish.card_text import BIASES, BIBTEX, LIMITS, MISUSES, PERSONAL, USES
+from laion_etl.publish.card_text import (
+    BIASES,
+    BIBTEX,
+    LICENCE,
+    LICENSE_NAME,
+    LIMITS,
+    MISUSES,
+    PERSONAL,
+    USES,
+)
+from laion_etl.publish.croissant import file_patterns
+from laion_etl.report.contact_sheets import SheetSample
+from laion_etl.report.contents import SIDES
 from laion_etl.report.publish_context import PIPELINE, PublishContext
-from laion_etl.report.statistics import SHARE_EDGES, SHORT_SIDE_EDGES, language_name
-from laion_etl.report.tables import caption_sources, duplicates, filtered, opt_outs, repeats
+from laion_etl.report.statistics import SHARE_EDGES, language_name
+from laion_etl.report.tables import caption_sources, duplicates, filtered, opt_outs, repeats, resolutions
 from laion_etl.report.templating import environment, words
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}\Z")
 _RENAMED = {"iw": "he", "jw": "jv"}  # CLD3 codes that ISO 639 has replaced
 _MAX_LINES = 15
+_EXAMPLES = 6
 _LIMITS_OF_SCORES = (("punsafe", 0.5), ("pwatermark", 0.8))  # the limits LAION-5B reports
 _SIZE_CATEGORIES = (
     (1_000, "n<1K"),
@@ -49,7 +62,9 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         sources=[(name, int(found.kept.sum())) for name, found in caption_sources(statistics)],
         safety=statistics.safety_kept.top(),
         safety_origins=[_escaped(" ".join(origin.split())) for origin in context.scored.safety],
-        short_sides=_short_sides(context),
+        sides=SIDES,
+        resolutions=resolutions(statistics),
+        examples=_examples(context),
         quantiles=[(share, statistics.quantile(share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)],
         thresholds={group: sorted(values) for group, values in statistics.thresholds.items()},
         other_models=_models_of_other_thresholds(context),
@@ -64,6 +79,8 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
         limits=LIMITS,
         biases=BIASES,
         personal=PERSONAL,
+        licence=LICENCE,
+        license_name=LICENSE_NAME,
         bibtex=BIBTEX,
         cell=cell,
     ).encode()
@@ -93,12 +110,10 @@ def _escaped(text: str) -> str:
 
 def _configs(context: PublishContext, files: Iterable[DataFile], folder: str) -> list[tuple[str, list[str]]]:
     """Return the subsets that have files, and their file patterns; viewers cannot open an empty subset."""
-    places: dict[str, set[str]] = {subset.name: set() for subset in context.subsets}
-    for file in files:
-        if file.subset:
-            place = file.name.rpartition("/")[0].removeprefix(f"{folder}/")
-            places.setdefault(file.subset, set()).add(f"{place}/*.parquet")
-    return [(subset, sorted(found)) for subset, found in places.items() if found]
+    listed = list(files)
+    names = dict.fromkeys([*(one.name for one in context.subsets), *(file.subset for file in listed)])
+    patterns = ((name, file_patterns(name, listed, folder)) for name in names if name)
+    return [(name, found) for name, found in patterns if found]
 
 
 def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -107,10 +122,10 @@ def _lines(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     return [*counts[:_MAX_LINES], *summed]
 
 
-def _short_sides(context: PublishContext) -> list[tuple[int, int]]:
-    """Return sizes in pixels, and how many images have a shorter side of at least that."""
-    counts = context.statistics.short_sides.tolist()
-    return [(edge, sum(counts[place + 1 :])) for place, edge in enumerate(SHORT_SIDE_EDGES)]
+def _examples(context: PublishContext) -> list[SheetSample]:
+    """Return a few rows of the contact sheet, of those whose image and caption may be shown."""
+    shown = [sample for band in context.kept for sample in band.samples if sample.withheld is None]
+    return shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES]
 
 
 def _scores(context: PublishContext) -> list[tuple[str, float, int, int]]:

@@ -1,8 +1,15 @@
-"""Text shared by the card and the Croissant metadata: uses, limits, biases, how to cite."""
+"""Text shared by the card, the licence file and the Croissant metadata: uses, limits, biases, how to cite."""
 
 DESCRIPTION = (
     "Links to images on the web with their alt texts, selected by the rules of LAION-5B: CLIP must find that "
     "image and text belong together. Links and texts only, no images. Uncurated; for research."
+)
+
+LICENSE_NAME = "links-and-texts-only"
+LICENCE = (
+    "A licence link on a page is a hint, not a grant: it may belong to something else on that page. Images "
+    "stay under their own copyright, texts under that of their authors. The pipeline grants no licence to "
+    "any image or text."
 )
 
 USES = (
@@ -17,7 +24,7 @@ MISUSES = (
 LIMITS = (
     "Alt texts often describe images badly or not at all, and many are advertising.",
     "Languages are guessed from short texts. Rare languages are confused with their neighbours.",
-    "Links die and images change after they were scored. At least compare the size of what you download.",
+    "Links die and images change after they were scored: compare the SHA-256 of what you download.",
     "Pairs are unique by URL and text. The same image may be included several times under other URLs.",
     "Thresholds depend on one model: what it does not understand is missing, however good the text.",
     "Safety tags are a classifier's estimates. UNLIKELY is not a clearance.",

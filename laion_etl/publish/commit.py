@@ -10,10 +10,16 @@ from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset import manifest
 from laion_etl.dataset.manifest import STATS, Manifest
 from laion_etl.dataset.subsets import DataFile
-from laion_etl.dataset.versions import Release, Version, dataset_folder, read_versions, write_versions
+from laion_etl.dataset.versions import (
+    Release,
+    Version,
+    dataset_folder,
+    read_versions,
+    write_versions,
+)
 from laion_etl.io.storage import Store
 from laion_etl.publish import manifest_writer
-from laion_etl.publish.presentation import CARD, DATASET_CARD, presentation
+from laion_etl.publish.presentation import OF_THE_DATASET, presentation
 from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.report.publish_context import PublishContext
 
@@ -38,7 +44,8 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
         current = versions.current
         before = manifest.read_manifest(release.name, current, store) if current else None
         check_ids(context.crawl, context.scored.numbers, before, store)
-        written = _describe(context, files, before, store)
+        known = replace(context, earlier_versions=len(versions.listed) + len(versions.purged))
+        written = _describe(known, files, before, store)
         _delete_others(release, written, store)
         stats = replace(context.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
         store.write_stats(release.file(STATS), stats)
@@ -93,13 +100,22 @@ def removals_of(crawl: str, requests: Sequence[Request]) -> tuple[str, ...]:
 
 
 def refresh_card(dataset: str, store: Store) -> None:
-    """Copy the current version's dataset card to the README.md of the whole dataset."""
-    name = f"{dataset_folder(dataset)}/{CARD}"
+    """Copy what the current version says of the whole dataset to its root: card, metadata, licence."""
     current = read_versions(dataset, store).current
     while current is not None:
-        card = store.read(Release(dataset, current.version).file(DATASET_CARD))
-        if not store.exists(name) or store.read(name) != card:
-            store.write(name, card)
+        for name, data in root_files(Release(dataset, current.version), store).items():
+            if not store.exists(name) or store.read(name) != data:
+                store.write(name, data)
         shown, current = current, read_versions(dataset, store).current
         if current == shown:  # otherwise another publisher was faster, and this write may hide its card
             return
+
+
+def root_files(release: Release, store: Store) -> dict[str, bytes]:
+    """Return name in the store and content of the files at the dataset's root while this version is current.
+
+    Versions that were published by 0.1 have a card only.
+    """
+    root = dataset_folder(release.name)
+    copies = {f"{root}/{name}": release.file(source) for name, source in OF_THE_DATASET.items()}
+    return {name: store.read(source) for name, source in copies.items() if store.exists(source)}

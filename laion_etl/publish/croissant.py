@@ -1,19 +1,22 @@
 """croissant.json: machine-readable metadata by MLCommons' Croissant specification 1.0 and its RAI extension.
 
-It has one record set per subset, read from the parquet files in the same folder, and every data file with its
-SHA-256. There is no `datePublished`: files contain no dates, so that equal data give equal bytes.
+It has one record set per subset, read from the parquet files below its folder, and every data file with its
+SHA-256. A version has one about its own rows, the dataset one about all of them, like the cards. There is no
+`datePublished`: files contain no dates, so that equal data give equal bytes. Croissant asks for semantic
+versions, so the number is `<format of the columns>.<earlier versions of the dataset>.0`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
+from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.subsets import DataFile, Subset
-from laion_etl.publish.card_text import BIBTEX, DESCRIPTION
+from laion_etl.publish.card_text import BIBTEX, DESCRIPTION, LICENSE_NAME
 from laion_etl.publish.croissant_rai import responsible_ai
 from laion_etl.report.publish_context import PIPELINE, PublishContext
 
@@ -42,38 +45,53 @@ _CONTEXT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def croissant(context: PublishContext, files: Sequence[DataFile]) -> bytes:
-    """Return the metadata of a version as JSON-LD; `files` are its data files."""
+def croissant(context: PublishContext, files: Sequence[DataFile], folder: str) -> bytes:
+    """Return the metadata of a version or of the whole dataset; `files` are the data files in its folder."""
     filled = [subset for subset in context.subsets if any(file.subset == subset.name for file in files)]
+    crawls = sorted({context.crawl, *(file.crawl for file in files if file.subset)})
     document = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": context.release.name,
-        "version": context.release.version,
-        "description": f"{DESCRIPTION} Made from {context.crawl} by {PIPELINE}.",
+        "version": f"{DATASET_FILES.number}.{context.earlier_versions}.0",
+        "description": (
+            f"{DESCRIPTION} Made from {', '.join(crawls)} by {PIPELINE}. Version {context.release.version}."
+        ),
+        "license": LICENSE_NAME,
         "citeAs": BIBTEX,
         "isBasedOn": "https://commoncrawl.org",
         "keywords": ["image-text pairs", "web", "Common Crawl", "CLIP"],
         "isLiveDataset": False,
         **responsible_ai(context),
         "distribution": [
-            *(_file_set(subset) for subset in filled),
-            *(_file_object(file, context.release.folder) for file in files if file.subset),
+            *(_file_set(subset, files, folder) for subset in filled),
+            *(_file_object(file, folder) for file in files if file.subset),
         ],
-        "recordSet": [_record_set(subset, context.scored.columns) for subset in filled],
+        "recordSet": [_record_set(subset, _heads(context, crawls)) for subset in filled],
     }
     return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def _file_set(subset: Subset) -> dict[str, Any]:
+def file_patterns(subset: str, files: Iterable[DataFile], folder: str) -> list[str]:
+    """Return the patterns of a subset's files, relative to a folder, sorted."""
+    folders = {file.name.rpartition("/")[0] for file in files if file.subset == subset}
+    return sorted(f"{one.removeprefix(f'{folder}/')}/*.parquet" for one in folders)
+
+
+def _heads(context: PublishContext, crawls: Sequence[str]) -> Sequence[HeadColumn]:
+    return context.columns if len(crawls) > 1 else context.scored.columns
+
+
+def _file_set(subset: Subset, files: Sequence[DataFile], folder: str) -> dict[str, Any]:
+    patterns = file_patterns(subset.name, files, folder)
     return {
         "@type": "cr:FileSet",
         "@id": f"{subset.name}-files",
         "name": f"{subset.name}-files",
         "description": f"The parquet files of {subset.name}.",
         "encodingFormat": _PARQUET,
-        "includes": f"{subset.name}/*.parquet",
+        "includes": patterns[0] if len(patterns) == 1 else patterns,
     }
 
 

@@ -21,7 +21,8 @@ from laion_etl.publish.completeness import check_batches, check_damaged, check_s
 from laion_etl.publish.part import Part, context_of
 from laion_etl.publish.prepare import scored_of
 from laion_etl.publish.prepared import BatchRange, Prepared
-from laion_etl.publish.ranges import RangeWork, check_record, prepared_variant, published_already, read_range
+from laion_etl.publish.range_work import RangeWork
+from laion_etl.publish.ranges import check_record, prepared_variant, published_already, read_range
 from laion_etl.settings import Settings
 
 _RECORDS_AT_ONCE = 4  # some megabytes each

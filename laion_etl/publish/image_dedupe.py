@@ -7,6 +7,10 @@ however good the new pair, because published versions never change. The other sa
 worst: higher similarity first, then more pixels, then the lower key; a sample with the same image as one
 already taken is redundant.
 
+Two samples may also count as the same image because their CLIP embeddings are near (semantic_compare.py).
+That is decided by the same order, among the samples of the crawl, whatever equal files and near hashes leave
+out.
+
 The samples of the crawl are held in memory, about 300 bytes each, 500 if earlier crawls are compared.
 """
 
@@ -25,10 +29,12 @@ from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
 from laion_etl.publish import image_hashes
+from laion_etl.publish.semantic_compare import SampleOrder, redundant_at_once
 from laion_etl.settings import PublishSettings
 
 DUPLICATE = PublishReason.DUPLICATE_IMAGE.value
 NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE.value
+SEMANTIC_DUPLICATE = PublishReason.SEMANTIC_DUPLICATE_IMAGE.value
 EARLIER_DUPLICATE = PublishReason.DUPLICATE_IMAGE_OF_EARLIER_CRAWL.value
 EARLIER_NEAR_DUPLICATE = PublishReason.NEAR_DUPLICATE_IMAGE_OF_EARLIER_CRAWL.value
 
@@ -85,19 +91,31 @@ def find_redundant(
 
     `read_rows` yields the rows of a batch; the default reads the scored rows.
     """
-    if settings.duplicates == "keep":
+    if not settings.looks_for_duplicates:
         return Redundant.nothing()
     bits = settings.duplicate_bits if settings.duplicates == "near" else None
     samples = _read(scored, read_rows or (lambda batch: read_batch(scored, batch, store)))
+    reasons = {}
+    if settings.semantic_duplicates:
+        redundant = redundant_at_once(samples.order, scored, settings.semantic_duplicates, store)
+        reasons = dict.fromkeys(np.flatnonzero(redundant).tolist(), SEMANTIC_DUPLICATE)
+    if settings.duplicates != "keep":
+        reasons |= _by_hashes(samples, earlier, bits, store)
+    places = sorted(reasons, key=lambda place: bytes(samples.keys[place]))
+    keys = samples.keys[np.asarray(places, np.int64)]
+    return Redundant(keys, tuple(reasons[place] for place in places))
+
+
+def _by_hashes(
+    samples: "_Samples", earlier: tuple[Output, ...], bits: int | None, store: Store
+) -> dict[int, str]:
+    """Return samples with equal files or near hashes; `bits` None compares only files."""
     reasons = _known_earlier(samples, earlier, bits, store)
     better = samples.best_first()
     better = better[~np.isin(better, np.asarray(list(reasons), np.int64))]
     if bits is not None:
         reasons |= dict.fromkeys(_near(samples, better, bits).tolist(), NEAR_DUPLICATE)
-    reasons |= dict.fromkeys(_exact(samples, better).tolist(), DUPLICATE)
-    places = sorted(reasons, key=lambda place: bytes(samples.keys[place]))
-    keys = samples.keys[np.asarray(places, np.int64)]
-    return Redundant(keys, tuple(reasons[place] for place in places))
+    return reasons | dict.fromkeys(_exact(samples, better).tolist(), DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,11 @@ class _Samples:
     pdq: Hashes
     similarity: NDArray[np.float32]
     pixels: Ints
+    lengths: tuple[int, ...]  # of the parts that were read, each of one batch
+
+    @property
+    def order(self) -> SampleOrder:
+        return SampleOrder(self.keys, self.similarity, self.pixels, self.lengths)
 
     def best_first(self) -> Ints:
         return np.lexsort((self.keys, -self.pixels, -self.similarity))
@@ -127,6 +150,7 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
                     found.pdq,
                     kept["similarity"].to_numpy().astype(np.float32),
                     pixels_of(kept).to_numpy().astype(np.int64),
+                    (kept.num_rows,),
                 )
             )
     return _Samples(
@@ -135,6 +159,7 @@ def _read(scored: ScoredCrawl, read_rows: Callable[[ScoredBatch], Iterable[pa.Re
         np.concatenate([part.pdq for part in parts]),
         np.concatenate([part.similarity for part in parts]),
         np.concatenate([part.pixels for part in parts]),
+        tuple(part.lengths[0] for part in parts),
     )
 
 

@@ -1,6 +1,8 @@
-"""_pictures.parquet of a version: the hashes of its images, by which later crawls recognize them.
+"""_image_hashes.pq of a version: the hashes of its images, by which later crawls recognize them.
 
-A version that was published by ranges of batches has a file for each range, `_pictures-00001.parquet`.
+It is a parquet file of another ending, so that `**/*.parquet` matches only rows of the dataset. A version
+that was published by ranges of batches has a file for each range, `_image_hashes-00001.pq`. Version 0.1 named
+them `_pictures.parquet`, which is still read.
 A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null if the
 downloader had none, or its quality is too low to recognise an image by it). Later crawls stream through the
 files of earlier ones, so memory depends only on the later crawl, and time grows with the rows of the earlier
@@ -26,9 +28,9 @@ from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.io.storage import NewFile, Store
 
-_STEM = "_pictures"  # readers of whole folders skip names that begin with an underscore
-NAME = f"{_STEM}.parquet"
-_NAMES = re.compile(rf"{_STEM}(-\d{{5}})?\.parquet\Z")
+_STEM = "_image_hashes"  # readers of whole folders skip names that begin with an underscore
+NAME = f"{_STEM}.pq"
+_NAMES = re.compile(rf"(?:{_STEM}(-\d{{5}})?\.pq|_pictures(-\d{{5}})?\.parquet)\Z")
 FILES = SchemaHistory(
     "image hashes",
     [
@@ -53,7 +55,7 @@ class ImageHashes:
 
 def file_name(range_number: int | None) -> str:
     """Return the name within a version of the hashes of a range of batches; None: of all."""
-    return NAME if range_number is None else f"{_STEM}-{range_number:05d}.parquet"
+    return NAME if range_number is None else f"{_STEM}-{range_number:05d}.pq"
 
 
 class ImageHashesWriter:

@@ -76,6 +76,7 @@ def crawl_part(context: PublishContext) -> ManifestPart:
         columns=scored.columns,
         removed=context.removed,
         scores=scored.scores,
+        evaluation_sets=context.evaluation_sets,
         partitions={"expected": scored.partitions, "missing": list(scored.missing_partitions)},
     )
 

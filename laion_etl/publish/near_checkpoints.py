@@ -39,6 +39,7 @@ class ComparedSlices:
     folder: str
     made_from: str
     store: Store
+    dtype: np.dtype[np.void] = IMAGE
 
     def once(self, band: int, number: int, compare: Callable[[], Compared]) -> Compared:
         """Return what a slice connects: as it was written, or else as `compare` returns it."""
@@ -62,7 +63,7 @@ class ComparedSlices:
         content, end = memoryview(data)[: -_END.size], data[-_END.size :]
         pairs, known = _END.unpack(end)[1:3] if len(end) == _END.size else (0, 0)
         if end == _END.pack(FORMAT, pairs, known, zlib.crc32(content)):
-            records = np.frombuffer(content, IMAGE)
+            records = np.frombuffer(content, self.dtype)
             return records[:pairs], records[pairs:]
         _log.warning("%s is not a whole checkpoint; its slice is compared again", self.store.uri(name))
         return None

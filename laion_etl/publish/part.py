@@ -14,12 +14,14 @@ from laion_etl.blocklists.removal_requests import REASON
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.coverage import Coverage
-from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel
+from laion_etl.dataset.evaluation_sets import described_sets
+from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel_and_settings
 from laion_etl.dataset.joined_samples import Joined
 from laion_etl.dataset.manifest import ManifestPart, current_manifest
 from laion_etl.dataset.score_progress import raw_shards_deleted
-from laion_etl.dataset.shaping_settings import as_scored, shaping_settings
+from laion_etl.dataset.shaping_settings import as_made, as_scored, shaping_settings
 from laion_etl.dataset.subsets import DataFile, Subset, subsets
+from laion_etl.dataset.used_settings import Used, merged_used, several_of
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
 from laion_etl.report.bill import read_bill
@@ -145,20 +147,27 @@ def context_of(
 ) -> PublishContext:
     """Return what card, manifest and report of a crawl are made of.
 
-    Settings of the stages before are those recorded when the same scored shards were last published.
+    Settings of the stages before are those that their stats record, or else those that were shown when the
+    same scored shards were last published.
     """
-    stats = _stats(release, part, variant, fingerprint)
+    sets = described_sets(settings.publish.evaluation_sets, store)
+    stats = _stats(release, part, variant, fingerprint, sets)
     current = current_manifest(release.name, store)
     before = current.part(part.coverage.crawl) if current else None
+    used: Used = {}
     if before is not None and before.scores == part.coverage.scores:
         settings = as_scored(settings, before.settings)
+        used = merged_used([several_of(before.settings)])
+    funnel, made = crawl_funnel_and_settings(store, part.coverage.crawl, stats, part.counted)
+    used = {group: {**used.get(group, {}), **made.get(group, {})} for group in {**used, **made}}
+    settings = as_made(settings, used)
     bill = read_bill(part.coverage.crawl, settings, store) if settings.publish.costs else None
     return PublishContext(
         release, part.coverage, settings, subsets(settings.publish), part.statistics,
-        crawl_funnel(store, part.coverage.crawl, stats, part.counted), tuple(part.sampler.kept()),
+        funnel, tuple(part.sampler.kept()),
         tuple(part.sampler.rejected()), stats, variant, removals,
         raw_deleted=raw_shards_deleted(part.coverage.crawl, store), bill=bill,
-        removed=_removed(before, part, settings, removals),
+        removed=_removed(before, part, settings, removals), used=used,
     )  # fmt: skip
 
 
@@ -178,7 +187,13 @@ def _removed(before: ManifestPart | None, part: Part, settings: Settings, remova
     return before.removed + max(0, gone)
 
 
-def _stats(release: Release, part: Part, variant: str, fingerprint: str) -> StageStats:
+def _stats(
+    release: Release,
+    part: Part,
+    variant: str,
+    fingerprint: str,
+    sets: Sequence[Mapping[str, Any]],
+) -> StageStats:
     coverage = part.coverage
     return StageStats(
         stage="publish",
@@ -194,6 +209,7 @@ def _stats(release: Release, part: Part, variant: str, fingerprint: str) -> Stag
             "missing_batches": list(coverage.missing),
             "partitions": coverage.partitions,
             "missing_partitions": list(coverage.missing_partitions),
+            **({"evaluation_sets": sets} if sets else {}),
             **_samples(part),
         },
     )

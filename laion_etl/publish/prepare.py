@@ -6,9 +6,10 @@ missing, ids that another crawl has, and rules. Only a crawl that is prepared ag
 far, is compared batch by batch with the version that is published, to publish it only if it is another one.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from laion_etl.blocklists.removal_requests import read_requests
@@ -21,12 +22,13 @@ from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
+from laion_etl.publish.clusters import learn_clusters, plan_clusters, write_clusters
 from laion_etl.publish.commit import refresh_card, removals_of
 from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
 from laion_etl.publish.completeness import Expected, check_named_batches, confirmed, partitions_of
 from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.join import has_restored
-from laion_etl.publish.prepared import BatchRange, Prepared, divide, read_prepared
+from laion_etl.publish.prepared import BatchRange, Former, Prepared, divide, read_prepared
 from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.report.contact_sheets import BATCHES_LOOKED_AT, by_hash
 from laion_etl.settings import Settings
@@ -50,15 +52,54 @@ def prepare(
     like `publish_dataset`.
     """
     prepared = division(crawl, planned, settings, store, variant, expected)
-    current = manifest.current_manifest(prepared.dataset, store)
-    check_ids(crawl, planned, current, store)
-    part = current.part(crawl) if current else None
+    part = _published_part(prepared, planned, store)
     named = part is not None and is_named(part.version, version or crawl)
     if part and named and _is_published(prepared, part, planned, settings, store):
         refresh_card(prepared.dataset, store)
         return store.read_stats(Release(prepared.dataset, part.version).file(STATS))
     release = read_versions(prepared.dataset, store).release(version or crawl)
-    prepared = replace(prepared, version=release.version)
+    return _recorded(replace(prepared, version=release.version), planned, store)
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A removal that has rewritten all that it matches: its id, and the batches that had something."""
+
+    request_id: str
+    batches: frozenset[int]
+
+
+def prepare_removal(
+    crawl: str,
+    planned: Sequence[int],
+    settings: Settings,
+    store: Store,
+    variant: str,
+    removed: Removed | None,
+) -> Prepared:
+    """Check a crawl and record how it is published without what a removal has taken out.
+
+    Ranges in which that has changed nothing take over the files of the published version. If `removed` is
+    None, none does: something could not be read, and may still have what is to be removed.
+    """
+    prepared = division(crawl, planned, settings, store, variant)
+    part = _published_part(prepared, planned, store)
+    former = _former(prepared, part, settings, removed, store) if part and removed else None
+    release = read_versions(prepared.dataset, store).release(crawl)
+    return _recorded(replace(prepared, version=release.version, former=former), planned, store)
+
+
+def _published_part(prepared: Prepared, planned: Sequence[int], store: Store) -> ManifestPart | None:
+    """Return what is published of the crawl. Raises InputError if another crawl has the same ids."""
+    current = manifest.current_manifest(prepared.dataset, store)
+    check_ids(prepared.crawl, planned, current, store)
+    return current.part(prepared.crawl) if current else None
+
+
+def _recorded(prepared: Prepared, planned: Sequence[int], store: Store) -> Prepared:
+    if prepared.clusters and not store.exists(prepared.clusters_name):
+        clusters = learn_clusters(plan_clusters(prepared.crawl, planned, store), store)
+        write_clusters(prepared.clusters_name, clusters, store)
     prepared.write(store)
     return prepared
 
@@ -80,6 +121,8 @@ def division(
     if expected is not None:
         check_named_batches(crawl, len(planned), expected.max_missing_share, store)
     sheet, known = _some_batches(crawl, planned, ranges, store)
+    semantic = settings.publish.semantic_duplicates > 0
+    clusters = plan_clusters(crawl, planned, store).fingerprint if semantic else ""
     prepared = Prepared(
         crawl=crawl,
         dataset=dataset,
@@ -93,6 +136,7 @@ def division(
         columns=known.columns,
         earlier=compared_with(dataset, crawl, settings.publish, store),
         removals=removals_of(crawl, read_requests(store)),
+        clusters=clusters,
     )
     return replace(prepared, rules=prepared.rules_with(settings))
 
@@ -116,6 +160,32 @@ def scored_of(
     if any(prepared.max_missing_share is not None for prepared in records):
         return confirmed(scored, store)
     return scored
+
+
+def _former(
+    prepared: Prepared, part: ManifestPart, settings: Settings, removed: Removed, store: Store
+) -> Former | None:
+    """Return the published version, if it was made by the same rules but for this removal.
+
+    Not if there are further requests since: batches may still have what they name.
+    """
+    try:
+        before = read_prepared(prepared.dataset, prepared.crawl, store)
+    except DamagedFileError:
+        before = None
+    if before is None or settings.publish.looks_for_duplicates:
+        return None  # one image less changes what is a duplicate in other ranges
+    is_it = before.version == part.version
+    known = Former(before.version, before.rules, before.removals) if is_it else before.former
+    if known is None or (known.version, known.removals) != (part.version, part.removals):
+        return None
+    by_same_rules = replace(prepared, removals=known.removals).rules_with(settings) == known.rules
+    if not by_same_rules or not {*prepared.removals} - {*known.removals} <= {removed.request_id}:
+        return None
+    firsts = [one.first for one in prepared.ranges]
+    return replace(
+        known, changed=tuple(sorted({bisect_right(firsts, batch) for batch in removed.batches} - {0}))
+    )
 
 
 def _is_published(

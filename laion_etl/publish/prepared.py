@@ -15,6 +15,7 @@ from typing import Any
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.head_columns import HeadColumn, from_plain
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import Output, fingerprint
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
@@ -23,10 +24,11 @@ from laion_etl.report.publish_context import PIPELINE
 from laion_etl.settings import Settings, Stage, shaping
 from laion_etl.settings.publish import MAX_RANGES
 
-FORMAT = 2  # 1: statistics of ranges without the sources of captions
+FORMAT = 3  # of the statistics of ranges: 1 is without the sources of captions, 2 without contents
 _NAME = "prepared.json"
-COMPARED = "compared"  # the folder of checkpoints: near_checkpoints.py
-_OF_ALL = ("compared.json", "compared.parquet")  # range_images.py writes them
+COMPARED, SEMANTIC = "compared", "semantic"  # the folders of checkpoints: near_checkpoints.py
+# compared_ranges.py writes them
+_OF_ALL = tuple(f"{name}.{ending}" for name in (COMPARED, SEMANTIC) for ending in ("json", "parquet"))
 _OF_RANGE = re.compile(r"/[a-z]+-(\d{5})\.[a-z]+\Z")
 
 
@@ -48,12 +50,27 @@ def divide(planned: Sequence[int], batches_per_range: int) -> tuple[BatchRange, 
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """The published version from which a removal takes over the files of ranges that hold nothing of it.
+
+    `rules` and `removals` are those that it was prepared with, `changed` the ranges of which the removal has
+    rewritten something: they are read, even where a shard has come back from a backup.
+    """
+
+    version: str
+    rules: str
+    removals: tuple[str, ...]
+    changed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """How a crawl is published into one dataset.
 
     `planned` is the fingerprint of the planned batches, `rules` that of all that shapes the rows of a range
     apart from its batches. `max_missing_share` None: no batch that is published may be missing, see
-    `check_still_scored`.
+    `check_still_scored`. `clusters` is the fingerprint of the clusters of embeddings, '' if these are not
+    compared.
     """
 
     crawl: str
@@ -68,7 +85,9 @@ class Prepared:
     columns: tuple[HeadColumn, ...]
     earlier: tuple[Output, ...]
     removals: tuple[str, ...]
+    clusters: str = ""
     rules: str = ""
+    former: Former | None = None
 
     @property
     def release(self) -> Release:
@@ -79,7 +98,7 @@ class Prepared:
         return fingerprint(
             "publish range", FORMAT, PIPELINE, self.dataset, self.variant,
             shaping(settings, Stage.PUBLISH), self.planned, self.ranges, self.sheet_batches, self.columns,
-            self.earlier, self.removals,
+            self.earlier, self.removals, *([self.clusters] if self.clusters else []),
         )  # fmt: skip
 
     def whole(self, inputs: Sequence[str]) -> str:
@@ -93,9 +112,9 @@ class Prepared:
         """
         folder = _folder(self.dataset, self.crawl)
         kept = {f"{one.number:05d}" for one in self.ranges}
-        whole = {f"{folder}/{name}" for name in (_NAME, *_OF_ALL)}
+        whole = {self.clusters_name, *(f"{folder}/{name}" for name in (_NAME, *_OF_ALL))}
         for name in store.list(folder):
-            if name.startswith(f"{folder}/{COMPARED}/"):
+            if name.startswith((f"{folder}/{COMPARED}/", f"{folder}/{SEMANTIC}/")):
                 continue
             number = _OF_RANGE.search(name)
             if name not in whole and not (number and number[1] in kept):
@@ -120,6 +139,11 @@ class Prepared:
         """Return the name in the store of a folder of files about all ranges."""
         return f"{_folder(self.dataset, self.crawl)}/{kind}"
 
+    @property
+    def clusters_name(self) -> str:
+        """Name in the store of the centroids of the clusters of embeddings."""
+        return f"{_folder(self.dataset, self.crawl)}/centroids-{self.clusters}.npy"
+
     def find(self, number: int, total: int) -> BatchRange:
         """Return range I of N. Raises InputError unless there are N ranges."""
         if total != len(self.ranges) or not 1 <= number <= total:
@@ -136,7 +160,7 @@ def read_prepared(dataset: str, crawl: str, store: Store) -> Prepared | None:
     if (found := store.read_with_etag(name)) is None:
         return None
     try:
-        document = json.loads(found[0])
+        document = parse_json(found[0])
         check_format(store.uri(name), document.get("format"), FORMAT)
         return _from_plain(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -177,7 +201,7 @@ def _folder(dataset: str, crawl: str) -> str:
 
 
 def _from_plain(plain: Mapping[str, Any]) -> Prepared:
-    share = plain["max_missing_share"]
+    share, former = plain["max_missing_share"], plain.get("former")
     return Prepared(
         crawl=str(plain["crawl"]),
         dataset=str(plain["dataset"]),
@@ -191,5 +215,13 @@ def _from_plain(plain: Mapping[str, Any]) -> Prepared:
         columns=from_plain(plain["columns"]),
         earlier=tuple(Output(**one) for one in plain["earlier"]),
         removals=tuple(plain["removals"]),
+        clusters=str(plain.get("clusters", "")),
         rules=str(plain["rules"]),
+        former=None if former is None else _former(former),
+    )
+
+
+def _former(plain: Mapping[str, Any]) -> Former:
+    return Former(
+        str(plain["version"]), str(plain["rules"]), tuple(plain["removals"]), tuple(plain["changed"])
     )

@@ -6,6 +6,7 @@ from laion_etl.dataset.subsets import DataFile
 from laion_etl.dataset.versions import dataset_folder
 from laion_etl.io.storage import Store
 from laion_etl.publish.card import render_card
+from laion_etl.publish.card_text import LICENCE, LICENSE_NAME
 from laion_etl.publish.croissant import croissant
 from laion_etl.report.figures import figures
 from laion_etl.report.page import report_page
@@ -14,8 +15,12 @@ from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.tables import bar_charts
 
 CARD = "README.md"
-DATASET_CARD = "dataset-card.md"  # becomes README.md of the whole dataset
+DATASET_CARD = "dataset-card.md"
 CROISSANT = "croissant.json"
+DATASET_CROISSANT = "dataset-croissant.json"
+LICENSE = "LICENSE.md"
+# Files at the root of a dataset, and those of its current version that they are copies of.
+OF_THE_DATASET = {CARD: DATASET_CARD, CROISSANT: DATASET_CROISSANT, LICENSE: LICENSE}
 REPORT = "report/index.html"
 
 
@@ -26,10 +31,16 @@ def presentation(
 
     `files` are its data files, `earlier` the dataset's data files of other crawls.
     """
-    release = context.release
-    yield CARD, render_card(context, files, release.folder)
-    yield DATASET_CARD, render_card(context, [*earlier, *files], dataset_folder(release.name))
-    yield CROISSANT, croissant(context, files)
+    folder, root, everything = (
+        context.release.folder,
+        dataset_folder(context.release.name),
+        [*earlier, *files],
+    )
+    yield CARD, render_card(context, files, folder)
+    yield DATASET_CARD, render_card(context, everything, root)
+    yield CROISSANT, croissant(context, files, folder)
+    yield DATASET_CROISSANT, croissant(context, everything, root)
+    yield LICENSE, f"# {LICENSE_NAME}\n\n{LICENCE}\n".encode()
     yield from report_files(context, store)
 
 

@@ -6,7 +6,8 @@ between them (range_images.py). Before a range is published it streams through t
 through those of earlier crawls, and keeps only what concerns its own images; so memory depends on the size of
 a range. Each range reads what all have written, some 40 bytes a sample.
 
-Near duplicates are found before, for all ranges at once (near_compare.py); a range looks up its hashes.
+Near and semantic duplicates are found before, for all ranges at once (near_compare.py, semantic_compare.py);
+a range looks up its hashes and keys.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,17 +27,19 @@ from laion_etl.publish.image_dedupe import (
     EARLIER_DUPLICATE,
     EARLIER_NEAR_DUPLICATE,
     NEAR_DUPLICATE,
+    SEMANTIC_DUPLICATE,
     Redundant,
 )
 from laion_etl.publish.image_hashes import to_image_hashes
 from laion_etl.publish.near_groups import KNOWN, best_first
 from laion_etl.publish.prepared import BatchRange
 from laion_etl.publish.range_images import Images, known_files, places_among, read_images
+from laion_etl.publish.semantic_compare import are_redundant
 
 _AT_ONCE = 1 << 18
 _NONE = -3  # nothing is decided about a hash
 # Each takes precedence over those before it.
-_REASONS = ("", NEAR_DUPLICATE, DUPLICATE, EARLIER_NEAR_DUPLICATE, EARLIER_DUPLICATE)
+_REASONS = ("", SEMANTIC_DUPLICATE, NEAR_DUPLICATE, DUPLICATE, EARLIER_NEAR_DUPLICATE, EARLIER_DUPLICATE)
 
 
 def find_redundant_in(
@@ -46,14 +49,17 @@ def find_redundant_in(
     own = Images.joined(list(read_images(digests.images[one.number - 1], store)))
     if not len(own.keys):
         return Redundant.nothing()
-    images, places = np.unique(own.sha256, return_inverse=True)
-    best = _best_of(images, digests, store)
-    kept = _kept_of(own.pdq, digests.compared, store)
     reasons = np.zeros(len(own.keys), np.int64)
-    reasons[(kept != _NONE) & (kept != key_numbers(own.keys))] = 1
-    reasons[best[places] != own.keys] = 2
-    reasons[kept == KNOWN] = 3
-    reasons[known_files(images, earlier, store)[places]] = 4
+    if digests.semantic is not None:
+        reasons[are_redundant(key_numbers(own.keys), digests.semantic, store)] = 1
+    if digests.by_files:
+        images, places = np.unique(own.sha256, return_inverse=True)
+        best = _best_of(images, digests, store)
+        kept = _kept_of(own.pdq, digests.compared, store)
+        reasons[(kept != _NONE) & (kept != key_numbers(own.keys))] = 2
+        reasons[best[places] != own.keys] = 3
+        reasons[kept == KNOWN] = 4
+        reasons[known_files(images, earlier, store)[places]] = 5
     chosen = np.flatnonzero(reasons)
     chosen = chosen[np.argsort(own.keys[chosen])]
     return Redundant(own.keys[chosen], tuple(_REASONS[number] for number in reasons[chosen].tolist()))

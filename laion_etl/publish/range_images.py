@@ -2,10 +2,12 @@
 
 `images-00007.parquet` has the digests of the images of range 7 with what decides between equal ones. Where
 near duplicates are looked for, `hashes-00007.bands` has their PDQ hashes by bands, and `known-00007.bands`
-those of some files of earlier crawls; compared_ranges.py compares all of these.
+those of some files of earlier crawls. Where semantic duplicates are looked for, `clusters-00007.bands` has
+their embeddings by clusters. compared_ranges.py compares all of these.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +20,7 @@ from laion_etl.blocklists.column_masks import compared_hashes
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, Ints, is_informative
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.publish import image_hashes
 from laion_etl.publish.band_files import (
@@ -29,10 +32,13 @@ from laion_etl.publish.band_files import (
     Records,
     key_numbers,
 )
-from laion_etl.publish.exclusions import Exclusions
+from laion_etl.publish.batch_vectors import BatchVectors
+from laion_etl.publish.clusters import read_clusters
+from laion_etl.publish.exclusions import Exclusions, open_exclusions
 from laion_etl.publish.image_dedupe import pixels_of
 from laion_etl.publish.near_groups import best_first
 from laion_etl.publish.prepared import BatchRange, Prepared
+from laion_etl.publish.semantic_compare import ClusterSpool
 from laion_etl.settings import PublishSettings
 
 STAGE = "publish hashes"
@@ -85,6 +91,8 @@ class ImageRows:
     """Collects the images of a range that one dataset would publish."""
 
     exclusions: Exclusions
+    vectors: BatchVectors | None = None
+    clusters: ClusterSpool | None = None
     _tables: list[pa.Table] = field(default_factory=list)
 
     @property
@@ -105,6 +113,9 @@ class ImageRows:
         if self._schema is NEAR_SCHEMA:
             columns["pdq"] = image_hashes.digests(compared_hashes(kept))
         self._tables.append(pa.table(columns, schema=self._schema))
+        if self.clusters is not None and self.vectors is not None:
+            images = _to_images(self._tables[-1])
+            self.clusters.add_samples(images.keys, images.similarity, images.pixels, self.vectors)
 
     def write(self, prepared: Prepared, one: BatchRange, made_from: str, store: Store) -> StageStats:
         """Write the files of the range, then the record that they are there."""
@@ -115,6 +126,11 @@ class ImageRows:
         if self._schema is NEAR_SCHEMA:
             bands = bands_of(prepared, self.exclusions.settings)
             outputs += _write_bands(prepared, one, bands, table, store)
+        if self.clusters is not None:
+            self.clusters.flush()
+            with store.create(prepared.name_of(one.number, "clusters", "bands")) as file:
+                self.clusters.write_to(file)
+            outputs.append(file.output)
         stats = StageStats(
             stage=STAGE,
             crawl=prepared.crawl,
@@ -125,6 +141,23 @@ class ImageRows:
             outputs=tuple(outputs),
         )
         return store.write_stats(record_name(prepared, one), stats)
+
+
+@contextmanager
+def image_rows(
+    prepared: Prepared, scored: ScoredCrawl, settings: PublishSettings, store: Store
+) -> Iterator[ImageRows]:
+    """Return what collects the images of a range. Raises InputError if the clusters are not there."""
+    vectors = BatchVectors(scored, store)
+    rows = ImageRows(open_exclusions(scored, settings, prepared.variant, store, vectors))
+    if not prepared.clusters:
+        yield rows
+        return
+    clusters = read_clusters(prepared.clusters_name, prepared.crawl, store)
+    vectors.label = clusters.nearest
+    with ClusterSpool(clusters) as spool:
+        rows.vectors, rows.clusters = vectors, spool
+        yield rows
 
 
 def record_name(prepared: Prepared, one: BatchRange) -> str:

@@ -9,16 +9,13 @@ crawl.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from laion_etl.blocklists.removal_requests import Matcher, read_requests
-from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
-from laion_etl.core.schemas import scored_stem, shard_stem
+from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats, fingerprint
-from laion_etl.dataset.funnel_report import CountedStage, FunnelRow
 from laion_etl.dataset.locator.build import locate_written
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, subsets
@@ -27,55 +24,21 @@ from laion_etl.dataset.versions import read_versions
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import removals_of
-from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
 from laion_etl.publish.completeness import check_damaged
-from laion_etl.publish.exclusions import Exclusions
+from laion_etl.publish.exclusions import open_exclusions
 from laion_etl.publish.join import has_restored
 from laion_etl.publish.part import Part, check_count
-from laion_etl.publish.prepare import inputs_of, scored_of
-from laion_etl.publish.prepared import BatchRange, Prepared, again, prepared_for
+from laion_etl.publish.prepare import scored_of
+from laion_etl.publish.prepared import Prepared, again, prepared_for
+from laion_etl.publish.range_counts import counted_stages
 from laion_etl.publish.range_dedupe import find_redundant_in
-from laion_etl.publish.range_images import ImageRows, finished_hashes, record_name
+from laion_etl.publish.range_images import finished_hashes, image_rows
+from laion_etl.publish.range_work import RangeWork
 from laion_etl.publish.rows import DataFiles, DatasetRows, new_files, read_rows
+from laion_etl.publish.taken_ranges import former_record, taken_over
 from laion_etl.report.contact_sheets import Sampler
 from laion_etl.report.statistics import Statistics
 from laion_etl.settings import Settings
-
-_READERS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class RangeWork:
-    """A range of a crawl for one dataset, and what it is made from.
-
-    `digests`: the files about the images of all ranges, if duplicates are looked for.
-    """
-
-    prepared: Prepared
-    one: BatchRange
-    scored: ScoredCrawl
-    digests: Digests = NO_DIGESTS
-
-    @property
-    def inputs(self) -> str:
-        """The fingerprint of what the range is made from."""
-        return inputs_of(self.prepared, self.one, self.scored, self.digests)
-
-    @property
-    def made_from(self) -> str:
-        """The fingerprint of the record of the range: its inputs, and the version it belongs to."""
-        return fingerprint(self.inputs, self.prepared.version)
-
-    def with_digests(self, settings: Settings, store: Store) -> "RangeWork":
-        """Return the range with the digests of all. Raises InputError if some are missing or outdated."""
-        found = digests_of(self.prepared, settings.publish, store)
-        record = record_name(self.prepared, self.one)
-        if found.images and store.read_stats(record).fingerprint != self.inputs:
-            raise InputError(
-                f"cannot publish range {self.one.number} of {self.prepared.crawl}: its batches have changed "
-                f"since its images were looked at; {again(self.prepared.crawl)}"
-            )
-        return replace(self, digests=found)
 
 
 def hash_range(
@@ -85,18 +48,22 @@ def hash_range(
 
     Does nothing where they are there, or no duplicates are looked for. Raises like `publish_range`.
     """
-    if settings.publish.duplicates == "keep":
+    if not settings.publish.looks_for_duplicates:
         return []
     works = _works(crawl, number, total, settings, store, variants)
     done: dict[str, StageStats | None] = {
         work.prepared.dataset: finished_hashes(work.prepared, work.one, work.inputs, store) for work in works
     }
     todo = [work for work in works if not done[work.prepared.dataset]]
-    images = [ImageRows(Exclusions(settings.publish, work.prepared.variant)) for work in todo]
-    if todo:
-        read_rows(todo[0].scored, _matcher(settings, store), images, store)
-    for work, rows in zip(todo, images, strict=True):
-        done[work.prepared.dataset] = rows.write(work.prepared, work.one, work.inputs, store)
+    with ExitStack() as stack:
+        images = [
+            stack.enter_context(image_rows(work.prepared, work.scored, settings.publish, store))
+            for work in todo
+        ]
+        if todo:
+            read_rows(todo[0].scored, _matcher(settings, store), images, store)
+        for work, rows in zip(todo, images, strict=True):
+            done[work.prepared.dataset] = rows.write(work.prepared, work.one, work.inputs, store)
     return [one for work in works if (one := done[work.prepared.dataset])]
 
 
@@ -112,7 +79,7 @@ def publish_range(
     works = [
         work.with_digests(settings, store) for work in _works(crawl, number, total, settings, store, variants)
     ]
-    done = {work.prepared.dataset: _finished(work, store) for work in works}
+    done = {work.prepared.dataset: _finished(work, store) or _taken_over(work, store) for work in works}
     todo = [work for work in works if not done[work.prepared.dataset]]
     for work, part in zip(todo, _written(todo, settings, store), strict=True):
         stats = part.to_stats(crawl, f"{number}/{total}", work.prepared.rules, work.made_from)
@@ -136,6 +103,16 @@ def _finished(work: RangeWork, store: Store) -> StageStats | None:
     stats = store.finished(work.prepared.range_name(work.one.number), work.made_from)
     is_whole = stats is not None and all(store.exists(output.name) for output in stats.outputs)
     return stats if stats and is_whole and not has_restored(stats, work.scored, store) else None
+
+
+def _taken_over(work: RangeWork, store: Store) -> StageStats | None:
+    """Return the record of a range of which a removal has changed nothing, see `taken_ranges.py`."""
+    if (former := former_record(work, store)) is None:
+        return None
+    _check_scored(work.prepared, work.scored)
+    record = taken_over(former, work, partial(_check_not_visible, work.prepared, store), store)
+    name = work.prepared.range_name(work.one.number)
+    return None if record is None else store.write_stats(name, record)
 
 
 def _works(
@@ -208,7 +185,7 @@ def read_range(
     ]
     scored = works[0].scored
     read_rows(scored, _matcher(settings, store), datasets, store, files)
-    counted = _counted(scored, store)
+    counted = counted_stages(scored, store)
     parts = [
         Part(
             scored.coverage,
@@ -231,7 +208,7 @@ def _dataset_rows(
 ) -> DatasetRows:
     prepared = work.prepared
     _check_scored(prepared, work.scored)
-    exclusions = Exclusions(settings.publish, prepared.variant)
+    exclusions = open_exclusions(work.scored, settings.publish, prepared.variant, store)
     if work.digests.images:
         exclusions.redundant = find_redundant_in(work.one, work.digests, prepared.earlier, store)
     statistics, sampler = Statistics(subsets(settings.publish)), Sampler(frozenset(prepared.sheet_batches))
@@ -251,39 +228,6 @@ def _check_scored(prepared: Prepared, scored: ScoredCrawl) -> None:
             f"{min(column.name for column in others)} of a head that the first batch of each range does not "
             "have; score the crawl by the same heads"
         )
-
-
-def _counted(scored: ScoredCrawl, store: Store) -> dict[str, CountedStage]:
-    """Add up the stats of the shards and of the scored shards of a range."""
-    crawl, numbers = scored.crawl, sorted([*(batch.number for batch in scored.batches), *scored.missing])
-    rows = [
-        FunnelRow("score", 1, batch.kept + sum(batch.dropped.values()), batch.kept, dict(batch.dropped))
-        for batch in scored.batches
-    ]
-    unusable = _read_stats([scored_stem(crawl, number) for number in scored.missing], store)
-    return {
-        "download": CountedStage.from_stats(
-            "download", _read_stats([shard_stem(crawl, number) for number in numbers], store)
-        ),
-        "score": CountedStage(FunnelRow.summed("score", rows)).merged(
-            CountedStage.from_stats("score", unusable)
-        ),
-    }
-
-
-def _read_stats(stems: Sequence[str], store: Store) -> list[StageStats | str]:
-    """Return the stats of those batches that have any, and an error message where they are damaged."""
-
-    def read(stem: str) -> StageStats | str | None:
-        try:
-            return store.read_stats(f"{stem}_stats.json")
-        except MissingFileError:
-            return None
-        except DamagedFileError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return [one for one in pool.map(read, stems) if one is not None]
 
 
 def _check_not_visible(prepared: Prepared, store: Store) -> None:

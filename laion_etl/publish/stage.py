@@ -30,7 +30,7 @@ from laion_etl.publish.compared_ranges import compare_ranges
 from laion_etl.publish.completeness import Expected, nothing_new
 from laion_etl.publish.finish import finish_ranges, read_parts
 from laion_etl.publish.part import context_of
-from laion_etl.publish.prepare import division, prepare
+from laion_etl.publish.prepare import Removed, division, prepare, prepare_removal
 from laion_etl.publish.prepared import Prepared
 from laion_etl.publish.presentation import REPORT, report_files
 from laion_etl.publish.ranges import hash_range, publish_range
@@ -109,6 +109,31 @@ def publish_dataset(
         return prepared
     _publish_ranges(crawl, len(prepared.ranges), settings, store, [variant])
     return finish_ranges(crawl, variant, settings, store)
+
+
+def publish_removal(
+    crawl: str, settings: Settings, store: Store, variant: str, removed: Removed | None
+) -> StageStats:
+    """Publish a crawl without what a removal has taken out; see `prepare_removal`."""
+    if (ranges := prepare_removal_in_ranges(crawl, settings, store, [variant], removed)) is None:
+        return publish_at_once(crawl, settings, store, [variant], None)[0]
+    _publish_ranges(crawl, ranges, settings, store, [variant])
+    return finish_ranges(crawl, variant, settings, store)
+
+
+def prepare_removal_in_ranges(
+    crawl: str, settings: Settings, store: Store, variants: Sequence[str], removed: Removed | None
+) -> int | None:
+    """Return the number of ranges in which a crawl is published after a removal; None if it is at once."""
+    if (planned := _in_ranges(crawl, settings, store)) is None:
+        return None
+    prepared = [prepare_removal(crawl, planned, settings, store, one, removed) for one in variants]
+    return len(prepared[0].ranges)
+
+
+def is_in_ranges(crawl: str, settings: Settings, store: Store) -> bool:
+    """Whether a crawl is published in ranges."""
+    return _in_ranges(crawl, settings, store) is not None
 
 
 def render_report(crawl: str, settings: Settings, store: Store, variant: str = RESEARCH) -> bytes:

@@ -18,15 +18,16 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, ServiceError, SettingsError, StorageError
 from laion_etl.core.head_columns import has_columns
-from laion_etl.core.schemas import DATASET_FILES, batch_of, keys_of_ids
+from laion_etl.core.schemas import DATASET_FILES, batch_of
 from laion_etl.dataset.joined_samples import is_joined
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ, ascending, merge_by_id, sample_ids
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, DataFile, Subset, subsets
 from laion_etl.dataset.versions import dataset_folder, read_versions
 from laion_etl.io.storage import Store
-from laion_etl.publish.presentation import CARD, DATASET_CARD
+from laion_etl.publish.verify_rows import wrong_rows
 from laion_etl.publish.verify_samples import SamplesCheck
+from laion_etl.publish.verify_texts import check_root, check_texts
 from laion_etl.settings import PublishSettings
 
 _BYTES_PER_READ = 1 << 20
@@ -134,7 +135,8 @@ class Check:
             if file.subset and (file.crawl, file.subset) not in known:
                 self._problem(file.name, "is of a subset or crawl that the manifest does not describe")
         if self.first:
-            self._check_root()
+            check_root(self.manifest, self.store, self._problem)
+            check_texts(self.manifest, self.store, self._problem)
 
     def _get_subsets(self, part: ManifestPart) -> tuple[Subset, ...]:
         try:
@@ -179,18 +181,18 @@ class Check:
                 if not self._has_its_columns(parquet.schema_arrow, part):
                     self._problem(file.name, "does not have the columns of a published file")
                     continue
-                wrong = 0
+                wrong: Counter[str] = Counter()
                 for batch in self._batches(file, parquet):
                     table = DATASET_FILES.upgraded(pa.Table.from_batches([batch]))
-                    wrong += self._misplaced(table, part, subset)
+                    wrong += wrong_rows(table, part, subset)
                     if not ascending(last, sample_ids(table)):
                         self._problem(file.name, "has rows whose SAMPLE_ID repeats or is out of order")
                         break
                     last = int(sample_ids(table)[-1])
                     self.row_counts[part.crawl, subset.name] += table.num_rows
                     yield table
-                if wrong:
-                    self._problem(file.name, f"has {wrong:,} rows that do not belong there")
+                for what, rows in wrong.items():
+                    self._problem(file.name, f"has {rows:,} rows {what}")
 
     def _batches(self, file: DataFile, parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a file; what cannot be read of it is a problem of this file alone."""
@@ -206,13 +208,6 @@ class Check:
         number = DATASET_FILES.number_of(schema)
         own = part.version == self.manifest.release.version
         return number == self.manifest.schema_number if own else number is not None
-
-    def _misplaced(self, table: pa.Table, part: ManifestPart, subset: Subset) -> int:
-        """Count rows that the subset's rule does not select, of another crawl, or with a wrong key."""
-        keys = keys_of_ids(table["SAMPLE_ID"])
-        right = pc.and_(pc.equal(table["crawl"], part.crawl), pc.equal(table["key"], keys))
-        count: int = pc.sum(pc.and_(right, subset.selects(table))).as_py() or 0
-        return int(table.num_rows) - count
 
     def _counted(self, part: ManifestPart, stream: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Pass rows on while counting how many each overlapping subset should have."""
@@ -243,21 +238,17 @@ class Check:
                 self._problem(name, f"says {subset['rows']:,} rows of {subset['name']}, there are {found:,}")
         if self.report.rows != document["rows"]:
             self._problem(name, f"says {document['rows']:,} rows, there are {self.report.rows:,}")
+        for part in self.manifest.parts:
+            for subset, rows in part.subsets.items():
+                if rows != self.row_counts[part.crawl, subset]:
+                    has = self.row_counts[part.crawl, subset]
+                    self._problem(name, f"says {rows:,} rows of {subset} of {part.crawl}, there are {has:,}")
         for (crawl, subset), count in self.fitting.items():
             if count != self.row_counts[crawl, subset]:
                 has = self.row_counts[crawl, subset]
                 self._problem(
                     name, f"{subset} of {crawl} has {has:,} rows, by its rule it should have {count:,}"
                 )
-
-    def _check_root(self) -> None:
-        release = self.manifest.release
-        current = read_versions(release.name, self.store).current
-        if current is None or current.version != release.version:
-            return
-        name, card = f"{dataset_folder(release.name)}/{CARD}", release.file(DATASET_CARD)
-        if not self.store.exists(name) or self.store.read(name) != self.store.read(card):
-            self._problem(name, f"is not {DATASET_CARD} of the current version; publish again to fix it")
 
     def _opened(self, file: DataFile) -> BinaryIO:
         """Return the open file after checking its size and SHA-256."""

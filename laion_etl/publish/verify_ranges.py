@@ -4,13 +4,13 @@ A part of the check reads its files whole and says how many rows of each subset 
 batches. Ranges hold different batches, so the merge finds a SAMPLE_ID that is in two of them by its batch.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.plain_json import parse_json
 from laion_etl.dataset.coverage import number_ranges
 from laion_etl.dataset.file_ranges import file_ranges, share
 from laion_etl.dataset.manifest import NAME, read_manifest
@@ -115,7 +115,7 @@ def read_reports(folder: Store) -> list[RangeReport]:
         if not name.endswith(".json"):
             continue
         try:
-            found.append(RangeReport.from_plain(json.loads(folder.read(name))))
+            found.append(RangeReport.from_plain(parse_json(folder.read(name))))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"cannot read {folder.uri(name)}: it is not the result of `laion-etl dataset verify --range` "

@@ -13,7 +13,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.urls.public_suffix import is_public_suffix
 
 MAX_BYTES = 256_000_000
-_PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq|key):(?!//)\s*(.+)", re.IGNORECASE)
+_PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq|key|image-of):(?!//)\s*(.+)", re.IGNORECASE)
 _PLACES = {"domain": "domains", "url": "urls", "pair": "pairs"}
 _HEX_DIGITS = {"pairs": 32, "md5": 32, "sha256": 64, "pdq": 64}
 _FILE_NAME = re.compile(r"/[\w%~-][\w%~.-]*\Z")
@@ -26,17 +26,23 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that names something: its `rules` by kind, or a `sample`, the pair of which is looked up."""
+    """A line that names something: its `rules` by kind, or a `sample`, the pair of which is looked up.
+
+    `image_of`: the hashes of the URL whose image is named, which image_of.py looks up.
+    """
 
     number: int
     text: str
     rules: Mapping[str, frozenset[str]]
     folders: frozenset[str] = frozenset()
     sample: int | None = None
+    image_of: tuple[str, ...] = ()
 
     def request(self, pairs: Mapping[int, str]) -> Request | None:
-        """Return the request of this line alone; None for a sample without a known pair."""
+        """Return the request of this line alone; None for a sample or an image that is not known."""
         rules = dict(self.rules)
+        if self.image_of and not rules:
+            return None
         if self.sample is not None:
             if self.sample not in pairs:
                 return None
@@ -85,6 +91,7 @@ def read_lines(data: bytes, source: str) -> RemovalList:
     A line is `example.com` (a domain and all names under it), a URL or `host/path`, the `key` or SAMPLE_ID of
     a sample, 32 hexadecimal digits (the MD5 of an image or the id of a pair), 64 of them (the SHA-256 of an
     image), or carries its kind as a prefix: `pdq:`, `md5:`, `sha256:`, `pair:`, `key:`, `url:`, `domain:`.
+    `image-of:` and the URL of an image names all copies of it, under any URL.
     Blank lines and those that begin with # are ignored. Public suffixes like `com` are refused.
     """
     if len(data) > MAX_BYTES:
@@ -114,6 +121,8 @@ class _LineReader:
             if not _SAMPLE.match(value):
                 raise self._error("it is not a key or SAMPLE_ID of at most 17 digits")
             return Line(self.number, line, {}, sample=int(value))
+        if "image-of" in kinds:
+            return self._image_of(line, value)
         rules: dict[str, frozenset[str]] = {}
         for kind in kinds & _HEX_DIGITS.keys():
             if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
@@ -125,6 +134,15 @@ class _LineReader:
             self._check_hosts(kind, value)
         folder = "urls" in kinds and _may_be_folder(value)
         return Line(self.number, line, rules, rules["urls"] if folder else frozenset())
+
+    def _image_of(self, line: str, value: str) -> Line:
+        """Return a line that names the image of a URL. Raises InputError if that names no single file."""
+        self._check("urls", value)
+        if "://" not in value or _hosts("urls", value) or value.endswith("/"):
+            raise self._error(
+                f"{value[:_SHOWN]!r} is not the URL of an image", "write it with https:// and path"
+            )
+        return Line(self.number, line, {}, image_of=tuple(sorted(self._hashes(ListKind.URLS, value))))
 
     def _check(self, kind: str, value: str) -> None:
         """Raise InputError for what would pass for a URL or domain and match nothing."""
@@ -158,16 +176,25 @@ class _LineReader:
             raise self._error("a URL has no wildcards", "write the domain alone for all hosts below it")
 
     def _hashes(self, kind: ListKind, value: str) -> frozenset[str]:
-        reader = TextReader(io.BufferedReader(io.BytesIO(value.encode())), self.source)
         try:
-            found = [get_hasher(kind)(entries).tolist() for entries in reader.blocks()]
+            return _hashes_of(kind, value, self.source)
         except InputError as error:
             message = str(error).replace(f"{self.source} line 1:", f"{self.source} line {self.number}:")
             raise InputError(message) from error
-        return frozenset(f"{one:016x}" for hashes in found for one in hashes)
 
     def _error(self, cause: str, advice: str = "correct or remove the line") -> InputError:
         return InputError(f"cannot read {self.source} line {self.number}: {cause}; {advice}")
+
+
+def hashes_of_url(url: str, source: str) -> tuple[str, ...]:
+    """Return the hashes of a URL and its host, as requests have them. Raises InputError naming the source."""
+    return tuple(sorted(_hashes_of(ListKind.URLS, url, source)))
+
+
+def _hashes_of(kind: ListKind, value: str, source: str) -> frozenset[str]:
+    reader = TextReader(io.BufferedReader(io.BytesIO(value.encode())), source)
+    found = [get_hasher(kind)(entries).tolist() for entries in reader.blocks()]
+    return frozenset(f"{one:016x}" for hashes in found for one in hashes)
 
 
 def _may_be_folder(line: str) -> bool:
@@ -195,7 +222,7 @@ def _kinds(line: str) -> tuple[set[str], str]:
         place = _PLACES.get(kind, kind)
         if place in _HEX_DIGITS or place == "key":
             return {place}, _COMMENT.sub("", value.lower())
-        return {place}, value if place == "urls" else _COMMENT.sub("", value)
+        return {place}, value if place in ("urls", "image-of") else _COMMENT.sub("", value)
     value = _COMMENT.sub("", line)
     lower = value.lower()
     if _HEX.match(lower) and len(lower) == 32:

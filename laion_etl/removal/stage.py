@@ -5,32 +5,39 @@
 2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py); checkpoints of
    parse, which are copies of pairs, are deleted.
 3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
-   their parts of the search index are deleted.
+   the removed rows are taken out of the search index.
 4. Versions that still contain matches are reported, and with `purge` deleted, except files that other
    versions list.
 
-`remove` does everything. Where many files have to be rewritten, `prepare` ends after the first step and
-`rewrite_range` does a part of the second (see work.py); `finish` does the rest.
+`remove` does everything. Where much has to be done, `prepare` ends after the first step, `rewrite_range` does
+a part of the second (work.py), `prepare_publications` divides the third (republish.py); `finish` does the
+rest.
 
 A run killed at any moment and repeated has the same result: each step finds what is left to do. A file that
 cannot be read stops none of the others: what can be removed is, and the error at the end names the file.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from laion_etl.blocklists.removal_requests import Request, read_request, read_request_of
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.locator.units import published_datasets
-from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
-from laion_etl.dataset.shaping_settings import as_published
-from laion_etl.dataset.variants import RESEARCH
-from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
 from laion_etl.publish.purge import purge_versions
-from laion_etl.publish.stage import publish_dataset
+from laion_etl.removal.republish import (
+    Publications,
+    affected,
+    holding,
+    is_large,
+    left_of,
+    prepare_publish,
+    publish_again,
+    read_publications,
+    removed_of,
+)
 from laion_etl.removal.search import Failures, Progress, Search
 from laion_etl.removal.work import (
     Work,
@@ -43,9 +50,9 @@ from laion_etl.removal.work import (
     write_work,
 )
 from laion_etl.search.layout import delete_unnamed
+from laion_etl.search.masking import mask_removed
 from laion_etl.settings import Settings
 
-_INDEX_PARTS = "_parts"  # laion_etl/search/index_part.py
 _NAMED = 3  # unreadable files, or ranges, in an error message
 
 
@@ -101,7 +108,8 @@ def remove(
     request, work = _search(request, settings, store, failures, on_file, lines=lines)
     _begin(request, store)
     rewrite_units(work.units, request, settings, store, failures, on_file)
-    return _end(request, settings, store, failures, "run the same command again", purge=purge)
+    end = _End("run the same command again", purge)
+    return _end(request, work, settings, store, failures, end)
 
 
 def look_up(
@@ -126,13 +134,14 @@ def prepare(
 ) -> Removal | Work:
     """Search for what is requested and record what is to be rewritten, in ranges.
 
-    If that is one range at most, the removal is carried out at once. Raises like `remove`.
+    If that is one range at most, and no crawl that has something is published in ranges, the removal is
+    carried out at once. Raises like `remove`.
     """
     failures = Failures()
     request, work = _search(request, settings, store, failures, on_file, with_pairs=False)
     write_work(work, store)
     _begin(request, store)
-    if work.ranges > 1:
+    if work.ranges > 1 or is_large(affected(request, settings, store, failures), store):
         return work
     for number in range(1, work.ranges + 1):
         rewrite_range(request.id, number, work.ranges, settings, store, on_file)
@@ -162,24 +171,53 @@ def rewrite_range(
     return sum(map(len, units))
 
 
-def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = False) -> Removal:
-    """Publish the affected crawls again once all ranges are rewritten, and report as `remove` does.
+def prepare_publications(request_id: str, settings: Settings, store: Store) -> Publications:
+    """Record in which ranges the affected crawls are published again, once all files are rewritten.
 
-    Raises InputError naming ranges that are not done, and like `remove`.
+    `publish_part` publishes one of them (republish.py), `finish` merges them. Raises like `finish`.
+    """
+    work, failures, request = _rewritten(request_id, store)
+    return prepare_publish(request, work, settings, store, failures)
+
+
+def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = False) -> Removal:
+    """Make the new versions visible once all ranges are rewritten, and report as `remove` does.
+
+    Publishes here what was not prepared by `prepare_publications`. Raises InputError naming ranges that are
+    not rewritten or not published, and like `remove`.
+    """
+    work, failures, request = _rewritten(request_id, store)
+    found = read_publications(request_id, store)
+    if found is not None and (left := left_of(found, store)):
+        raise InputError(
+            f"cannot finish the removal {request_id}: the ranges {_named(left)} are not published; run "
+            f"`laion-etl dataset republish --request {request_id} --range I/{found.tasks}` for them first"
+        )
+    again = "carry out the removal again from --prepare on"
+    return _end(request, work, settings, store, failures, _End(again, purge, found))
+
+
+def _rewritten(request_id: str, store: Store) -> tuple[Work, Failures, Request]:
+    """Return the work of a divided removal, what could not be read, and the request with all that was found.
+
+    Raises InputError naming ranges that are not done.
     """
     work = read_work(request_id, store)
-    found = {number: failures_of(work, number, store) for number in range(1, work.ranges + 1)}
-    if left := [f"{number}/{work.ranges}" for number, failed in found.items() if failed is None]:
-        more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+    done = {number: failures_of(work, number, store) for number in range(1, work.ranges + 1)}
+    if left := [f"{number}/{work.ranges}" for number, failed in done.items() if failed is None]:
         raise InputError(
-            f"cannot finish the removal {request_id}: the ranges {', '.join(left[:_NAMED])}{more} are not "
-            "rewritten; run them first"
+            f"cannot finish the removal {request_id}: the ranges {_named(left)} are not rewritten; run them "
+            "first"
         )
-    failures = Failures([*work.failures, *(one for failed in found.values() for one in failed or ())])
+    failures = Failures([*work.failures, *(one for failed in done.values() for one in failed or ())])
     request = read_request_of(request_id, store).with_pairs(found_pairs(request_id, store))
     store.write(request.name, request.to_json())
-    again = "carry out the removal again from --prepare on"
-    return _end(request, settings, store, failures, again, purge=purge)
+    return work, failures, request
+
+
+def _named(ranges: Sequence[str]) -> str:
+    more = f" and {len(ranges) - _NAMED:,} more" if len(ranges) > _NAMED else ""
+    return ", ".join(ranges[:_NAMED]) + more
 
 
 def _search(
@@ -205,76 +243,47 @@ def _begin(request: Request, store: Store) -> None:
         store.delete(name)
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a removal ends: what to do if it fails, whether old versions go, what is published in ranges."""
+
+    again: str
+    purge: bool
+    published: Publications | None = None
+
+
 def _end(
-    request: Request, settings: Settings, store: Store, failures: Failures, again: str, *, purge: bool
+    request: Request,
+    work: Work,
+    settings: Settings,
+    store: Store,
+    failures: Failures,
+    end: _End,
 ) -> Removal:
-    work = _affected(request, store, failures)
-    for dataset in {name for name, _ in work}:
-        _delete_index(dataset, request.crawls, store)
+    """Publish what has to be published, and report which versions still have what was removed."""
+    todo = affected(request, settings, store, failures)
     published = []
-    for name, part in work:
+    for one in todo:
         with failures.collected():
-            published.append(_publish(name, part.crawl, settings, store))
+            published.append(publish_again(one, removed_of(work, one.crawl, failures), end.published, store))
     datasets = published_datasets(store)
-    holding: list[str] = []
     for name in datasets:
         with failures.collected():
-            holding += [f"{name}/{version}" for version in _holding(request, name, store)]
-    purged: list[str] = []
-    for name in datasets if purge else ():
+            mask_removed(name, request.crawls, store)
+    kept: list[str] = []
+    for name in datasets:
         with failures.collected():
-            old = _holding(request, name, store)
+            kept += [f"{name}/{version}" for version in holding(request, name, store)]
+    purged: list[str] = []
+    for name in datasets if end.purge else ():
+        with failures.collected():
+            old = holding(request, name, store)
             purge_versions(name, frozenset(old), store)
             delete_unnamed(name, store)  # their indexes have captions and embeddings too
             purged += [f"{name}/{version}" for version in old]
-    left = tuple(version for version in holding if version not in purged)
+    left = tuple(version for version in kept if version not in purged)
     removal = Removal(request, tuple(published), left, tuple(purged))
     if failures.messages:
-        raise UnfinishedRemovalError(removal, list(failures.messages), again)
+        raise UnfinishedRemovalError(removal, list(failures.messages), end.again)
     delete_work(request.id, store)
     return removal
-
-
-def _affected(request: Request, store: Store, failures: Failures) -> list[tuple[str, ManifestPart]]:
-    """Return the datasets and their parts that have to be published again."""
-    found: list[tuple[str, ManifestPart]] = []
-    for name in published_datasets(store):
-        with failures.collected():
-            found += [(name, part) for part in _parts_with(request, name, store)]
-    return found
-
-
-def _delete_index(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
-    """Delete the crawls' index parts, which hold their texts, and the stats of indexes that use them."""
-    for name in store.list(f"index/{dataset}"):
-        _, _, folder, rest = name.split("/", 3)
-        if folder != _INDEX_PARTS or rest.split("/")[0] in crawls:
-            store.delete(name)
-
-
-def _parts_with(request: Request, dataset: str, store: Store) -> list[ManifestPart]:
-    """Return the parts of the current version that were published before the request was known."""
-    manifest = current_manifest(dataset, store)
-    parts = manifest.parts if manifest else ()
-    return [part for part in parts if part.crawl in request.crawls and request.id not in part.removals]
-
-
-def _holding(request: Request, dataset: str, store: Store) -> list[str]:
-    """Return the visible versions whose files or report still contain removed data."""
-    found = []
-    for version in read_versions(dataset, store).listed:
-        parts = read_manifest(dataset, version, store).parts
-        if any(part.crawl in request.crawls and request.id not in part.removals for part in parts):
-            found.append(version.version)
-    return found
-
-
-def _publish(dataset: str, crawl: str, settings: Settings, store: Store) -> StageStats:
-    manifest = current_manifest(dataset, store)
-    variant = str(manifest.document["variant"]) if manifest else RESEARCH
-    name = dataset if variant == RESEARCH else dataset.removesuffix(f"-{variant}")
-    chosen = replace(settings, publish=replace(settings.publish, name=name))
-    part = manifest.part(crawl) if manifest else None
-    if part is not None:  # a removal changes nothing else, whatever the settings of today are
-        chosen = as_published(chosen, part.settings)
-    return publish_dataset(crawl, chosen, store, variant=variant)

@@ -2,8 +2,8 @@
 
 `removing/<id>/files.parquet` lists them by unit while a divided removal is not finished; a range that is done
 has `removing/<id>/range-<i>-of-<n>.json` with what could not be read; `found/` has the pairs of rewritten
-files of pairs. All is deleted at the end, after `finished.json` is written, by which a repeated end knows
-that nothing is left to rewrite.
+files of pairs; republish.py has files here, too. All is deleted at the end, after `finished.json` is written,
+by which a repeated end knows that nothing is left to rewrite.
 """
 
 import io
@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.dataset.locator.units import unit_of
+from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
 from laion_etl.io.storage import Store
 from laion_etl.removal.rewrite import blank_rows, rewrite_rows, rewrite_scored, rewrite_shard
 from laion_etl.removal.search import Failures, Progress
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 UNITS_PER_RANGE = 50  # ten minutes at the size of a crawl: 600 MB per batch to read and to write
 _READERS = 16
 _UNITS_AT_ONCE = 4  # most of the time they wait for the store; each has a tar on disk twice, 0.6 GB
-_MOST_RANGES = 1_024  # of a mapped Airflow task
+MOST_RANGES = 1_024  # of a mapped Airflow task
 _PARQUET = ".parquet"
 _STEPS = ("scored", "shards", "batches", "pairs")
 
@@ -59,9 +60,18 @@ class Work:
         ordered = (sorted(units[unit], key=lambda name: _STEPS.index(_kind(name))) for unit in sorted(units))
         return cls(request.id, tuple(map(tuple, ordered)), tuple(failures))
 
+    def batches(self, crawl: str) -> frozenset[int]:
+        """Return the batches of a crawl that have something to rewrite."""
+        names = (name.split("/") for unit in self.units for name in unit)
+        return frozenset(
+            int(place.partition(".")[0])
+            for folder, of, place in names
+            if of == crawl and folder in BATCH_FOLDERS
+        )
+
     @property
     def ranges(self) -> int:
-        return min(-(-len(self.units) // UNITS_PER_RANGE), _MOST_RANGES)
+        return min(-(-len(self.units) // UNITS_PER_RANGE), MOST_RANGES)
 
     @property
     def fingerprint(self) -> str:
@@ -147,8 +157,9 @@ def _kind(name: str) -> str:
 
 def write_work(work: Work, store: Store) -> None:
     """Record the work of a divided removal; ranges that were done of former work count no more."""
-    for name in store.list(_folder(work.request_id)):
-        if name.startswith(f"{_folder(work.request_id)}/range-"):
+    folder = work_folder(work.request_id)
+    for name in store.list(folder):
+        if name.startswith((f"{folder}/range-", f"{folder}/publish")):
             store.delete(name)
     rows = [(number, name) for number, unit in enumerate(work.units) for name in unit]
     metadata = {"laion_etl.format": str(FORMAT), "failures": json.dumps(work.failures)}
@@ -156,19 +167,19 @@ def write_work(work: Work, store: Store) -> None:
     table = pa.table([[unit for unit, _ in rows], [name for _, name in rows]], schema=schema)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    store.write(f"{_folder(work.request_id)}/files.parquet", sink.getvalue())
+    store.write(f"{work_folder(work.request_id)}/files.parquet", sink.getvalue())
     store.delete(_finished_name(work.request_id))
 
 
 def read_work(request_id: str, store: Store) -> Work:
     """Read the work of a divided removal, empty once it is finished. Raises InputError if it never began."""
-    name = f"{_folder(request_id)}/files.parquet"
+    name = f"{work_folder(request_id)}/files.parquet"
     if not store.exists(name) and store.exists(_finished_name(request_id)):
         return Work(request_id, ())
     try:
         table = pq.ParquetFile(io.BytesIO(store.read(name))).read()
         check_format(store.uri(name), int(table.schema.metadata[b"laion_etl.format"]), FORMAT)
-        failures = tuple(json.loads(table.schema.metadata[b"failures"]))
+        failures = tuple(parse_json(table.schema.metadata[b"failures"]))
     except MissingFileError as error:
         raise InputError(
             f"cannot continue removal {request_id}: {store.uri(name)} does not exist; run "
@@ -184,17 +195,17 @@ def read_work(request_id: str, store: Store) -> Work:
 
 def _write_found(request_id: str, name: str, store: Store, found: dict[str, str]) -> None:
     """Record the pairs of a file, unless a killed attempt has: by now the file may lack some."""
-    record = f"{_folder(request_id)}/found/{name.split('/')[1]}/{unit_of(name)}.json"
+    record = f"{work_folder(request_id)}/found/{name.split('/')[1]}/{unit_of(name)}.json"
     if not store.exists(record):
         store.write(record, json.dumps({"format": FORMAT, "pairs": found}).encode() + b"\n")
 
 
 def found_pairs(request_id: str, store: Store) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the crawl of each rewritten file of pairs, and the rule that found each of its pairs."""
-    names = store.list(f"{_folder(request_id)}/found")
+    names = store.list(f"{work_folder(request_id)}/found")
     with ThreadPoolExecutor(_READERS) as pool:
         for name, data in zip(names, pool.map(store.read, names), strict=True):
-            document = json.loads(data)
+            document = parse_json(data)
             check_format(store.uri(name), document.get("format"), FORMAT)
             yield name.split("/")[3], document["pairs"]
 
@@ -209,7 +220,7 @@ def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
     """Return what a finished range could not read; None if it is not done, or its record is damaged."""
     name = _done_name(work, number)
     try:
-        document: dict[str, Any] = json.loads(store.read(name))
+        document: dict[str, Any] = parse_json(store.read(name))
         check_format(store.uri(name), document.get("format"), FORMAT)
         return [*map(str, document["failures"])] if document["work"] == work.fingerprint else None
     except MissingFileError:
@@ -223,22 +234,22 @@ def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
 
 def delete_work(request_id: str, store: Store) -> None:
     """Delete the records of a divided removal that is finished."""
-    if not store.exists(f"{_folder(request_id)}/files.parquet"):
+    if not store.exists(f"{work_folder(request_id)}/files.parquet"):
         return
     store.write(_finished_name(request_id), json.dumps({"format": FORMAT}).encode() + b"\n")
-    store.delete(f"{_folder(request_id)}/files.parquet")
-    for name in store.list(_folder(request_id)):
+    store.delete(f"{work_folder(request_id)}/files.parquet")
+    for name in store.list(work_folder(request_id)):
         if name != _finished_name(request_id):
             store.delete(name)
 
 
-def _folder(request_id: str) -> str:
+def work_folder(request_id: str) -> str:
     return f"removing/{request_id}"
 
 
 def _finished_name(request_id: str) -> str:
-    return f"{_folder(request_id)}/finished.json"
+    return f"{work_folder(request_id)}/finished.json"
 
 
 def _done_name(work: Work, number: int) -> str:
-    return f"{_folder(work.request_id)}/range-{number:04d}-of-{work.ranges:04d}.json"
+    return f"{work_folder(work.request_id)}/range-{number:04d}-of-{work.ranges:04d}.json"

@@ -16,7 +16,7 @@ HEIGHT = 210.0  # of the columns of a histogram
 WIDTH = 560.0
 DEPTHS = 6  # colours of heat strips and hexagons
 _THINNEST = 0.8
-_STRIP = 20.0  # height of a heat strip with its gap
+_STRIP = 27.0  # height of a heat strip with its gap
 _LABELS = 118.0  # room for the names of heat strips
 _NAMES = 250.0  # and of bars
 
@@ -149,7 +149,7 @@ def strips(axis: Axis, rows: Sequence[Strip], title: str) -> Markup:
 
     for number, row in enumerate(rows):
         y, highest, whole = number * _STRIP, max([1, *row.counts]), sum(row.counts)
-        parts.append(text(row.label, _LABELS - 9, y + 14, "label end"))
+        parts.append(text(row.label, _LABELS - 9, y + 19, "label end"))
         for index, (left, right) in enumerate(pairwise(axis.edges)):
             count = row.counts[index]
             tip = f"{row.label}, {axis.name(index)}: {count:,} of {whole:,}" if count else ""

@@ -48,9 +48,10 @@ _NEVER_SHOWN = frozenset(
     reason.value
     for reason in (ScoreReason.SUSPECTED_UNDERAGE, ScoreReason.UNREADABLE, ScoreReason.NOT_SCORED)
 )
+_NEVER_CHECKED = frozenset((ScoreReason.UNREADABLE.value, ScoreReason.NOT_SCORED.value))
 _COLUMNS = (
     "key", "caption", "language", "similarity", "threshold", "nsfw_tag", "reason",
-    "original_width", "original_height",
+    "original_width", "original_height", "sha256",
 )  # fmt: skip
 
 
@@ -68,6 +69,15 @@ class SheetSample:
     reason: str | None
     width: int | None
     height: int | None
+    image: str | None = None  # SHA-256 of the file
+
+    @property
+    def caption_withheld(self) -> bool:
+        """Whether its caption must not be shown: it is withheld like the image of what is not tagged as safe.
+
+        Nothing was checked of samples that could not be read or scored; what they say is the web's.
+        """
+        return self.nsfw_tag != _SHOWN_TAG and self.reason not in _NEVER_CHECKED
 
     @property
     def withheld(self) -> str | None:
@@ -106,7 +116,8 @@ class Sampler:
             return
         for row in rows.select(list(_COLUMNS)).to_pylist():
             width, height = row.pop("original_width"), row.pop("original_height")
-            self._offer(SheetSample(batch=batch, width=width, height=height, **row))
+            image = row.pop("sha256")
+            self._offer(SheetSample(batch=batch, width=width, height=height, image=image, **row))
 
     def merge(self, other: "Sampler") -> None:
         """Add the candidates of other rows, sampled from the same choice of batches."""
@@ -137,8 +148,8 @@ class Sampler:
             heapq.heapreplace(group, entry)
 
     def kept(self) -> list[Band]:
-        """Return kept samples at quantiles of the similarity, lowest first, without repeats."""
-        ordered = sorted(self._candidates(None), key=lambda s: (s.similarity or 0.0, s.key))
+        """Return kept samples at quantiles of the similarity, lowest first, each image once."""
+        ordered = _different(sorted(self._candidates(None), key=lambda s: (s.similarity or 0.0, s.key)))
         if len(ordered) <= _PER_BAND * 2:
             return [Band("All kept samples", tuple(ordered))] if ordered else []
         bands, taken = [], 0
@@ -156,7 +167,8 @@ class Sampler:
         return [Band(reason.replace("_", " "), tuple(self._spread(reason))) for reason in reasons]
 
     def _spread(self, reason: str) -> list[SheetSample]:
-        ordered = sorted(self._candidates(reason), key=lambda s: (-(s.similarity or -1.0), s.key))
+        found = sorted(self._candidates(reason), key=lambda s: (-(s.similarity or -1.0), s.key))
+        ordered = _different(found)
         if len(ordered) <= _PER_REASON:
             return ordered
         places = {round(i * (len(ordered) - 1) / (_PER_REASON - 1)) for i in range(_PER_REASON)}
@@ -164,6 +176,14 @@ class Sampler:
 
     def _candidates(self, reason: str | None) -> Iterable[SheetSample]:
         return (sample for _, sample in self._groups.get(reason, []))
+
+
+def _different(samples: Iterable[SheetSample]) -> list[SheetSample]:
+    """Leave out samples with the image of one before: the web repeats its images."""
+    found: dict[str, SheetSample] = {}
+    for sample in samples:
+        found.setdefault(sample.image or sample.key, sample)
+    return list(found.values())
 
 
 def embedded_images(bands: Sequence[Band], crawl: str, max_pixels: int, store: Store) -> dict[str, str]:

@@ -13,6 +13,7 @@ from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.dataset.variants import is_unsafe
 from laion_etl.report import charts
 from laion_etl.report.charts import Axis, Hexagon, Marker, Strip
+from laion_etl.report.contents import ASPECT_EDGES
 from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.sankey import Flow, Step, sankey
 from laion_etl.report.statistics import (
@@ -57,6 +58,7 @@ def figures(context: PublishContext) -> dict[str, Markup]:
     made |= {f"similarity-{group.lower()}": _similarity(context, group) for group in statistics.similarities}
     made["similarity-by-language"] = _by_language(context)
     made["resolution"] = _resolution(context)
+    made["aspects"] = _aspects(statistics.contents.aspects)
     made["bytes"] = _logarithmic_axis(BYTES_EDGES, statistics.file_bytes, size, "file size")
     made["caption-length"] = _logarithmic_axis(
         CAPTION_EDGES, statistics.caption_chars, lambda value: f"{value:.0f}", "characters of the caption"
@@ -162,7 +164,7 @@ def _resolution(context: PublishContext) -> Markup:
     grid = context.statistics.sides
     found = list(grid.cells())
     places = [place for x, y, _ in found for place in (x, y)] or [8.0, 11.0]
-    low = max(SIDE_LOG2[0], np.floor(min(places)))
+    low = max(SIDE_LOG2[0], np.floor(min(places) - grid.width / 2))
     high = min(SIDE_LOG2[1], np.floor(max(places)) + 1)
     cells = [
         Hexagon(x, y, count, f"about {2**x:,.0f} x {2**y:,.0f} px: {count:,} images") for x, y, count in found
@@ -177,6 +179,13 @@ def _resolution(context: PublishContext) -> Markup:
         ),
         "Published images by width and height in pixels, both logarithmic",
     )
+
+
+def _aspects(counts: Counts) -> Markup:
+    ticks = [(float(power), f"1:{2**-power}" if power < 0 else f"{2**power}:1") for power in range(-3, 4)]
+    names = [f"{2**edge:.2f}" for edge in ASPECT_EDGES]
+    axis = Axis(ASPECT_EDGES.tolist(), ticks, "width : height", partial(_bin, names))
+    return charts.histogram(axis, [("kept", counts.tolist())], [], "Published samples by width : height")
 
 
 def _logarithmic_axis(edges: Edges, counts: Counts, name: Callable[[float], str], title: str) -> Markup:

@@ -15,9 +15,18 @@ from markupsafe import Markup
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
 from laion_etl.io.storage import Store
 from laion_etl.report.contact_sheets import Band, embedded_images
+from laion_etl.report.contents import SIDES
 from laion_etl.report.figures import figures
 from laion_etl.report.publish_context import PIPELINE, PublishContext, number_list
-from laion_etl.report.tables import language_quartiles, source_similarities, stage_reasons, tables
+from laion_etl.report.tables import (
+    correlations,
+    frequent_words,
+    language_quartiles,
+    resolutions,
+    source_similarities,
+    stage_reasons,
+    tables,
+)
 from laion_etl.report.templating import TEMPLATES, environment, percent
 
 STYLES = ("palette.css", "chart.css", "report.css")
@@ -68,6 +77,10 @@ def report_page(context: PublishContext, store: Store) -> bytes:
             tables=tables(context),
             language_quartiles=language_quartiles(context),
             source_similarities=source_similarities(context),
+            sides=SIDES,
+            resolutions=resolutions(context.statistics),
+            correlations=correlations(context.statistics),
+            frequent_words=frequent_words(context.statistics),
             parts=_parts(context),
             stage_reasons=stage_reasons(context.funnel),
             sheets=(

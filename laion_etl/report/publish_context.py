@@ -1,7 +1,8 @@
 """The common input of the manifest, the card and the report."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from laion_etl import __version__
@@ -13,6 +14,7 @@ from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.dataset.manifest import ManifestPart
 from laion_etl.dataset.shaping_settings import applied_settings
 from laion_etl.dataset.subsets import Subset
+from laion_etl.dataset.used_settings import Used, several_of
 from laion_etl.dataset.versions import Release
 from laion_etl.report.bill import Bill
 from laion_etl.report.contact_sheets import Band
@@ -31,6 +33,8 @@ class PublishContext:
     `earlier`: the dataset's parts of other crawls, whose files this version lists too. `raw_deleted`: shards
     whose images were deleted after they were scored, except those that scoring kept. `bill`: what the crawl
     has cost, if that is published. `removed`: rows of the crawl that removals took out of its scored shards.
+    `earlier_versions`: how many the dataset had before this one, purged ones included.
+    `used`: the settings that the units of the stages before were made with.
     """
 
     release: Release
@@ -48,16 +52,33 @@ class PublishContext:
     raw_deleted: int = 0
     bill: Bill | None = None
     removed: int = 0
+    earlier_versions: int = 0
+    used: Used = field(default_factory=dict)
+
+    @property
+    def changed_settings(self) -> list[tuple[str, str]]:
+        """Names and values of the settings that were not the same for all units of the crawl."""
+        return [
+            (f"{group}.{name}", ", ".join(json.dumps(value) for value in values))
+            for group, settings in sorted(several_of(self.applied_settings).items())
+            for name, values in sorted(settings.items())
+        ]
 
     @property
     def applied_settings(self) -> dict[str, dict[str, Any]]:
         """The settings that shaped the rows, as manifest and report show them."""
-        return applied_settings(self.settings, self.scored)
+        return applied_settings(self.settings, self.scored, self.used)
 
     @property
     def removed_rows(self) -> int:
         """Rows of the crawl that removal requests left out, in scored shards or not."""
         return self.removed + self.dropped.get(REASON, 0)
+
+    @property
+    def evaluation_sets(self) -> Sequence[Mapping[str, Any]]:
+        """The evaluation sets that rows were kept apart from, as card and manifest name them."""
+        found: Sequence[Mapping[str, Any]] = self.stats.details.get("evaluation_sets", ())
+        return found
 
     @property
     def dropped(self) -> Mapping[str, int]:

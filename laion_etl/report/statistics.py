@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.caption_source import SOURCES, CaptionSource
 from laion_etl.dataset.subsets import NO_LANGUAGE, Subset, count_rows
+from laion_etl.report.contents import Contents
 from laion_etl.report.sketches import HexGrid, Repeats, Tally
 
 Counts = NDArray[np.int64]
@@ -87,9 +88,7 @@ class Statistics:
     similarities: dict[str, GroupSimilarities] = field(
         default_factory=lambda: {group: GroupSimilarities() for group in (ENGLISH, OTHER)}
     )
-    source_similarities: dict[str, GroupSimilarities] = field(
-        default_factory=dict
-    )  # by source of the caption
+    source_similarities: dict[str, GroupSimilarities] = field(default_factory=dict)  # by source of captions
     language_similarities: dict[str, Counts] = field(default_factory=dict)
     more_languages: bool = False  # than have a histogram
     sides: HexGrid = field(default_factory=lambda: HexGrid(*SIDE_LOG2, SIDE_CELL))
@@ -105,6 +104,7 @@ class Statistics:
     safety_kept: Tally = field(default_factory=Tally)
     safety_rejected: Tally = field(default_factory=Tally)
     images: Repeats = field(default_factory=Repeats)
+    contents: Contents = field(default_factory=Contents)
 
     def __post_init__(self) -> None:
         self.subset_rows = {subset.name: 0 for subset in self.subsets}
@@ -125,6 +125,7 @@ class Statistics:
         self.safety_kept.add(pc.fill_null(kept["nsfw_tag"], "not tagged"))
         self.safety_rejected.add(pc.fill_null(rejected["nsfw_tag"], "not tagged"))
         self._add_published(published)
+        self.contents.add(kept, published)
 
     def merge(self, other: "Statistics") -> None:
         """Add those of other rows of the same crawl."""
@@ -141,6 +142,7 @@ class Statistics:
         self._merge_languages(other)
         self.sides.merge(other.sides)
         self.images.merge(other.images)
+        self.contents.merge(other.contents)
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -150,15 +152,14 @@ class Statistics:
             **{name: getattr(self, name).to_plain() for name in _TALLIES},
             "subset_rows": dict(self.subset_rows),
             "similarities": {group: found.to_plain() for group, found in self.similarities.items()},
-            "source_similarities": {
-                source: found.to_plain() for source, found in sorted(self.source_similarities.items())
-            },
+            "source_similarities": {s: one.to_plain() for s, one in sorted(self.source_similarities.items())},
             "language_similarities": {
                 language: counts.tolist() for language, counts in self.language_similarities.items()
             },
             "more_languages": self.more_languages,
             "sides": self.sides.to_plain(),
             "images": self.images.to_plain(),
+            "contents": self.contents.to_plain(),
         }
 
     @classmethod
@@ -186,6 +187,7 @@ class Statistics:
         found.more_languages = bool(plain["more_languages"])
         found.sides.add_plain(plain["sides"])
         found.images = Repeats.from_plain(plain["images"])
+        found.contents = Contents.from_plain(plain["contents"])
         return found
 
     @property

@@ -10,6 +10,7 @@ from laion_etl.core.caption_source import SOURCES
 from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.report import charts
+from laion_etl.report.contents import ASPECT_EDGES, MEASURES, PAIRS, RESOLUTIONS, SIDES
 from laion_etl.report.figures import LANGUAGES_SHOWN, kind, size
 from laion_etl.report.publish_context import PublishContext
 from laion_etl.report.sketches import Repeats
@@ -30,6 +31,9 @@ from laion_etl.report.statistics import (
 from laion_etl.report.templating import words
 
 _MAX_ROWS = 12
+_LANGUAGES_WITH_WORDS = 8
+_WORDS_SHOWN = 12
+_MIN_TIMES = 3  # a word in fewer captions may identify someone
 _DRAWN = (
     ("languages", "kept", "Published samples by language"),
     ("outcomes", "neutral", "Links by the outcome of their download"),
@@ -77,6 +81,8 @@ def tables(context: PublishContext) -> dict[str, list[Row]]:
         "opt-outs": rows(opt_outs(context.funnel), download.input),
         "duplicates": rows(duplicates(context.funnel), context.funnel.row("parse").input, max_rows=99),
         "repeats": rows(repeats(statistics.images), statistics.kept),
+        "lookalikes": rows(repeats(statistics.contents.lookalikes), statistics.kept),
+        "aspects": _filled([f"{2**edge:.2f}" for edge in ASPECT_EDGES], statistics.contents.aspects),
         "short-sides": rows(_short_sides(statistics.short_sides), statistics.kept, max_rows=99),
         "safety": rows(statistics.safety_kept.top(), statistics.kept),
         "filtered": rows(filtered(context.funnel), context.funnel.row("parse").input, max_rows=99),
@@ -153,6 +159,40 @@ def language_quartiles(context: PublishContext) -> list[tuple[str, list[float | 
         for code, _ in context.statistics.languages.top(LANGUAGES_SHOWN)
         if code in found
     ]
+
+
+def resolutions(statistics: Statistics) -> list[tuple[int, list[tuple[int, float]]]]:
+    """Return LAION's table: pixels, and for both sides and either side the count and share of images."""
+    counts, whole = statistics.contents.resolutions.tolist(), max(1, statistics.kept)
+    width = len(SIDES)
+    return [
+        (px, [(count, count / whole) for count in counts[place * width : (place + 1) * width]])
+        for place, px in enumerate(RESOLUTIONS)
+    ]
+
+
+def correlations(statistics: Statistics) -> list[tuple[str, list[float | None]]]:
+    """Return the correlations of each measure with all; measures without values are left out."""
+    table: dict[tuple[int, int], float | None] = {}
+    for place, (first, second) in enumerate(PAIRS):
+        table[first, second] = table[second, first] = statistics.contents.correlation(place)
+    shown = sorted({place for pair, value in table.items() if value is not None for place in pair})
+    return [
+        (MEASURES[row], [1.0 if row == column else table[row, column] for column in shown]) for row in shown
+    ]
+
+
+def frequent_words(statistics: Statistics) -> list[tuple[str, list[str], list[str]]]:
+    """Return the frequent words and phrases of two words for the most frequent languages."""
+    found = []
+    for code, _ in statistics.languages.top(_LANGUAGES_WITH_WORDS):
+        words, phrases = (
+            [value for value, times in one.of(code, _WORDS_SHOWN) if times >= _MIN_TIMES]
+            for one in (statistics.contents.words, statistics.contents.phrases)
+        )
+        if words:
+            found.append((language_name(code), words, phrases))
+    return found
 
 
 def caption_sources(statistics: Statistics) -> list[tuple[str, GroupSimilarities]]:

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,15 +70,25 @@ def read_state(path: Path, what: str) -> dict[str, "torch.Tensor"]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes torch's readers raise anything
         cause = " ".join(str(error).split())[:200]
         raise ModelError(f"cannot read the {what} {path}: {cause}; download it again") from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(value) and _is_plain(value) for name, value in state.items()
+    ):
         raise ModelError(
             f"cannot use {path} as {what}: it holds no state dict; give a file that LAION publishes"
         )
-    check_arrays({str(name): value.detach().float().numpy() for name, value in state.items()}, path)
+    check_arrays({name: value.detach().float().numpy() for name, value in state.items()}, path)
     return state
+
+
+def _is_plain(tensor: "torch.Tensor") -> bool:
+    """Whether a tensor is one of real numbers that are all there."""
+    import torch
+
+    strided = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()
+    return strided and not tensor.is_meta
 
 
 def places_of(state: State) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ them are more than the system allows (E2BIG). It prints a line of JSON for each 
 at its end which of them are missing; its last line on stderr is the cause if it fails.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from laion_etl.core.errors import (
     RefusedError,
     Stopped,
 )
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
@@ -289,7 +289,7 @@ class ScoreProcess:
 def _document(line: str) -> dict[str, Any]:
     """Returns the JSON object of a line; an empty one if the line is something else."""
     try:
-        document = json.loads(line)
-    except (ValueError, RecursionError):
+        document = parse_json(line)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

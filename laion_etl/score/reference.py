@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.plain_json import parse_json
 from laion_etl.score.fixed_inputs import CAPTIONS, VERSION, fixed_pixels
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _read(path: Path) -> tuple[Floats, Floats]:
 
     try:
         with safe_open(path, "np") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})[_ABOUT])
+            about: dict[str, Any] = parse_json((file.metadata() or {})[_ABOUT])
             images, captions = (file.get_tensor(name) for name in ("images", "captions"))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise _unusable(path, str(error)) from error

@@ -82,17 +82,16 @@ def turn(source: Bytes, start: int, line: int, width: int, height: int, out: Byt
     """
     out_line = height * _CHANNELS + _SLACK
     for top in range(0, height, _TURNED_ROWS):
-        bottom = min(top + _TURNED_ROWS, height)
+        rows = min(_TURNED_ROWS, height - top)
         for column in range(width):
             read = start + column * _CHANNELS + top * line
             write = column * out_line + top * _CHANNELS
-            for _ in range(top, bottom):
-                if read + 4 <= source.size:
-                    copy_bytes(out, write, source, read, 4)
-                else:
-                    copy_bytes(out, write, source, read, _CHANNELS)
-                read += line
-                write += _CHANNELS
+            # Only of the last row the fourth byte may be missing: a loop that asks takes half as long again.
+            whole = rows if read + (rows - 1) * line + 4 <= source.size else rows - 1
+            for row in range(whole):
+                copy_bytes(out, write + row * _CHANNELS, source, read + row * line, 4)
+            if whole < rows:
+                copy_bytes(out, write + whole * _CHANNELS, source, read + whole * line, _CHANNELS)
 
 
 @kernel

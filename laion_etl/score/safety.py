@@ -12,7 +12,6 @@ model, whose only unsafe category is the drawn hazard sign. LAION's probability 
 leaves its column empty.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.finite import check_embeddings
 from laion_etl.score.head import HeadInput
@@ -100,7 +100,7 @@ class Verdict:
 def load_prompts(path: Path) -> SafetyPrompts:
     """Reads a prompt file; raises ModelError naming the mistake in it."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
         contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
         words = frozenset(folded(word) for word in document["underage_words"])
         stated = (str(document.get(name) or _NOT_STATED) for name in ("provenance", "validation"))

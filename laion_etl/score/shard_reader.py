@@ -6,7 +6,6 @@ of one shard; any other StorageError means that the store itself does not work.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StoreOutageError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import batch_name
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.schemas import SHARD_FILES, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
@@ -62,8 +62,8 @@ class Sample:
     def notes(self) -> dict[str, Any] | None:
         """The JSON object of the sample; None when it is missing or broken."""
         try:
-            document = json.loads(self.members.get("json", b""))
-        except (ValueError, RecursionError):
+            document = parse_json(self.members.get("json", b""))
+        except ValueError:
             return None
         return document if isinstance(document, dict) else None
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from laion_etl.core.plain_json import parse_json
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.tokens import TextPlan
 
@@ -40,7 +41,7 @@ class Plans:
 
     @classmethod
     def from_json(cls, text: str) -> "Plans":
-        document = json.loads(text)
+        document = parse_json(text)
         return cls(
             tuple(PixelPlan(**plan) for plan in document["pixels"]),
             tuple(TextPlan(**plan) for plan in document["texts"]),

@@ -5,8 +5,9 @@ find neither "babysitter" nor "teens2020", no inflected Russian word, no Arabic 
 nothing in Chinese, Japanese or Thai text, which sets no spaces. So most are found anywhere in a caption, and
 only those that would be found in every other sentence ("minor" in "minority") as whole words, in languages
 that attach particles with these (`affixes`). What people leave out when they type (accents, dots of the
-Turkish i, Arabic hamza) makes no difference for parts of six letters and more. Suspicion alone drops
-nothing, so the lists are too broad rather than too narrow.
+Turkish i, Arabic hamza) makes no difference for parts of six letters and more. Ages ("14yo") and what hides a
+word ("t33n", Cyrillic letters in Latin words) are in modules of their own. Suspicion alone drops nothing, so
+the lists are too broad rather than too narrow.
 """
 
 import json
@@ -18,6 +19,9 @@ from functools import cache
 from itertools import groupby, product
 from pathlib import Path
 
+from laion_etl.score.underage_ages import Ages, compiled_ages
+from laion_etl.score.underage_disguises import has_digits_for_letters, readings
+
 _FILE = Path(__file__).parent / "prompts" / "underage.json"
 # Letters with the vowel signs of Indian scripts, which Python counts as no letters; digits separate words.
 _WORD = re.compile(
@@ -25,8 +29,10 @@ _WORD = re.compile(
 )
 # Marks of pronunciation that Arabic and Hebrew may set or leave out, and the stretching of Arabic letters.
 _LEFT_OUT = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
-# Invisible characters that Unicode does not count among the format characters.
-_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]")
+# Invisible characters that Unicode does not count among the format characters, and lines through letters.
+_INVISIBLE = re.compile(
+    "[\u0334-\u0338\u20d0-\u20ea\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]"
+)
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 _SPACED = re.compile(
     "(?<=[\u3040-\u30ff\u3400-\u9fff]) (?=[\u3040-\u30ff\u3400-\u9fff])"
@@ -40,7 +46,19 @@ _SAME_LETTERS = str.maketrans(
         **dict.fromkeys("\u0629\u06c1", "\u0647"),  # heh
     }
 )
+# Letters as ornaments: small capitals, and those in squares and circles, as flags are.
+_ORNAMENTS = str.maketrans(
+    {
+        **dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡʏᴢɡɑ", "abcdefghijklmnopqrstuvwyzga", strict=True)),
+        **{
+            chr(start + letter): chr(ord("a") + letter)
+            for start in (0x1F130, 0x1F150, 0x1F170, 0x1F1E6)
+            for letter in range(26)
+        },
+    }
+)
 _UNDECOMPOSED = str.maketrans({"ł": "l", "ø": "o", "đ": "d"})
+_RULES = 2  # 1: no ages, no disguised words
 _FEWEST_WITHOUT_ACCENTS = 6  # letters: "otros" and "solar" are other words than "otroš" and "šolar"
 
 
@@ -51,7 +69,8 @@ def folded(text: str) -> str:
     """
     if text.isascii():
         return _SEPARATORS.sub(" ", text.lower())
-    normal = _INVISIBLE.sub("", unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)))
+    bare = _INVISIBLE.sub("", text.translate(_ORNAMENTS))
+    normal = _INVISIBLE.sub("", unicodedata.normalize("NFKC", bare))
     visible = "".join(c for c in normal if unicodedata.category(c) != "Cf")
     plain = unicodedata.normalize("NFKC", visible.casefold())
     plain = _LEFT_OUT.sub("", plain).replace("i\u0307", "i").translate(_SAME_LETTERS)
@@ -87,13 +106,23 @@ class UnderageWords:
         self._words = self._lists.words | {folded(word) for word in words}
 
     @property
-    def identity(self) -> tuple[str, str, list[str]]:
-        """Changes with the lists."""
-        return self._lists.harmless.pattern, self._lists.parts.pattern, sorted(self._words)
+    def identity(self) -> tuple[object, ...]:
+        """Changes with the lists, and with the rules."""
+        lists = self._lists
+        patterns = (lists.harmless.pattern, lists.parts.pattern, *lists.ages.identity)
+        return (_RULES, *patterns, sorted(self._words))
 
     def found_in(self, text: str) -> bool:
-        """Whether a text has one of the words, or a part of one."""
+        """Whether a text has one of the words, a part of one, or an age below 18."""
         plain = self._lists.harmless.sub(" ", folded(text))
+        return (
+            self._has_word(plain)
+            or self._lists.ages.found_in(plain)
+            or has_digits_for_letters(plain, self._lists.english)
+            or any(map(self._has_word, readings(plain)))
+        )
+
+    def _has_word(self, plain: str) -> bool:
         if self._lists.parts.search(plain) is not None:
             return True
         bare = _without_accents(plain)
@@ -107,6 +136,8 @@ class _Lists:
     harmless: re.Pattern[str]
     parts: re.Pattern[str]
     words: frozenset[str]
+    english: re.Pattern[str]  # parts that are one word
+    ages: Ages
 
 
 @cache
@@ -125,6 +156,8 @@ def _shipped() -> _Lists:
         re.compile(rf"\b(?:{_any_of(map(folded, document['harmless']))})\b"),
         re.compile(_any_of(parts)),
         frozenset(words),
+        re.compile(_any_of(part for part in document["parts"]["en"] if part.isalpha())),
+        compiled_ages(document["ages"], folded),
     )
 
 

@@ -13,7 +13,6 @@ Settings take precedence. Where the tags differ and nothing says which, a warnin
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.plain_json import parse_json
 from laion_etl.score.hub import CONFIG, WEIGHTS, is_layout
 from laion_etl.score.openclip import open_clip
 from laion_etl.settings import ClipSettings
@@ -120,7 +120,7 @@ def _beside(path: Path) -> Function | None:
     if path.name not in WEIGHTS or not config.is_file():
         return None
     try:
-        document = json.loads(config.read_text(encoding="utf-8"))
+        document = parse_json(config.read_text(encoding="utf-8"))
         quick_gelu = bool(document["model_cfg"].get("quick_gelu", False))
         return _chosen({**document.get("preprocess_cfg", {}), "quick_gelu": quick_gelu})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,18 +18,10 @@ from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.dataset.subsets import published_rows
 from laion_etl.io.storage import Store
 from laion_etl.search.hnsw import GraphWriter
+from laion_etl.search.index_record import COUNTED, most_frequent
 from laion_etl.search.layout import FORMAT, STATS, part_stem
-from laion_etl.search.rows import Place, counted, image_places, row_files, with_places
+from laion_etl.search.rows import Place, counted, image_places, stored_schema, with_nodes, with_places
 from laion_etl.settings import IndexSettings, Stage, shaping
-
-COUNTED = {"languages": "LANGUAGE", "licenses": "LICENSE", "tags": "NSFW"}
-_MAX_COUNTED_VALUES = 200  # most frequent values of a column that are kept
-
-
-def most_frequent(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Return the sums by value, most frequent first."""
-    total = sum((Counter(count) for count in counts), Counter[str]())
-    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_MAX_COUNTED_VALUES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +71,14 @@ class IndexPart:
         counts = {what: Counter[str]() for what in COUNTED}
         with ExitStack() as stack:
             rows_file = stack.enter_context(self.store.create(f"{self.stem}.arrow"))
-            rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, row_files().schema))
+            rows_writer = stack.enter_context(pa.ipc.new_file(rows_file, stored_schema()))
             for batch in self.batches:
                 if self.stop.is_set():
                     raise Stopped("stopped; run `laion-etl search index` again to continue")
                 table, vectors = self._read(batch)
                 graph = graph or GraphWriter(vectors.shape[1], self.settings)
-                graph.add(vectors)
-                rows_writer.write_table(table.combine_chunks())
+                nodes = graph.add(vectors)
+                rows_writer.write_table(with_nodes(table.combine_chunks(), nodes))
                 for what, column in COUNTED.items():
                     counts[what].update(dict(counted(table, column)))
             rows_writer.close()
@@ -96,7 +87,7 @@ class IndexPart:
                 raise ValueError("a part has batches")
             graph.write(graph_file)
         outputs = (graph_file.output, rows_file.output)
-        return self.store.write_stats(self.stem + STATS, self._stats(graph.dim, counts, outputs))
+        return self.store.write_stats(self.stem + STATS, self._stats(graph, counts, outputs))
 
     def _read(self, batch: IndexedBatch) -> tuple[pa.Table, NDArray[np.float16]]:
         """Return the published rows of a batch and their embeddings."""
@@ -108,7 +99,7 @@ class IndexPart:
         table = pa.concat_tables(kept)
         chosen = np.isin(table["SAMPLE_ID"].to_numpy(), batch.ids)
         name = self.crawl.shard_name(number, "_img_emb.npy")
-        vectors = _read_vectors(name, self.store)
+        vectors = read_vectors(name, self.store)
         if len(vectors) != table.num_rows or int(chosen.sum()) != len(batch.ids):
             raise InputError(
                 f"cannot index {self.store.uri(name)}: it has {len(vectors)} rows for {table.num_rows} "
@@ -121,7 +112,9 @@ class IndexPart:
             return {}
         return image_places(self.crawl.shard_name(number, ".tar"), self.store)
 
-    def _stats(self, dim: int, counts: dict[str, Counter[str]], outputs: tuple[Output, ...]) -> StageStats:
+    def _stats(
+        self, graph: GraphWriter, counts: dict[str, Counter[str]], outputs: tuple[Output, ...]
+    ) -> StageStats:
         kept = sum(len(batch.ids) for batch in self.batches)
         total = sum(batch.scored.kept for batch in self.batches)
         first = self.store.read_stats(self.crawl.shard_name(self.batches[0].scored.number, STATS))
@@ -137,14 +130,15 @@ class IndexPart:
             details={
                 "model": str(first.details.get("model", "")),
                 "weights_sha256": str(first.details.get("weights_sha256", "")),
-                "dim": dim,
+                "dim": graph.dim,
+                "nodes": graph.nodes,
                 "dtype": self.settings.dtype,
                 **{what: most_frequent([dict(count)]) for what, count in counts.items()},
             },
         )
 
 
-def _read_vectors(name: str, store: Store) -> NDArray[np.float16]:
+def read_vectors(name: str, store: Store) -> NDArray[np.float16]:
     """Read the embeddings of a batch (n, dim). Raises InputError if the file is invalid."""
     with store.open(name) as file:
         try:

@@ -6,8 +6,8 @@ from laion_etl.dataset.versions import Release, check_folder_name, read_versions
 from laion_etl.io.storage import Store
 
 STATS = "_stats.json"
-FORMAT = 1  # of graph and rows; a part of another one is built again
-_PARTS = "_parts"
+FORMAT = 2  # of graph and rows: 2 stores equal vectors once; a part of another one is built again
+PARTS = "_parts"
 _READERS = 8  # records are small: reading them is mostly waiting
 _ENDINGS = (STATS, ".usearch", ".arrow")
 
@@ -29,7 +29,7 @@ def part_stem(dataset: str, crawl: str, unit: str) -> str:
     """
     check_folder_name("crawl", crawl)
     check_folder_name("part", unit)
-    return f"index/{dataset}/{_PARTS}/{crawl}/{unit}"
+    return f"index/{dataset}/{PARTS}/{crawl}/{unit}"
 
 
 def delete_unnamed(dataset: str, store: Store) -> None:
@@ -38,7 +38,7 @@ def delete_unnamed(dataset: str, store: Store) -> None:
     records: list[str] = []
     for name in store.list(f"index/{dataset}"):
         _, _, version, *rest = name.split("/")
-        if version == _PARTS:
+        if version == PARTS:
             continue
         if version not in visible:
             store.delete(name)
@@ -49,7 +49,7 @@ def delete_unnamed(dataset: str, store: Store) -> None:
         named = {
             _stem(output.name) for stats in pool.map(store.read_stats, records) for output in stats.outputs
         }
-    for name in store.list(f"index/{dataset}/{_PARTS}"):
+    for name in store.list(f"index/{dataset}/{PARTS}"):
         if _stem(name) not in named:
             store.delete(name)
 

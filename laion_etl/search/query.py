@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store, local_copy
 from laion_etl.search.filters import Filters, Mask
-from laion_etl.search.hnsw import Floats, Graph, Rows
+from laion_etl.search.hnsw import Floats, Graph, Rows, ordered
+from laion_etl.search.index_record import nodes_of
 from laion_etl.search.integrity import check_file
 from laion_etl.search.layout import FORMAT, STATS, index_stats, part_stem
 from laion_etl.search.published_rows import PublishedVersion
@@ -42,37 +44,72 @@ class Hit:
         return int(self.row["SAMPLE_ID"])
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Which rows pass a filter, and which nodes have such a row."""
+
+    rows: Mask
+    nodes: Mask
+
+
 @dataclass(frozen=True)
 class OpenPart:
-    """An open part of an index."""
+    """An open part of an index; `nodes` has the node of each row."""
 
     crawl: str
     graph: Graph
     rows: pa.Table
+    nodes: Rows
     exact_rows: int
     publish: PublishSettings
-    _masks: dict[Filters, Mask] = field(default_factory=dict)
+    _passed: dict[Filters, Passed] = field(default_factory=dict)
 
     def nearest(self, vector: Floats, count: int, filters: Filters) -> tuple[Rows, Floats]:
-        """Return the nearest rows that pass, nearest first; fewer than `count` only if no more pass."""
-        mask = self._mask(filters)
-        allowed = int(mask.sum())
-        wanted = min(count, allowed)
-        if allowed <= self.exact_rows or len(mask) <= self.exact_rows:
-            return self.graph.nearest_exact(vector, wanted, np.flatnonzero(mask))
-        asked = int(wanted * len(mask) / allowed * _ROOM) if allowed < len(mask) else wanted
-        while asked <= max(wanted, self.exact_rows):
-            rows, cosines = self.graph.nearest(vector, asked)
-            passed = mask[rows]
-            if int(passed.sum()) >= wanted:
-                return rows[passed][:wanted], cosines[passed][:wanted]
+        """Return the nearest rows that pass, nearest first, equally near ones by their number.
+
+        Fewer than `count` only if no more pass.
+        """
+        passed = self.passed(filters)
+        total, allowed = len(passed.nodes), int(passed.nodes.sum())
+        if allowed <= self.exact_rows or total <= self.exact_rows:
+            return self._nearest_exact(vector, count, passed)
+        wanted = min(count, int(passed.rows.sum()))
+        asked = min(count, allowed)
+        asked = int(asked * total / allowed * _ROOM) if allowed < total else asked
+        while asked <= max(count, self.exact_rows):
+            nodes, cosines = self.graph.nearest(vector, asked)
+            rows, found = self._rows_of(nodes, cosines, passed)
+            if len(rows) >= wanted:
+                return rows[:wanted], found[:wanted]
             asked *= _MORE
         # The rows that pass are far from the query.
-        return self.graph.nearest_exact(vector, wanted, np.flatnonzero(mask))
+        return self._nearest_exact(vector, count, passed)
+
+    def _nearest_exact(self, vector: Floats, count: int, passed: Passed) -> tuple[Rows, Floats]:
+        nodes, cosines = self.graph.nearest_exact(vector, count, np.flatnonzero(passed.nodes))
+        rows, found = self._rows_of(nodes, cosines, passed)
+        return rows[:count], found[:count]
+
+    def _rows_of(self, nodes: Rows, cosines: Floats, passed: Passed) -> tuple[Rows, Floats]:
+        """Return the rows of nodes that pass, with the cosines of their nodes."""
+        starts, ends = (np.searchsorted(self._sorted_nodes, nodes, side) for side in ("left", "right"))
+        counts = ends - starts
+        firsts = np.repeat(starts - np.cumsum(counts) + counts, counts)
+        rows = self._rows_by_node[firsts + np.arange(counts.sum())]
+        passes = passed.rows[rows]
+        return ordered(rows[passes], np.repeat(cosines, counts)[passes])
+
+    @cached_property
+    def _rows_by_node(self) -> Rows:
+        return np.argsort(self.nodes, kind="stable")
+
+    @cached_property
+    def _sorted_nodes(self) -> Rows:
+        return self.nodes[self._rows_by_node]
 
     def browse(self, count: int, filters: Filters) -> Rows:
         """Return rows that pass, evenly spread."""
-        passed = np.flatnonzero(self._mask(filters))
+        passed = np.flatnonzero(self.passed(filters).rows)
         if len(passed) <= count:
             return passed
         return passed[np.linspace(0, len(passed) - 1, count).astype(np.int64)]
@@ -93,12 +130,21 @@ class OpenPart:
         found: dict[str, Any] = self.rows.slice(number, 1).to_pylist()[0]
         return found
 
-    def _mask(self, filters: Filters) -> Mask:
-        if (known := self._masks.get(filters)) is not None:
+    def vector(self, row: int) -> Floats:
+        """Return the vector of a row."""
+        found: Floats = self.graph.floats(self.nodes[row : row + 1])[0]
+        return found
+
+    def passed(self, filters: Filters) -> Passed:
+        """Return what passes a filter; the last ones are remembered."""
+        if (known := self._passed.get(filters)) is not None:
             return known
-        if len(self._masks) >= _MASKS:
-            self._masks.clear()
-        return self._masks.setdefault(filters, filters.mask(self.rows, self.publish))
+        if len(self._passed) >= _MASKS:
+            self._passed.clear()
+        rows = filters.mask(self.rows, self.publish)
+        nodes = np.zeros(len(self.graph.vectors), np.bool_)
+        nodes[self.nodes[rows]] = True
+        return self._passed.setdefault(filters, Passed(rows, nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +162,16 @@ class SearchIndex:
         with ThreadPoolExecutor(max(1, min(usable_cores(), len(self.parts)))) as pool:
             found = list(pool.map(lambda part: part.nearest(query, count, filters), self.parts))
         every = [
-            (float(cosine), -number, int(row))
+            (-float(cosine), number, int(row))
             for number, (rows, cosines) in enumerate(found)
             for row, cosine in zip(rows, cosines, strict=True)
         ]
-        best = sorted(every, reverse=True)[:count]
-        return [Hit(cosine, self.parts[-number].row(row)) for cosine, number, row in best]
+        return [Hit(-away, self.parts[number].row(row)) for away, number, row in sorted(every)[:count]]
 
     def like(self, sample_id: int, count: int, filters: Filters) -> list[Hit]:
         """Return the images nearest to a sample's image, without the sample itself."""
         part, row = self._place(sample_id)
-        found = self.search(part.graph.floats(np.array([row]))[0], count + 1, filters)
+        found = self.search(part.vector(row), count + 1, filters)
         return [hit for hit in found if hit.sample_id != sample_id][:count]
 
     def browse(self, count: int, filters: Filters) -> list[Hit]:
@@ -154,6 +199,8 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
     part is damaged.
     """
     release = published.release
+    if not published.rows:
+        raise InputError(f"cannot search {release.folder}: it has no rows; publish a crawl that has samples")
     again = f"run `laion-etl search index --version {release.version}`"
     name = index_stats(release)
     if not store.exists(name):
@@ -181,10 +228,13 @@ def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path
     for path, output in zip((graph, rows), stats.outputs, strict=True):
         check_file(path, output, store, folder)
     dim, dtype = int(stats.details["dim"]), str(stats.details["dtype"])
+    nodes = nodes_of(stats)
+    opened, node_of_row = open_rows(rows, stats.kept, nodes)
     return OpenPart(
         stats.crawl,
-        Graph.open(graph, dim, stats.kept, settings.index, dtype),
-        open_rows(rows, stats.kept),
+        Graph.open(graph, dim, nodes, settings.index, dtype),
+        opened,
+        node_of_row,
         settings.index.exact_rows,
         settings.publish,
     )

@@ -20,6 +20,7 @@ from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit
+from laion_etl.search.rows import Place, image_places
 from laion_etl.settings import Settings
 
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
@@ -40,22 +41,30 @@ def detect_format(data: bytes) -> str:
 def stored_image(hit: Hit, store: Store) -> tuple[str, bytes] | None:
     """Read encoding and bytes of a sample's image from its scored shard; None if its place is not indexed.
 
-    Raises MissingInputError if the shard was rewritten since, so that the wrong image is never shown.
+    Raises MissingInputError if the shard no longer has it, so that the wrong image is never shown.
     """
     row = hit.row
     if row["picture_offset"] is None:
         return None
     tar = f"{scored_stem(row['crawl'], batch_of(hit.sample_id))}.tar"
-    start, ending = row["picture_offset"] - BLOCK, row["picture_ending"]
+    name, place = row["key"], (row["picture_ending"], row["picture_offset"], row["picture_bytes"])
+    data = _member_at(tar, name, place, store)
+    if data is None and (moved := image_places(tar, store).get(name)) is not None:
+        place = moved  # the shard was rewritten since it was indexed
+        data = _member_at(tar, name, place, store)
+    if data is None:
+        raise MissingInputError(f"cannot find the image {name} in {store.uri(tar)}: it was removed since")
+    return format_of(data) or place[0], data
+
+
+def _member_at(tar: str, key: str, place: Place, store: Store) -> bytes | None:
+    """Return the bytes at a place of a tar; None if another member, or nothing, is there."""
+    ending, offset, size = place
     try:
-        name, data = member_of(store.read_range(tar, start, BLOCK + row["picture_bytes"]), start)
+        name, data = member_of(store.read_range(tar, offset - BLOCK, BLOCK + size), offset - BLOCK)
     except TarError:
-        name, data = "", b""
-    if name != f"{row['key']}.{ending}":
-        raise MissingInputError(
-            f"cannot read {store.uri(tar)}: it was rewritten since it was indexed; index the version again"
-        )
-    return format_of(data) or ending, data
+        return None
+    return data if name == f"{key}.{ending}" else None
 
 
 class QueryEncoder(AbstractContextManager["QueryEncoder"]):

@@ -9,7 +9,7 @@ A crawl that was published in ranges of batches is indexed in them, side by side
 record of a range has those of its parts, so that the end reads no rows.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -20,7 +20,8 @@ from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.file_ranges import FileRange, share
 from laion_etl.dataset.scored import ScoredCrawl, scored_among
 from laion_etl.io.storage import Store
-from laion_etl.search.index_part import COUNTED, IndexedBatch, IndexPart, most_frequent
+from laion_etl.search.index_part import IndexedBatch, IndexPart
+from laion_etl.search.index_record import whole_index
 from laion_etl.search.layout import FORMAT, STATS, delete_unnamed, index_stats, range_stats
 from laion_etl.search.published_rows import PublishedVersion, batches_of
 from laion_etl.settings import IndexSettings, Settings, Stage, shaping
@@ -51,7 +52,7 @@ def index_dataset(
     for done in _written(published, published.ranges, settings, store):
         parts.append(done)
         report(sum(stats.kept for stats in parts), published.rows)
-    stats = store.write_stats(name, _whole(published, wanted, parts))
+    stats = store.write_stats(name, whole_index(published, wanted, parts))
     delete_unnamed(release.name, store)
     return stats
 
@@ -73,32 +74,6 @@ def index_range(
         rows += done.kept
         report(rows, published.rows)
     return rows
-
-
-def _whole(published: PublishedVersion, wanted: str, parts: Sequence[StageStats]) -> StageStats:
-    weights = sorted({part.details["weights_sha256"] for part in parts})
-    if len(weights) > 1:
-        raise InputError(
-            f"cannot index {published.release.folder}: it was scored by {len(weights)} models, whose "
-            "embeddings are not comparable; score its crawls with one model"
-        )
-    return StageStats(
-        stage="index",
-        crawl="",
-        unit=f"{published.release.name}/{published.release.version}",
-        fingerprint=wanted,
-        input=sum(part.input for part in parts),
-        kept=sum(part.kept for part in parts),
-        dropped=dict(sum((Counter(part.dropped) for part in parts), Counter[str]())),
-        outputs=tuple(output for part in parts for output in part.outputs),
-        details={
-            "format": FORMAT,
-            "published": published.fingerprint,
-            "parts": [{"crawl": part.crawl, "unit": part.unit, "rows": part.kept} for part in parts],
-            **({key: parts[0].details[key] for key in ("model", "weights_sha256", "dim")} if parts else {}),
-            **{what: most_frequent(part.details[what] for part in parts) for what in COUNTED},
-        },
-    )
 
 
 def _written(

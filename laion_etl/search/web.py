@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from laion_etl.core.errors import InputError, LaionEtlError, MissingInputError
 from laion_etl.dataset.subsets import subsets
 from laion_etl.io.storage import Store
+from laion_etl.search.current_index import CurrentIndex
 from laion_etl.search.filters import Filters, is_safe
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit, SearchIndex
@@ -43,20 +44,27 @@ _STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u206
 class SearchBackend:
     """The index, model and store behind the page."""
 
-    index: SearchIndex
+    source: CurrentIndex
     encoder: QueryEncoder
     settings: Settings
     store: Store
     _model: threading.Lock = field(default_factory=threading.Lock)
     _images: OrderedDict[str, tuple[Floats, bytes]] = field(default_factory=OrderedDict)
 
+    @property
+    def index(self) -> SearchIndex:
+        """The index as it is now. Raises like `open_index`."""
+        return self.source.get()
+
     def facts(self) -> dict[str, Any]:
         """Return the facts about the dataset and the filter choices shown on the page."""
-        details = self.index.stats.details
+        index = self.index
+        details = index.stats.details
         return {
-            "dataset": self.index.release.name,
-            "version": self.index.release.version,
-            "rows": self.index.stats.kept,
+            "dataset": index.release.name,
+            "version": index.release.version,
+            "rows": index.stats.kept,
+            "max_results": _MAX_RESULTS,
             "safe": details["tags"].get("UNLIKELY", 0),
             "model": details.get("model", ""),
             "languages": details["languages"],

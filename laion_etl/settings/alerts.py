@@ -39,6 +39,7 @@ class AlertSettings(Group):
         (),
         "Custom channels, as module:factory, that get alerts as well (docs/library.md).",
         changes=None,
+        or_factory=True,
         check=each(factory),
     )
     late_after: tuple[str, ...] = setting(

@@ -41,6 +41,12 @@ class CoreSettings(Group):
         secret=True,
         check=each(postgres_url),
     )
+    receipt_key: str = setting(
+        "",
+        "File with the Ed25519 key (PEM) that signs receipts of removals. Empty: receipt-key.pem in the data "
+        "folder, made when the first receipt is written.",
+        changes=None,
+    )
     crawl_source: str = setting(
         DEFAULT_CRAWL_SOURCE,
         "Where crawl-data/<crawl>/wat.paths.gz is found: https://, s3:// or a folder.",

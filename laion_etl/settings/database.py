@@ -68,7 +68,8 @@ class DatabaseSettings(Group):
     )
     sslmode: str = setting(
         "",
-        "TLS mode of the connection; empty: as in the URL, else libpq's default.",
+        "TLS mode of the connection; empty: as in the URL, else verify-full with an sslrootcert, or libpq's "
+        "default.",
         changes=None,
         choices=("", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     )

@@ -238,7 +238,7 @@ class DownloadSettings(Group):
     perceptual_hashes: bool = setting(
         True,
         "Compute phash and PDQ. If false, JPEGs that are stored unchanged are not decoded: their segments "
-        "show whether a decoder takes them.",
+        "show whether a decoder takes them, but not whether pixels are missing in front of the end marker.",
         changes=Stage.DOWNLOAD,
     )
     ports: tuple[int, ...] = setting(
@@ -295,6 +295,7 @@ class DownloadSettings(Group):
         (),
         "Custom rules for images, as module:factory, in this order (docs/library.md).",
         changes=Stage.DOWNLOAD,
+        or_factory=True,
         check=each(factory),
     )
     hash_blocklist: str = setting(

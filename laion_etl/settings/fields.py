@@ -49,7 +49,7 @@ class Declaration:
     changes: Stage | None
     unit: str = ""
     choices: tuple[str, ...] = ()
-    or_factory: bool = False  # module:factory is a choice too
+    or_factory: bool = False  # module:factory is a choice too, or an entry: it names code
     minimum: float | None = None
     maximum: float | None = None
     check: Check | None = None

@@ -79,7 +79,27 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
                 found[variable_of(key, name)] = (f"[{key}] {name} in {path}", entry)
         else:
             found[variable_of("core", key)] = (f"{key} in {path}", value)
-    return _by_current_name(found, known)
+    values = _by_current_name(found, known)
+    if not named:
+        _refuse_code(path, values, known)
+    return values
+
+
+def _refuse_code(path: Path, values: Mapping[str, Any], known: Mapping[str, SettingField]) -> None:
+    """Raises SettingsError if a file that only lies in the current folder names code to import.
+
+    Anyone who can write there, or an archive unpacked there, would decide what a command runs.
+    """
+    from laion_etl.core.import_factory import is_factory
+
+    for variable, value in values.items():
+        entries = value if isinstance(value, list) else str(value).split(",")
+        code = [entry for entry in map(str, entries) if is_factory(entry.strip())]
+        if code and known[variable].declaration.or_factory:
+            raise SettingsError(
+                f"cannot use {variable}={code[0]!r} of {path}: a file that is read only because it is in the "
+                f"current folder cannot name code; set {_CONFIG}={path} if it is yours"
+            )
 
 
 def _by_current_name(

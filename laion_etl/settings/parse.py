@@ -144,6 +144,7 @@ class ParseSettings(Group):
         (),
         "Custom filters, as module:factory, in this order, after all others (docs/library.md).",
         changes=Stage.PARSE,
+        or_factory=True,
         check=each(factory),
     )
     jobs: int = setting(

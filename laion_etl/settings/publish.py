@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laion_etl.settings.checks import not_empty, pattern, table_names
+from laion_etl.settings.checks import each, not_empty, pattern, table_names
 from laion_etl.settings.fields import Group, Stage, setting
 
 # Folder names of a version that custom subsets must not use; tests compare them with dataset/subsets.py.
@@ -105,6 +105,36 @@ class PublishSettings(Group):
         "out, published versions stay as they are.",
         changes=Stage.PUBLISH,
     )
+    semantic_duplicates: float = setting(
+        0.0,
+        "Also publish only the best pair of those of a crawl whose images' CLIP embeddings have at least "
+        "this cosine, as SemDeDup does (docs/operations.md); 0: do not look for them.",
+        changes=Stage.PUBLISH,
+        unit="cosine",
+        minimum=0,
+        maximum=1,
+        unnamed_default=True,
+    )
+    evaluation_sets: tuple[str, ...] = setting(
+        (),
+        "Leave out samples near an image of these evaluation sets, which `laion-etl dataset evaluation-set` "
+        "has put into the store under their names.",
+        changes=Stage.PUBLISH,
+        check=each(
+            pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", "letters, digits, dots, dashes and underscores")
+        ),
+        unnamed_default=True,
+    )
+    evaluation_cosine: float = setting(
+        0.95,
+        "Least cosine of CLIP embeddings of a sample's image and an image of an evaluation set that leaves "
+        "the sample out.",
+        changes=Stage.PUBLISH,
+        unit="cosine",
+        minimum=0,
+        maximum=1,
+        unnamed_default=True,
+    )
     subsets: tuple[tuple[str, str], ...] = setting(
         (),
         "Custom subsets, name = SQL condition over the published columns: a table [publish.subsets] in the "
@@ -139,3 +169,13 @@ class PublishSettings(Group):
     contact: str = setting(
         "", "Contact for removal requests, printed on the dataset card.", changes=Stage.PUBLISH
     )
+
+    @property
+    def looks_for_duplicates(self) -> bool:
+        """Whether ranges have to hash their images before the first is published."""
+        return self.duplicates != "keep" or self.semantic_duplicates > 0
+
+    @property
+    def compares_ranges(self) -> bool:
+        """Whether the images of all ranges have to be compared before the first is published."""
+        return self.duplicates == "near" or self.semantic_duplicates > 0

@@ -175,6 +175,7 @@ class SafetySettings(Group):
         (),
         "Custom heads, as module:factory: each adds columns to scored shards and dataset (docs/library.md).",
         changes=Stage.SCORE,
+        or_factory=True,
         check=each(factory),
     )
     watermark_model: str = setting(
@@ -182,4 +183,5 @@ class SafetySettings(Group):
         "Image model for pwatermark: LAION's watermark_model_v1.pt, a file of our own format, or "
         "module:factory. Empty: the demo model's own, else by zero-shot prompts if there are any.",
         changes=Stage.SCORE,
+        or_factory=True,
     )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -16,6 +17,9 @@ from tests.preloaded_commands import command_server
 from tests.shared_folder import SharedFolder
 
 SPACE, IMAGE = "laion", "laion-etl-worker:test"
+_AT_WORK = """
+    select 1 from pg_stat_activity where application_name = 'laion_etl' and datname = current_database()
+"""
 
 
 def worker_image(shared: SharedFolder, data: Path, environment: Mapping[str, str] | None = None) -> Image:
@@ -57,13 +61,30 @@ def airflow_settings(cluster: Cluster) -> dict[str, str]:
     }
 
 
+class Observer:
+    """Asks a database many times by one connection, made anew after the server was away: a new one for each
+    question would take more CPU time than what is observed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection | None = None
+
+    def first_row(self, query: LiteralString) -> tuple[Any, ...] | None:
+        """Raises OperationalError while the server is away."""
+        if self._connection is not None:
+            with suppress(psycopg.OperationalError):
+                return self._connection.execute(query).fetchone()
+        self._connection = psycopg.connect(self._url, autocommit=True)
+        return self._connection.execute(query).fetchone()
+
+
 def at_work(database: str) -> Callable[[], bool]:
     """Whether a command talks with the database; not while the server is away."""
+    observer = Observer(database)
 
     def found() -> bool:
-        with suppress(psycopg.OperationalError), psycopg.connect(database) as connection:
-            working = "select 1 from pg_stat_activity where application_name = 'laion_etl' and datname = "
-            return connection.execute(working + "current_database()").fetchone() is not None
+        with suppress(psycopg.OperationalError):
+            return observer.first_row(_AT_WORK) is not None
         return False
 
     return found

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 
-from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
+from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, reserved_port
 from laion_etl.demo.login import new_login
 from tests.airflow.components import Components
 from tests.airflow.conftest import ROOT, Airflow
@@ -55,11 +55,13 @@ def started_airflow(
     folder: Path, airflow: Airflow, metadata_url: str, settings: Mapping[str, str]
 ) -> Iterator[StartedAirflow]:
     """Healthy, with this checkout's DAGs and a migrated database; all processes end with the block."""
-    home, port = folder / "airflow", free_port()
+    home = folder / "airflow"
     home.mkdir()
     login = new_login(home)
-    variables = {**settings, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
-    with Components(airflow.server, variables, home) as components:
+    with ExitStack() as stack:
+        port = stack.enter_context(reserved_port())
+        variables = {**settings, **environment(home, metadata_url, port, ROOT, login), **_QUICK}
+        components = stack.enter_context(Components(airflow.server, variables, home))
         for name, arguments in component_arguments(port).items():
             components.start(name, arguments)
         api = AirflowApi(f"http://127.0.0.1:{port}", login, components.check)

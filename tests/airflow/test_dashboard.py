@@ -14,7 +14,7 @@ import urllib3
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
 from laion_etl.database.embedded import EmbeddedServer
-from laion_etl.demo.airflow import environment, free_port
+from laion_etl.demo.airflow import environment, reserved_port
 from laion_etl.demo.login import Login, new_login
 from laion_etl.settings import CoreSettings, Settings
 from tests.airflow.components import Components
@@ -55,13 +55,22 @@ class Server:
 
 
 @pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
 def server(
-    migrated_airflow: Airflow, postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+    migrated_airflow: Airflow,
+    postgres: EmbeddedServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    port: int,
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("dashboard")
     database = postgres.url(f"test_{uuid4().hex}")
     write_crawl(Settings(core=CoreSettings(data_dir=str(folder), database_url=database)))
-    port, login = free_port(), new_login(folder)
+    login = new_login(folder)
     metadata = migrated_airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     variables = {
         **migrated_airflow.environment,

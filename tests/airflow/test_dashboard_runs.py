@@ -14,11 +14,11 @@ from playwright.sync_api import Browser, Page, Route, expect
 from laion_etl.crawl import released
 from tests.airflow.conftest import Airflow
 from tests.airflow.started import LONGEST_S
-from tests.airflow.test_dashboard import DAG, Server, opened, server
+from tests.airflow.test_dashboard import DAG, Server, opened, port, server
 from tests.dashboard.world import FIRST_BATCH
 from tests.publish.world import CRAWL
 
-__all__ = ["server"]
+__all__ = ["port", "server"]
 pytestmark = pytest.mark.airflow
 
 UNSTARTED = "CC-MAIN-2024-46"

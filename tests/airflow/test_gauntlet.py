@@ -11,14 +11,13 @@ the dataset has the bytes of the undisturbed run.
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import LiteralString
 
 import boto3
-import psycopg
 import pytest
 
 from laion_etl.core.ids import batch_name
@@ -27,7 +26,7 @@ from laion_etl.io.storage import Store, open_store
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.conftest import Airflow
-from tests.airflow.stage_pods import IMAGE, SPACE, airflow_settings, at_work, worker_image
+from tests.airflow.stage_pods import IMAGE, SPACE, Observer, airflow_settings, at_work, worker_image
 from tests.airflow.started import StartedAirflow, started_airflow, until
 from tests.faults.test_database import OwnServer, short_folder
 from tests.flaky_s3 import Fault, FlakyS3, flaky_s3, serving
@@ -43,6 +42,7 @@ from tests.kubernetes.faults import (
     PodTrouble,
     RequestFault,
 )
+from tests.preloaded_commands import completed
 from tests.runs import WAT_FILES, files, run_environment
 from tests.shared_folder import SharedFolder
 
@@ -65,15 +65,15 @@ class World:
     flaky: FlakyS3
     source: FlakyS3
     settings: dict[str, str]
+    observer: Observer
 
     @property
     def database(self) -> str:
         return self.settings["LAION_ETL_DATABASE_URL"]
 
-    def count(self, condition: str) -> int:
+    def count(self, condition: LiteralString) -> int:
         """Batches of which this is true."""
-        with psycopg.connect(self.database) as connection:
-            row = connection.execute(f"select count(*) from batch where {condition}").fetchone()  # noqa: S608
+        row = self.observer.first_row(f"select count(*) from batch where {condition}")  # noqa: S608
         return int(row[0]) if row else 0
 
     def files(self, folder: str) -> list[str]:
@@ -123,7 +123,15 @@ def world(
         space = Namespace(secrets={"database": {"LAION_ETL_DATABASE_URL": database}})
         with running_cluster(tmp_path, {IMAGE: worker}, {SPACE: space}) as cluster:
             yield World(
-                f"crawl_{minicrawl.crawl}", minicrawl.crawl, cluster, server, store, flaky, source, settings
+                f"crawl_{minicrawl.crawl}",
+                minicrawl.crawl,
+                cluster,
+                server,
+                store,
+                flaky,
+                source,
+                settings,
+                Observer(database),
             )
     server.stop()
     subprocess.run(["rm", "-rf", str(folder)], check=True)
@@ -200,7 +208,7 @@ def test_the_gauntlet(world: World, started: StartedAirflow, undisturbed_run: Pa
     assert len(world.pods("plan")) == 1, "not run twice, though its task was begun by two schedulers"
 
     again = ["stage", "download", "--crawl", world.crawl, "--batch", str(batch)]
-    subprocess.run([sys.executable, "-m", "laion_etl", *again], env=world.settings, check=True)
+    completed(["-m", "laion_etl", *again], world.settings, tmp_path).check_returncode()
     world.cluster.faults.order(
         RequestFault("create", "pods", SERVER_ERROR, {"stage": "publish"}),
         PodFault(PodTrouble.NODE_SHUT_DOWN, {"stage": "publish"}, begun=lambda: bool(world.files("dataset"))),

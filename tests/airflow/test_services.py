@@ -1,6 +1,7 @@
 """The demo's parts: child processes, its folder, and its progress lines."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.core.errors import DemoError
-from laion_etl.demo.airflow import TaskInstance
+from laion_etl.demo.airflow import TaskInstance, reserved_port
 from laion_etl.demo.progress import stage_seconds, stage_states
 from laion_etl.demo.services import Services
 from laion_etl.demo.workspace import fresh_folder
@@ -62,12 +63,21 @@ def test_children_that_ignore_signals_and_leave_the_group_do_not_survive(
     environment = {**os.environ, "TEST_MARK": str(tmp_path)}
     with Services(environment, tmp_path, tmp_path / "logs", "TEST_MARK") as services:
         service = services.start("stubborn", [sys.executable, str(script)])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 200
         while service.log.read_text().count("up") < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(processes_of(tmp_path)) == 2
 
     assert processes_of(tmp_path) == []
+
+
+def test_a_reserved_port_is_only_for_a_server_that_reuses_it() -> None:
+    with reserved_port() as port:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        for _ in ("first", "started again"):
+            with socket.create_server(("127.0.0.1", port)) as server:  # sets SO_REUSEADDR
+                socket.create_connection(server.getsockname()).close()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-import urllib3
+import httpx
 
 from laion_etl.settings import Settings
 
@@ -21,10 +21,11 @@ def test_it_serves_on_loopback_until_it_is_asked_to_end(crawl_settings: Settings
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
-            match = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+            match = re.search(r"(http://127\.0\.0\.1:\d+/)\?token=\S+", process.stdout.readline())
             assert match
-            retries = urllib3.Retry(connect=50, total=50, backoff_factor=0.1, backoff_max=0.2)
-            assert b"<h1>Crawls</h1>" in urllib3.request("GET", match[0], retries=retries, timeout=30).data
+            with httpx.Client(timeout=60, follow_redirects=True) as client:
+                assert client.get(match[1]).status_code == 401
+                assert "<h1>Crawls</h1>" in client.get(match[0]).text
         finally:
             process.send_signal(signal.SIGTERM)
             code = process.wait(30)

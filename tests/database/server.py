@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 import psutil
-import psycopg
 
 from laion_etl.database.embedded import EmbeddedServer, running_server
+from tests.database.pg_server import lay_out
+from tests.shared_folder import SharedFolder
 
 # A worker of autovacuum for each of hundreds of databases every minute would take as long as many tests. A
 # new database makes two checkpoints, each of which looks at all shared buffers.
@@ -42,13 +43,8 @@ def quick_place() -> Path:
 
 
 def _make_short_lived(folder: Path) -> None:
-    """In effect from the next start on."""
-    with (
-        running_server(folder) as server,
-        psycopg.connect(server.maintenance_url, autocommit=True) as connection,
-    ):
-        for setting in _SHORT_LIVED:
-            connection.execute(f"alter system set {setting}")  # type: ignore[arg-type]
+    with (folder / "postgres" / "postgresql.conf").open("a") as file:
+        file.writelines(f"{setting}\n" for setting in _SHORT_LIVED)
 
 
 def _until_stdin_ends(server: EmbeddedServer) -> None:
@@ -59,6 +55,7 @@ def _until_stdin_ends(server: EmbeddedServer) -> None:
 def main() -> None:
     if sys.argv[2:] == ["--short-lived"]:
         with tempfile.TemporaryDirectory(prefix="laion-tests-pg-", dir=quick_place()) as place:
+            lay_out(SharedFolder.of_this_run(), Path(place))
             _make_short_lived(Path(place))
             with running_server(Path(place)) as server:
                 _until_stdin_ends(server)

@@ -14,14 +14,16 @@ from shutil import rmtree
 import psutil
 import psycopg
 import pytest
+from psycopg.pq import PGconn, Ping
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.database import embedded_lifecycle as postmasters
 from laion_etl.database.embedded import running_server
 from laion_etl.database.embedded_lifecycle import postmaster
 from laion_etl.database.postgres_programs import PostgresPrograms
-from tests.database.pg_server import server_of, start_keeper
+from tests.database.pg_server import lay_out, server_of, start_keeper
 from tests.database.server import quick_place
+from tests.shared_folder import SharedFolder
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +58,7 @@ class Kept:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def empty_folder() -> Iterator[Path]:
     """Short, for Unix sockets have short names only."""
     folder = Path(tempfile.mkdtemp(prefix="laion-pg-", dir=quick_place()))
     yield folder
@@ -64,6 +66,13 @@ def folder() -> Iterator[Path]:
         with suppress(psutil.NoSuchProcess):  # they end with the first
             process.kill()
     rmtree(folder)
+
+
+@pytest.fixture
+def folder(empty_folder: Path, shared: SharedFolder) -> Path:
+    """With a database in it."""
+    lay_out(shared, empty_folder)
+    return empty_folder
 
 
 @pytest.fixture
@@ -195,8 +204,9 @@ def test_a_killed_process_counts_as_lost_before_it_is_dead(stat: str, ends: bool
 def test_the_server_is_not_stopped_while_one_of_its_processes_is_dying(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the processor is busy, clients of a killed process lose their connections before it is dead."""
-    checks, stops = list[bool](), list[int]()
+    """Where the processor is busy, clients of a killed process lose their connections before it is dead, and
+    the process that was to refuse another one is ended before it has."""
+    checks, stops, unready = list[bool](), list[int](), [Ping.REJECT, Ping.NO_RESPONSE]
     stop = postmasters.stop
 
     def ends_later(stat: str) -> bool:
@@ -207,16 +217,23 @@ def test_the_server_is_not_stopped_while_one_of_its_processes_is_dying(
         stops.append(len(checks))
         stop(programs)
 
+    class Connection(PGconn):
+        @classmethod
+        def ping(cls, conninfo: bytes) -> Ping:
+            return unready.pop() if unready else super().ping(conninfo)
+
     monkeypatch.setattr(postmasters, "stop", record)
     with running_server(folder) as server:
         assert server.url("kept")
         monkeypatch.setattr(postmasters, "is_ending", ends_later)
+        monkeypatch.setattr(postmasters, "PGconn", Connection)
     assert checks[:4] == [True, True, True, False]
     assert stops == [len(checks)]
+    assert unready == []
 
 
-def test_many_start_it_at_once(folder: Path) -> None:
-    keepers = [start_keeper(folder) for _ in range(4)]
+def test_many_start_it_at_once(empty_folder: Path) -> None:
+    keepers = [start_keeper(empty_folder) for _ in range(4)]
     [url] = {server_of(keeper).url("kept") for keeper in keepers}
     with psycopg.connect(url) as connection:
         waiting = connection.execute("select name from pg_settings where pending_restart").fetchall()
@@ -224,4 +241,4 @@ def test_many_start_it_at_once(folder: Path) -> None:
     for keeper in keepers:
         keeper.communicate("", timeout=60)
         assert keeper.returncode == 0
-    assert postmaster(folder / "postgres") is None
+    assert postmaster(empty_folder / "postgres") is None

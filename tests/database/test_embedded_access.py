@@ -21,7 +21,7 @@ from laion_etl.database.server_user import ServerUser, let_through
 from laion_etl.database.socket_folder import make_private, socket_folder
 from tests.database.server import quick_place
 
-_OTHER_USER = 65534  # the OS user without any rights
+_OTHER_USER = 65534  # an OS user that owns nothing
 _as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs several OS users")
 _OURS = ServerUser("ours", os.geteuid(), os.getegid())
 

@@ -169,6 +169,7 @@ def test_tls_as_the_settings_say(tls: tuple[Network, str], authority: Path, tmp_
         assert load_partition("C", 0, settings, LocalStore(tmp_path), database).kept == 10
 
 
+@pytest.mark.parametrize("sslmode", ["verify-full", ""])
 @pytest.mark.parametrize(
     ("host", "certificate", "cause"),
     [
@@ -177,11 +178,17 @@ def test_tls_as_the_settings_say(tls: tuple[Network, str], authority: Path, tmp_
     ],
 )
 def test_a_server_that_is_not_ours(
-    tls: tuple[Network, str], authority: Path, tmp_path: Path, host: str, certificate: str, cause: str
+    tls: tuple[Network, str],
+    authority: Path,
+    tmp_path: Path,
+    sslmode: str,
+    host: str,
+    certificate: str,
+    cause: str,
 ) -> None:
     network, name = tls
     settings = through(
-        network.url(name, host), tmp_path, sslmode="verify-full", sslrootcert=str(authority / certificate)
+        network.url(name, host), tmp_path, sslmode=sslmode, sslrootcert=str(authority / certificate)
     )
     with pytest.raises(DatabaseError, match=cause), open_database(settings):
         pass

@@ -1,6 +1,7 @@
 """The manifests by the types of the official client, and by rules; the chart's values by names."""
 
 import ipaddress
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from kubernetes.client import models
 
+from laion_etl.io.storage import s3_client
 from laion_etl.settings import load_settings, names_of_stage, setting_fields
 from laion_etl.settings.checks import STAGES
 
@@ -95,6 +97,16 @@ def test_kustomize_takes_all_but_what_has_to_be_edited_first() -> None:
     listed = set(yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"])
     there = {path.name for path in FOLDER.glob("*.yaml")}
     assert listed == there - NOT_MANIFESTS - {"secrets.example.yaml", "resolver.yaml"}
+
+
+def test_the_rule_for_a_bucket_deletes_parts_of_unfinished_uploads(s3_endpoint: str) -> None:
+    rules = json.loads((FOLDER.parent / "bucket-lifecycle.json").read_text())
+    client = s3_client()
+    client.create_bucket(Bucket="rules")
+    client.put_bucket_lifecycle_configuration(Bucket="rules", LifecycleConfiguration=rules)
+    (rule,) = client.get_bucket_lifecycle_configuration(Bucket="rules")["Rules"]
+    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] >= 1
+    assert (rule["Status"], rule["Filter"]) == ("Enabled", {"Prefix": ""})
 
 
 def test_the_launcher_may_do_with_pods_what_it_does_and_nothing_else() -> None:

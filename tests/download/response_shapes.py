@@ -218,8 +218,16 @@ TRANSFER = [
     ),
     Shape("gzip, chunked", head(b"Transfer-Encoding: gzip, chunked") + chunks(ZIPPED), held=True),
     Shape("gzip", head(b"Transfer-Encoding: gzip") + ZIPPED),
+    Shape("gzip and the length without it", head(b"Transfer-Encoding: gzip", length(BODY)) + ZIPPED),
+    Shape("gzip and a length", head(b"Transfer-Encoding: gzip", length(ZIPPED[:9])) + ZIPPED),
+    Shape(
+        "gzip, chunked and a length",
+        head(b"Transfer-Encoding: gzip, chunked", length(BODY)) + chunks(ZIPPED),
+        held=True,
+    ),
     Shape("gzip of what is not", sized(b"Transfer-Encoding: gzip"), "exit 61", why=UNASKED),
     Shape("unknown", sized(b"Transfer-Encoding: binary"), "exit 61", why=BROWSERS),
+    Shape("unknown, kept open", sized(b"Transfer-Encoding: binary"), "exit 61", held=True, why=BROWSERS),
     Shape("announced as chunked, but plain", chunked(body=BODY), "exit 56", "bad_response"),
 ]
 CHUNKS = [

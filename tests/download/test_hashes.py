@@ -1,6 +1,8 @@
 """PDQ and its blocklist."""
 
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from laion_etl.blocklists.image_hashes import PdqBlocklist
+from laion_etl.blocklists.turned_hashes import TURNS, turned
 from laion_etl.core.errors import InputError
 from laion_etl.core.pdq_quality import MIN_QUALITY
-from laion_etl.download.hashes import pdq_hash
+from laion_etl.download.hashes import pdq_hash, turned_pdq_hashes
 
 
 def noise_image(seed: int, size: tuple[int, int]) -> Image.Image:
@@ -39,6 +42,35 @@ def test_pdq_agrees_with_the_reference(
     found = pdq_hash(noise_image(seed, size).convert("L"))
     assert distance(found.hash, reference) <= max_distance
     assert found.quality == 100
+
+
+def photograph(seed: int, size: tuple[int, int]) -> Image.Image:
+    """Noise with the spectrum of photographs, mode L."""
+    width, height = size
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    phases = np.exp(2j * np.pi * np.random.default_rng(seed).random((height, width)))
+    waves = np.fft.ifft2(phases / np.maximum(frequency, 1 / max(size))).real
+    return Image.fromarray(np.clip(waves / waves.std() * 50 + 128, 0, 255).astype(np.uint8))
+
+
+POSITIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "as it is": lambda image: image,
+    **{turn.name: partial(Image.Image.transpose, method=turn) for turn in Image.Transpose},
+}
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_the_hashes_of_an_image_have_those_of_its_mirrored_and_turned_forms(position: str) -> None:
+    for seed, size in ((0, (341, 256)), (1, (500, 700)), (2, (1_024, 768))):
+        image = photograph(seed, size)
+        other = pdq_hash(POSITIONS[position](image)).hash
+        quality, hashes = turned_pdq_hashes(image)
+        assert (quality, hashes[0]) == (pdq_hash(image).quality, pdq_hash(image).hash)
+        assert len(set(hashes)) == len(hashes) == TURNS
+        assert min(distance(one, other) for one in hashes) <= 31
+        from_bits = turned(np.frombuffer(bytes.fromhex(hashes[0]), np.uint8)[None])
+        assert from_bits[0].tobytes().hex() == hashes[0]
+        assert min(distance(one.tobytes().hex(), other) for one in from_bits) <= 31
 
 
 def test_a_large_image_is_averaged_first_which_hardly_changes_its_hash() -> None:

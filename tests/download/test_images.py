@@ -1,5 +1,6 @@
 import io
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from laion_etl.blocklists.image_hashes import PdqBlocklist
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.hashes import pdq_hash, perceptual_hash
 from laion_etl.download.image_header import sniff
@@ -14,6 +16,7 @@ from laion_etl.download.images import ImageSettings, StoredImage, decode, undeco
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings
 from tests.download.image_files import SRGB, encoded
+from tests.download.test_hashes import photograph
 
 LIMITS = ImageSettings.from_settings(DownloadSettings(min_bytes=100, max_pixels=2_000_000))
 
@@ -107,16 +110,11 @@ def test_location_data_is_never_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "format_"),
-    [
-        (corners().convert("CMYK"), "JPEG"),
-        (corners().convert("P"), "PNG"),
-        (corners().convert("RGBA"), "PNG"),
-        (corners().convert("RGBA"), "WEBP"),
-    ],
+    ("mode", "format_"), [("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGBA", "WEBP")]
 )
-def test_other_modes_become_rgb(image: Image.Image, format_: str) -> None:
+def test_other_modes_become_rgb(mode: str, format_: str) -> None:
     options = {"lossless": True} if format_ == "WEBP" else {}
+    image = corners().convert(mode)
     _, found = stored(encoded(image, format_, **options), with_settings(min_bytes=50))
     assert found.mode == "RGB"
     assert quadrants(found) == quadrants(corners())
@@ -147,27 +145,27 @@ def test_a_broken_profile_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "status"),
+    ("made", "status"),
     [
-        (b"", S.TOO_FEW_BYTES),
-        (encoded(scene(1))[:99], S.TOO_FEW_BYTES),
-        (b"<html>" * 100, S.NOT_AN_IMAGE),
-        (encoded(scene(1), "GIF"), S.FORMAT_REFUSED),
-        (encoded(scene(1), "BMP"), S.FORMAT_REFUSED),
-        (encoded(scene(1), "TIFF"), S.FORMAT_REFUSED),
-        (encoded(scene(1, 2000, 1001)), S.TOO_MANY_PIXELS),
-        (encoded(scene(1))[:-500], S.DECODE_FAILED),
-        (encoded(scene(1), "PNG")[:-500], S.DECODE_FAILED),
-        (encoded(scene(1), "WEBP")[:-500], S.DECODE_FAILED),
-        (encoded(scene(1))[:4] + bytes(5000), S.DECODE_FAILED),
-        (b"\x89PNG\r\n\x1a\n" + bytes(5000), S.DECODE_FAILED),
-        (b"RIFF\0\0\0\0WEBP" + bytes(5000), S.DECODE_FAILED),
-        (encoded(scene(1), "PNG", save_all=True, append_images=[scene(2)]), S.ANIMATED),
-        (encoded(scene(1), "WEBP", save_all=True, append_images=[scene(2)]), S.ANIMATED),
+        (lambda: b"", S.TOO_FEW_BYTES),
+        (lambda: encoded(scene(1))[:99], S.TOO_FEW_BYTES),
+        (lambda: b"<html>" * 100, S.NOT_AN_IMAGE),
+        (lambda: encoded(scene(1), "GIF"), S.FORMAT_REFUSED),
+        (lambda: encoded(scene(1), "BMP"), S.FORMAT_REFUSED),
+        (lambda: encoded(scene(1), "TIFF"), S.FORMAT_REFUSED),
+        (lambda: encoded(scene(1, 2000, 1001)), S.TOO_MANY_PIXELS),
+        (lambda: encoded(scene(1))[:-500], S.DECODE_FAILED),
+        (lambda: encoded(scene(1), "PNG")[:-500], S.DECODE_FAILED),
+        (lambda: encoded(scene(1), "WEBP")[:-500], S.DECODE_FAILED),
+        (lambda: encoded(scene(1))[:4] + bytes(5000), S.DECODE_FAILED),
+        (lambda: b"\x89PNG\r\n\x1a\n" + bytes(5000), S.DECODE_FAILED),
+        (lambda: b"RIFF\0\0\0\0WEBP" + bytes(5000), S.DECODE_FAILED),
+        (lambda: encoded(scene(1), "PNG", save_all=True, append_images=[scene(2)]), S.ANIMATED),
+        (lambda: encoded(scene(1), "WEBP", save_all=True, append_images=[scene(2)]), S.ANIMATED),
     ],
 )
-def test_a_refused_image_has_a_reason(data: bytes, status: S) -> None:
-    assert decode(data, LIMITS) is status
+def test_a_refused_image_has_a_reason(made: Callable[[], bytes], status: S) -> None:
+    assert decode(made(), LIMITS) is status
 
 
 @pytest.mark.parametrize(
@@ -207,12 +205,22 @@ def test_lists_are_compared_with_the_hash_of_the_original() -> None:
         reference = pdq_hash(Image.open(io.BytesIO(data)).convert("L")).hash
         large, _ = stored(data, listed)
         assert large.pdq is None
-        assert large.original_pdq is not None
-        assert distance(large.original_pdq, reference) <= 12
+        assert distance(large.original_pdqs[0], reference) <= 12
     small = encoded(scene(1, 200, 150))
     assert undecoded(small, with_settings(perceptual_hashes=False)) is not None
     assert undecoded(small, listed) is None
-    assert stored(small, listed)[0].original_pdq == stored(small)[0].pdq
+    assert stored(small, listed)[0].original_pdqs[0] == stored(small)[0].pdq
+
+
+@pytest.mark.parametrize("turn", Image.Transpose)
+def test_lists_are_compared_with_mirrored_and_turned_images_too(turn: Image.Transpose) -> None:
+    listed = replace(with_settings(), listed_hashes=True)
+    image = photograph(3, (800, 600))
+    known = PdqBlocklist([bytes.fromhex(pdq_hash(image).hash)], 31)
+    found, _ = stored(encoded(image.transpose(turn), quality=85), listed)
+    assert any(map(known.matches, found.compared_hashes))
+    other, _ = stored(encoded(photograph(4, (800, 600)).transpose(turn), quality=85), listed)
+    assert not any(map(known.matches, other.compared_hashes))
 
 
 def test_different_images_have_distant_hashes() -> None:

@@ -188,7 +188,11 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         ('User-agent: "FooBot"\nDisallow: "/a/"', "/a/x", False),
         ("User-agent: *, BarBot\nDisallow: /", "/x", False),
         ("User-agent: BarBot, FooBot/1.0\nDisallow: /", "/x", False),
-        ("User-agent: BarBot FooBot\nDisallow: /", "/x", True),
+        ("User-agent: BarBot FooBot\nDisallow: /", "/x", False),
+        ("User-agent: BarBot\tFooBot/1.0 BazBot\nDisallow: /", "/x", False),
+        ("User-agent: BarBot *\nDisallow: /", "/x", False),
+        ("User-agent: BarBot BazBot\nDisallow: /", "/x", True),
+        ("User-agent: Mozilla/5.0 (FooBot BazBot)\nDisallow: /", "/x", True),
         ("User-agent = *\nDisallow = /", "/x", False),
         (OURS + "Disallow: /a /b", "/b/x", False),
         (OURS + "Disallow: /a, /b", "/b/x", False),
@@ -283,6 +287,10 @@ def test_locations_of_tdmrep(location: str, path: str, reserved: bool) -> None:
     assert is_reserved(rules, path) is reserved
 
 
+RESERVED = '{"location": "/", "tdm-reservation": 1}'
+NOT_RESERVED = '{"location": "/other/", "tdm-reservation": 0}'
+
+
 @pytest.mark.parametrize(
     ("document", "reserved"),
     [
@@ -298,14 +306,26 @@ def test_locations_of_tdmrep(location: str, path: str, reserved: bool) -> None:
         ([{"location": "/", "tdm-reservation": 0}], False),
         ([{"location": "/"}], False),
         ({"rules": []}, False),
+        ({"policies": [{"location": "/", "tdm-reservation": 1}]}, True),
+        ({"policies": [{"location": "/other/", "tdm-reservation": 1}]}, False),
+        ({"policies": {"all": {"location": "/images/", "tdm-reservation": 1}}}, True),
+        ([[{"location": "/", "tdm-reservation": 1}]], True),
+        ([{"rules": [{"location": "/", "tdm-reservation": 0}]}, json.loads(RESERVED)], True),
+        ({"policies": [{"location": "/", "tdm-reservation": 0}], "tdm-reservation": 1}, True),
+        ({"policies": []}, False),
+        ({"policies": ["https://a.example/policy.json"]}, False),
+        ([{"tdm-reservation": 1}], True),
+        ([{"location": "", "tdm-reservation": 1}], True),
+        ([{"tdm-policy": "https://a.example/policy.json"}], False),
+        ([{"location": ["/other/", "/images/"], "tdm-reservation": 1}], True),
+        ([{"location": "/other/ /images/", "tdm-reservation": 1}], True),
+        ([{"location": "/other/, /images/", "tdm-reservation": 1}], True),
+        ([{"location": "/other/ /images/", "tdm-reservation": 0}, json.loads(RESERVED)], True),
+        ([{"location": "/", "TDM_Reservation": 1}], True),
     ],
 )  # fmt: skip
 def test_reservations_of_tdmrep_are_read_on_the_careful_side(document: object, reserved: bool) -> None:
     assert is_reserved(parse_tdmrep(json.dumps(document).encode()), "/images/1.jpg") is reserved
-
-
-RESERVED = '{"location": "/", "tdm-reservation": 1}'
-NOT_RESERVED = '{"location": "/other/", "tdm-reservation": 0}'
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError, ModelError
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
+from laion_etl.evaluate.evaluation_set import embed_folder
 from laion_etl.evaluate.retrieval import recall, shard_recall
 from laion_etl.evaluate.zero_shot import (
     alike,
@@ -75,6 +76,20 @@ def test_zero_shot_on_a_folder_and_on_tars_is_the_same(
             write_member(file, f"{number}.cls", str(label).encode())
         finish(file)
     assert classify(tiny_model, names, web_dataset([tar], names), templates("photo")) == found
+
+
+def test_the_images_of_a_folder_become_an_evaluation_set(folder: Path, tiny_model: ClipModel) -> None:
+    with pytest.raises(InputError, match=r"cannot embed the images of .*: 1 of them cannot be read; remove"):
+        embed_folder("val", folder, tiny_model)
+    next(folder.rglob("broken.jpg")).unlink()
+    found = embed_folder("val", folder, tiny_model)
+    assert found.is_of(f"{tiny_model.name}, weights {tiny_model.weights_sha256[:12]}, fp32 on cpu")
+    first = Image.open(sorted(folder.rglob("*.jpeg"))[0])
+    expected = tiny_model.embed_images([tiny_model.preprocess(first)])[0]
+    assert found.vectors.shape == (24, tiny_model.dim)
+    assert float(found.vectors[0].astype(np.float32) @ expected) > 0.999
+    with pytest.raises(InputError, match="it has none"):
+        embed_folder("val", folder / "empty", tiny_model)
 
 
 def plain_top1(model: ClipModel, folder: Path, names: list[str]) -> float:

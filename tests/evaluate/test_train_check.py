@@ -5,6 +5,7 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,9 +16,12 @@ from laion_etl.core.errors import InputError
 from laion_etl.evaluate.train_check import check_training
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.scenes import random_scene
+from tests.documented_code import code_blocks, run_python
 from tests.score.conftest import CRAWL, Entry, fitting, score, write_shard
 
 pytestmark = pytest.mark.slow
+
+HEADING = "Scored shards: `scored/<crawl>/<batch>.tar|.parquet|_img_emb.npy|_text_emb.npy|_stats.json`"
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +67,21 @@ def test_too_few_samples_are_an_error(scored: LocalStore) -> None:
         check_training("absent", scored, model="laion-etl-tiny")
 
 
-def test_webdataset_reads_the_shards(scored: LocalStore) -> None:
-    """The example of docs/formats.md."""
-    import webdataset
+def test_the_lines_of_the_docs_load_the_shards(
+    scored: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import config
 
-    tars = [str(Path(scored.uri(f"scored/{CRAWL}/{batch:09d}.tar"))) for batch in range(2)]
-    dataset = webdataset.WebDataset(tars, shardshuffle=False).to_tuple("jpg", "txt", "json")
-    found = list(dataset)
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.chdir(scored.root)
+    [code] = code_blocks("formats.md", HEADING, "python")
+    found: dict[str, Any] = run_python(code.replace("CC-MAIN-2024-38", CRAWL))
     kept = sum(scored.read_stats(f"scored/{CRAWL}/{batch:09d}_stats.json").kept for batch in range(2))
-    assert len(found) == kept > 40
-    _, text, notes = found[0]
-    encodings = {Image.open(io.BytesIO(one)).format for one, _, _ in found}
-    assert encodings == {"JPEG", "PNG", "WEBP"}
+    samples, streamed = found["samples"], list(found["streamed"])
+    assert len(samples) == len(streamed) == kept > 40
+    _, text, notes = samples[0]
+    assert {Image.open(io.BytesIO(one)).format for one, _, _ in samples} == {"JPEG", "PNG", "WEBP"}
     assert text.decode()
     assert b'"similarity"' in notes
-
-
-def test_hugging_face_datasets_streams_the_shards(scored: LocalStore, tmp_path: Path) -> None:
-    """The example of docs/formats.md."""
-    import datasets
-
-    tars = str(Path(scored.uri(f"scored/{CRAWL}/*.tar")))
-    found = datasets.load_dataset(
-        "webdataset", data_files=tars, split="train", streaming=True, cache_dir=str(tmp_path)
-    )
-    kept = sum(scored.read_stats(f"scored/{CRAWL}/{batch:09d}_stats.json").kept for batch in range(2))
-    samples = list(found)
-    assert len(samples) == kept
-    assert all(isinstance(sample["jpg"], Image.Image) for sample in samples)
-    assert samples[0]["json"]["similarity"] > 0
+    assert all(isinstance(sample["jpg"], Image.Image) for sample in streamed)
+    assert streamed[0]["json"]["similarity"] > 0

@@ -26,7 +26,7 @@ from laion_etl.database.queue import BatchQueue
 from laion_etl.io.storage import LocalStore
 from laion_etl.settings import CoreSettings, DatabaseSettings, Settings
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
-from tests.database.pg_server import server_of, start_keeper
+from tests.database.pg_server import lay_out, server_of, start_keeper
 from tests.database.server import quick_place
 from tests.database.wire import Network
 from tests.faults.test_full_disk import mount
@@ -221,6 +221,7 @@ class OwnServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        lay_out(SharedFolder.of_this_run(), folder)
         self._keeper = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":

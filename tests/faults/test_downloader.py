@@ -19,6 +19,7 @@ import urllib3
 from laion_etl.core.errors import StorageError
 from laion_etl.database.connection import open_database
 from laion_etl.database.load import load_partition
+from laion_etl.demo.airflow import reserved_port
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.stage import download_batch
 from laion_etl.io import storage
@@ -32,6 +33,7 @@ from tests.faults.test_killed import decoders_of
 
 pytestmark = pytest.mark.slow
 
+LONGEST_S = 240  # for a hang: a machine that does much else takes a minute to start a process
 SHARD = [f"shards/C/000000007{end}" for end in (".tar", ".parquet")]
 URLS = [f"http://{host}.ours.example/{n}.jpg" for host in "abc" for n in range(40)]
 
@@ -40,6 +42,12 @@ URLS = [f"http://{host}.ours.example/{n}.jpg" for host in "abc" for n in range(4
 def web() -> Iterator[Site]:
     with site() as running:
         yield running
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
 
 
 def settings_for(web: Site, **changes: object) -> Settings:
@@ -71,7 +79,7 @@ def test_killed_decoders_change_nothing(web: Site, store: Store, undisturbed: li
 
 
 def test_an_s3_server_killed_in_an_upload(
-    web: Site, undisturbed: list[bytes], monkeypatch: pytest.MonkeyPatch
+    web: Site, undisturbed: list[bytes], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
         "ACCESS_KEY_ID": "t",
@@ -80,7 +88,6 @@ def test_an_s3_server_killed_in_an_upload(
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    port = free_port()
     server = moto(port)
 
     def at_the_tar(data: bytes) -> None:
@@ -115,16 +122,10 @@ def s3_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         storage.s3_client.cache_clear()
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def moto(port: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
+    end = time.monotonic() + LONGEST_S
     while True:
         with suppress(urllib3.exceptions.HTTPError):
             urllib3.request("GET", f"http://127.0.0.1:{port}/", retries=False)
@@ -189,13 +190,13 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as running:
-            end = time.monotonic() + 60
+            end = time.monotonic() + LONGEST_S
             while len(web.image_requests()) < 4:
                 assert running.poll() is None, running.stdout and running.stdout.read()
                 assert time.monotonic() < end
                 time.sleep(0.05)
             running.send_signal(signal.SIGTERM)
-            output, _ = running.communicate(timeout=60)
+            output, _ = running.communicate(timeout=LONGEST_S)
         assert running.returncode == 130, output  # not 0: the queue may have more
         assert "run the same command again to continue" in output
         assert "Traceback" not in output

@@ -27,6 +27,8 @@ from laion_etl.publish.ranges import hash_range, publish_range
 from laion_etl.publish.stage import prepare_variants, publish_variants
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import prepare as prepare_removal
+from laion_etl.removal.stage import prepare_publications, rewrite_range
+from laion_etl.removal.work import Work
 from laion_etl.settings import Settings, load_settings
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.database.templates import copied, freeze
@@ -117,6 +119,18 @@ def to_be_removed(store: LocalStore, settings: Settings) -> None:
         prepare_removal(read_list(b"example.org\nexample.com", "listed"), settings, Unwritable(store.root))
 
 
+def to_be_republished(store: LocalStore, settings: Settings) -> None:
+    """A removal whose files are rewritten; the first of two ranges is copied, the second is read."""
+    world = build_world(batches=4, samples=12)
+    write_with_embeddings(world, store)
+    publish_variants(CRAWL, settings, store)
+    request = read_list(world.batches[3][0]["url"].encode(), "listed")
+    work = prepare_removal(request, settings, store)
+    assert isinstance(work, Work)
+    rewrite_range(request.id, 1, work.ranges, settings, store)
+    assert prepare_publications(request.id, settings, store).tasks == 2
+
+
 TASKS = {
     "load": Task(
         "stage load --crawl C --partition 0",
@@ -138,6 +152,18 @@ TASKS = {
     "verify": Task("dataset verify --range 1/2 --json", published, (), JOINED),
     "index": Task("search index --range 1/2", published, ("search index",), JOINED),
     "remove": Task("dataset remove --request {request} --range 1/1", to_be_removed),
+    **{
+        f"republish {number}": Task(
+            f"dataset republish --request {{request}} --range {number}/2",
+            to_be_republished,
+            (
+                f"dataset republish --request {{request}} --range {3 - number}/2",
+                "dataset remove --request {request} --finish",
+            ),
+            JOINED,
+        )
+        for number in (1, 2)
+    },
 }
 
 

@@ -1,6 +1,5 @@
-"""Coverage-guided fuzzing of the record reader, URLs and texts with atheris.
+"""Coverage-guided fuzzing of one target with atheris; `make fuzz MINUTES=10` fuzzes all of them.
 
-    pip install atheris
     python -m tests.fuzz.run TARGET CORPUS_FOLDER [libFuzzer options, e.g. -max_total_time=600]
 
 The kernels run as Python, so that the fuzzer sees their branches too. What it finds belongs into

@@ -15,6 +15,7 @@ from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.wat_record import records_of
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.normalize import page_base, resolve, resolve_urls
+from tests.fuzz.foreign_targets import FOREIGN
 from tests.parse.outcomes import FoundPage, read, read_without_kernels
 from tests.parse.wat_files import plain_record, record
 
@@ -154,5 +155,5 @@ def texts(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (file, members, records, framing, pages, urls, texts)
+    target.__name__: target for target in (file, members, records, framing, pages, urls, texts, *FOREIGN)
 }

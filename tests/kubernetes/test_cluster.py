@@ -264,7 +264,7 @@ def test_a_deleted_pod_is_asked_to_end_and_then_made_to(
 
 
 def gone(api: Api, name: str) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 200
     while api.list_namespaced_pod(SPACE, label_selector=f"task={name}").items:
         assert time.monotonic() < end, f"{name} is still there"
         time.sleep(0.02)

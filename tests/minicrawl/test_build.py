@@ -34,9 +34,8 @@ def parsed(minicrawl: MiniCrawl, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def parse(wat_files: list[Path], folder: Path) -> StageStats:
-    return parse_partition(
-        CRAWL, 0, [(i, str(path)) for i, path in enumerate(wat_files)], Settings(), LocalStore(folder)
-    )
+    numbered = [(i, str(path)) for i, path in enumerate(wat_files)]
+    return parse_partition(CRAWL, 0, numbered, Settings(parse=ParseSettings(jobs=1)), LocalStore(folder))
 
 
 def test_a_seed_gives_the_same_bytes_and_another_seed_gives_others(

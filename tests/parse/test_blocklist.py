@@ -26,6 +26,7 @@ from laion_etl.core.schemas import pair_id
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
+from tests.parse.blocklist_loader import load
 from tests.parse.wat_files import image, page_record, write_wat
 
 KINDS = ("domains", "urls", "url_patterns", "pairs")
@@ -458,15 +459,6 @@ def test_the_fingerprint_is_that_of_the_content_wherever_it_lies(tmp_path: Path)
     assert len({known, swapped, loaded(tmp_path / "urls-only", urls="a.example\n").fingerprint, *others}) == 7
 
 
-def _load(
-    source: str, folder: str, start: "threading.Barrier", answers: "multiprocessing.Queue[object]"
-) -> None:
-    start.wait(60)
-    lists = load_blocklists(settings_of(urls=source), Path(folder))
-    urls = pa.array([f"https://site{n}.example/x" for n in (0, 19_999, 20_000)])
-    answers.put((lists.urls_blocked(urls).tolist(), lists.fingerprint))
-
-
 def test_of_processes_that_start_at_once_one_compiles(tmp_path: Path) -> None:
     page = WebList()
     page.text = "".join(f"site{n}.example/\n" for n in range(20_000)).encode()
@@ -474,7 +466,7 @@ def test_of_processes_that_start_at_once_one_compiles(tmp_path: Path) -> None:
     start, answers = context.Barrier(3), context.Queue()
     with page.served() as url:
         arguments = (url, str(tmp_path), start, answers)
-        processes = [context.Process(target=_load, args=arguments) for _ in range(3)]
+        processes = [context.Process(target=load, args=arguments) for _ in range(3)]
         for process in processes:
             process.start()
         found = [answers.get(timeout=120) for _ in processes]

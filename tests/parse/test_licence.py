@@ -34,6 +34,10 @@ ZERO = "https://creativecommons.org/publicdomain/zero/1.0/"
         ("http://CREATIVEcommons.ORG/licenses/by-sa/3.0/", BY_SA),
         ("http://creativecommons.org:80/licenses/by-sa/3.0/", BY_SA),
         ("https://creativecommons.org./licenses/by/4.0/", BY),
+        ("https://www.creativecommons.org.:443/licenses/by/4.0/", BY),
+        ("https://creativecommons%2Eorg/licenses/by/4.0/", BY),
+        ("https://creativecommons\u3002org/licenses/by/4.0/", BY),
+        ("https://creativecommons\uff0eORG/licenses/by/4.0/", BY),
         ("https:\\\\creativecommons.org\\licenses\\by\\4.0", BY),
         ("https://creativecommons.org/licenses/b%79/4%2e0/", BY),
         (

@@ -10,7 +10,7 @@ from laion_etl.core.errors import DamagedInputError
 from laion_etl.io.storage import Store
 from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.wat_reader import read_batches
-from laion_etl.settings import Settings
+from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import image, json_record, page_record
 
 WAT = page_record("https://example.org/", [image("a.jpg", "A red car on a field")])
@@ -64,8 +64,9 @@ def test_a_partition_with_such_a_file_is_not_done(tmp_path: Path, store: Store) 
     good, empty = tmp_path / "good.wat.gz", tmp_path / "empty.wat.gz"
     good.write_bytes(WAT)
     empty.touch()
+    one_job = Settings(parse=ParseSettings(jobs=1))
     with pytest.raises(DamagedInputError, match=r"empty\.wat\.gz"):
-        parse_partition("C", 0, [(0, str(good)), (1, str(empty))], Settings(), store)
+        parse_partition("C", 0, [(0, str(good)), (1, str(empty))], one_job, store)
     assert store.list("pairs/") == []
 
 

@@ -178,6 +178,7 @@ def test_a_member_that_lies_about_its_size_is_damage() -> None:
         lambda raw: raw,
         lambda raw: raw.replace(b"\r\n", b"\n"),
         lambda raw: raw.replace(b"WARC/1.0", b"WARC/1.1"),
+        lambda raw: raw.replace(b"WARC/1.0", b"warc/1.0"),
         lambda raw: raw.replace(b"WARC-Type: metadata", b"warc-type:METADATA"),
         lambda raw: raw.replace(b"WARC-Type: metadata", b"WARC-Type:  metadata\t"),
         lambda raw: re.sub(rb"Content-Length: \d+", b"Content-Length: 999999", raw),
@@ -245,6 +246,20 @@ def test_cutting_out_and_reading_whole_agree(
     assert page.images == whole.images
     assert whole.licence != page.licence == "?"
     assert len(page.images) == (2 if link["path"] == "IMG@/src" else 1)
+
+
+@pytest.mark.parametrize("dot", [".", "%2E", "%2e", "\u3002", "\uff0e", "\uff61"])
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("write", [str.lower, str.upper])
+def test_a_licence_is_found_however_the_dot_of_its_host_is_written(
+    dot: str, ascii_only: bool, write: Callable[[str], str]
+) -> None:
+    url = f"https://{write(f'creativecommons{dot}org')}/licenses/by/4.0/"
+    links = [image("a.jpg", "A red car"), {"path": "A@/href", "url": url}]
+    html = {"Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": {"Links": links}}}}
+    text = json.dumps({"Envelope": html}, ensure_ascii=ascii_only, separators=(",", ":"))
+    [page] = found_in(record("https://example.org/", text.encode())).pages
+    assert page.licence == "https://creativecommons.org/licenses/by/4.0/"
 
 
 @pytest.mark.parametrize(

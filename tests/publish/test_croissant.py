@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.core.schemas import DATASET_FILES, DATASET_SCHEMA
 from laion_etl.io.storage import LocalStore
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.settings import Settings
@@ -14,13 +14,17 @@ from tests.publish.world import CRAWL, build_world, changed, write_world
 if TYPE_CHECKING:
     from mlcroissant import Dataset
 
+EARLIER = "CC-MAIN-2026-38"
 WORLD = build_world()
+EARLIER_WORLD = build_world(batches=1, samples=12, seed=8, first_batch=202638_000000)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version in a local folder; its files are small, so that subsets have several."""
+    """A dataset's second version in a local folder; its files are small, so that subsets have several."""
     store = LocalStore(tmp_path_factory.mktemp("croissant"))
+    write_world(EARLIER_WORLD, store, crawl=EARLIER)
+    publish_dataset(EARLIER, changed(Settings(), rows_per_file=20), store)
     write_world(WORLD, store)
     publish_dataset(CRAWL, changed(Settings(), rows_per_file=20), store)
     return Path(store.uri(f"dataset/laion/{CRAWL}"))
@@ -36,9 +40,9 @@ def dataset(folder: Path) -> "Dataset":
 def test_mlcroissant_finds_no_error(dataset: "Dataset") -> None:
     issues = dataset.metadata.ctx.issues
     assert issues.errors == set()
-    # No date (equal data, equal bytes), no licence of ours for foreign images, versions named like crawls.
-    assert len(issues.warnings) == 3
-    assert all(any(word in text for word in ("Published", "license", "Version")) for text in issues.warnings)
+    [warning] = issues.warnings
+    assert "datePublished" in warning  # equal data, equal bytes
+    assert dataset.metadata.version == f"{DATASET_FILES.number}.1.0"
 
 
 def test_records_are_loaded_through_mlcroissant(dataset: "Dataset") -> None:
@@ -52,6 +56,16 @@ def test_records_are_loaded_through_mlcroissant(dataset: "Dataset") -> None:
         source = expected[row["key"]]
         assert (row["URL"], row["TEXT"]) == (source["url"], source["caption"])
         assert (row["SAMPLE_ID"], row["WIDTH"]) == (int(source["key"]), source["original_width"])
+
+
+def test_the_whole_dataset_is_loaded_through_mlcroissant(folder: Path) -> None:
+    from mlcroissant import Dataset
+
+    whole = Dataset(str(folder.parent / "croissant.json"))
+    assert whole.metadata.ctx.issues.errors == set()
+    names = ("laion-en", "laion-multi", "laion-nolang")
+    keys = [_plain(row)["key"] for name in names for row in whole.records(name)]
+    assert sorted(keys) == sorted(row["key"] for world in (WORLD, EARLIER_WORLD) for row in world.kept)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

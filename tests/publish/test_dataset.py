@@ -155,7 +155,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, plain: Settings) -> None:
     for store in stores:
         published(build_world(), store, plain)
     first, second = map(files_of, stores)
-    assert len(first) == 26
+    assert len(first) == 30
     assert first == second
 
 
@@ -184,8 +184,8 @@ def test_files_of_an_earlier_attempt_are_deleted(store: Store, plain: Settings) 
             *(f"{subset}/part-00000.parquet" for subset in LANGUAGE_SUBSETS),
             "laion-high-resolution/part-00000.parquet",
             "laion-aesthetic/part-00000.parquet",
-            *("README.md", "_pictures.parquet", "_stats.json", "croissant.json", "dataset-card.md"),
-            *("manifest.json", "report/index.html"),
+            *("LICENSE.md", "README.md", "_image_hashes.pq", "_stats.json", "croissant.json"),
+            *("dataset-card.md", "dataset-croissant.json", "manifest.json", "report/index.html"),
         ]
     )
 
@@ -299,10 +299,12 @@ def test_a_crawl_of_which_nothing_is_kept_is_published_empty(
     manifest = json.loads(store.read(f"{FOLDER}/manifest.json"))
     assert manifest["rows"] == 0
     assert without_figures(entry["name"] for entry in manifest["files"]) == [
+        "LICENSE.md",
         "README.md",
-        "_pictures.parquet",
+        "_image_hashes.pq",
         "croissant.json",
         "dataset-card.md",
+        "dataset-croissant.json",
         "report/index.html",
     ]
     assert b"There are no published pairs." in store.read(f"{FOLDER}/README.md")

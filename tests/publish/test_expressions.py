@@ -6,6 +6,7 @@ import pytest
 
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA
+from laion_etl.dataset import expressions
 from laion_etl.dataset.expressions import Condition
 from laion_etl.dataset.subsets import subsets
 from laion_etl.io.storage import Store
@@ -84,11 +85,21 @@ def test_an_undefined_result_counts_as_false(expression: str) -> None:
         "true or " * 1_000 + "true",
         "regexp_matches(TEXT, '(')",
         "similarity > 2 and TEXT similar to '['",
+        "case when similarity > 2 then TEXT ~ '(' else true end",
     ],
 )
 def test_anything_else_is_refused(expression: str) -> None:
     with pytest.raises(SettingsError, match="the SQL expression of subset 'own'"):
         Condition("own", expression)
+
+
+def test_a_condition_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    condition = Condition("own", "regexp_matches(TEXT, '((a?){1,20}){1,20}b')")
+    row = pa.Table.from_pylist([ROW | {"TEXT": "a" * 200}], schema=DATASET_SCHEMA)
+    assert not condition.selects(row)[0].as_py()
+    monkeypatch.setattr(expressions, "_MAX_S", 0.01)
+    with pytest.raises(SettingsError, match=r"subset 'own': it took over 0\.01 s for 30,000 rows"):
+        condition.selects(pa.concat_tables([row] * 30_000).combine_chunks())
 
 
 @pytest.mark.parametrize("name", ["laion-en", "report", "default", "../up", "Big", "", "a/b", "_x"])
@@ -103,7 +114,10 @@ def test_names_of_our_own_subsets_are_taken() -> None:
 
 
 def test_a_subset_of_settings_has_files_counts_and_a_line_on_the_card(store: Store) -> None:
-    toml = 'big-red = "WIDTH >= 640 AND TEXT LIKE \'%red%\'"\nnone = "similarity > 5"'
+    toml = (
+        "big-red = \"WIDTH >= 640 AND TEXT LIKE '%red%'\"\n"
+        'none = """similarity > 5\nAND TEXT <> \'\n| a | b\'"""'
+    )
     chosen = load_settings({"LAION_ETL_PUBLISH_SUBSETS": toml}).publish.subsets
     world = build_world()
     write_world(world, store)
@@ -115,6 +129,8 @@ def test_a_subset_of_settings_has_files_counts_and_a_line_on_the_card(store: Sto
     assert stats.details["subsets"]["none"] == 0
     card = store.read(f"dataset/laion/{CRAWL}/README.md").decode()
     assert f"| big-red | {len(expected)} |" in card
+    [line] = [line for line in card.splitlines() if line.startswith("| none | 0 |")]
+    assert line.endswith("\\| a \\| b')) |"), "a rule is one cell of the table"
 
 
 def test_a_wrong_expression_is_found_before_anything_is_written(store: Store) -> None:

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.blocklists.turned_hashes import turned
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA, pair_id
@@ -178,6 +179,10 @@ def _flipped(digest: str, bits: int) -> str:
     return f"{int(digest, 16) ^ wrong:064x}"
 
 
+def _mirrored(digest: str) -> str:
+    return turned(np.frombuffer(bytes.fromhex(digest), np.uint8)[None])[1].tobytes().hex()
+
+
 def _row(worlds: dict[str, World], batch: int) -> Row:
     return worlds[CRAWL].batches[batch][1]
 
@@ -198,6 +203,7 @@ LINES: dict[str, tuple[Line, set[int]]] = {
     "sha256 of a pair that another crawl has": (lambda worlds: _row(worlds, 2)["sha256"], {2}),
     "near pdq": (lambda worlds: f"pdq:{_flipped(_row(worlds, 4)['pdq'], DISTANCE)}", {4}),
     "pdq that is too far": (lambda worlds: f"pdq:{_flipped(_row(worlds, 4)['pdq'], DISTANCE + 1)}", set()),
+    "pdq of the mirrored image": (lambda worlds: f"pdq:{_mirrored(_row(worlds, 4)['pdq'])}", {4}),
     "link that failed": (lambda _: "img.site6.example.org/failed-6.jpg", {6}),
     "link that was not planned": (lambda _: "img.site6.example.org/not-planned-6.jpg", set()),
     "nothing": (lambda _: "https://elsewhere.example/a.jpg", set()),

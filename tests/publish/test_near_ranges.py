@@ -225,6 +225,17 @@ def written(store: Store, name: str, bands: Bands, records: Records) -> BandsFil
     return BandsFile.open(file.output, bands, records.dtype, store)
 
 
+def test_each_record_is_in_one_slice_of_each_band(tmp_path: Path) -> None:
+    records = np.zeros(300, IMAGE)
+    records["key"] = np.arange(300)
+    records["pdq"] = np.random.default_rng(4).integers(0, 256, (300, 32))
+    bands = Bands(bits=2, slices=4)
+    file = written(LocalStore(tmp_path), "x.bands", bands, records)
+    for band in range(bands.count):
+        found = [key for number in range(bands.slices) for key in file.read(band, number)["key"].tolist()]
+        assert sorted(found) == list(range(300))
+
+
 def test_numbers_of_keys_are_in_the_order_of_the_keys() -> None:
     keys = [
         b"00000001200003",

@@ -10,7 +10,8 @@ from laion_etl.dataset.manifest import ManifestPart, current_manifest
 from laion_etl.io.storage import LocalStore
 from laion_etl.publish.stage import publish_dataset, rebuild_report
 from laion_etl.publish.verify import verify_version
-from laion_etl.settings import Settings
+from laion_etl.settings import Settings, Stage
+from laion_etl.settings.provenance import unit_settings
 from tests.publish.world import CRAWL, build_world, changed, write_world
 
 
@@ -21,7 +22,7 @@ def store(tmp_path: Path) -> LocalStore:
     for number in range(2):
         name = f"scored/{CRAWL}/{number:09d}_stats.json"
         stats = store.read_stats(name)
-        applied = {"threshold_en": 0.78, "threshold_other": 0.74 + number / 100}
+        applied = {"threshold_en": 0.18, "threshold_other": 0.14 + number / 100}
         store.write_stats(name, replace(stats, details=dict(stats.details) | applied))
     publish_dataset(CRAWL, changed(Settings(), contact="us@example.org"), store)
     return store
@@ -45,7 +46,7 @@ def _part(store: LocalStore) -> ManifestPart:
 
 def test_thresholds_are_those_that_scoring_applied(store: LocalStore) -> None:
     clip = _part(store).settings["clip"]
-    assert (clip["threshold_en"], clip["threshold_other"]) == (0.78, [0.74, 0.75])
+    assert (clip["threshold_en"], clip["threshold_other"]) == (0.18, [0.14, 0.15])
     assert _part(store).settings["publish"]["contact"] == "us@example.org"
 
 
@@ -78,3 +79,42 @@ def test_a_crawl_that_was_scored_again_shows_the_settings_of_today(store: LocalS
     store.write_stats(name, replace(store.read_stats(name), fingerprint="scored again"))
     publish_dataset(CRAWL, _today(), store)
     assert _part(store).settings["download"]["opt_out"] is False
+
+
+def _made_with(settings: Settings, stage: Stage, name: str, store: LocalStore) -> None:
+    """Let the stats of a unit say that it was made with these settings."""
+    stats = store.read_stats(name)
+    details = {**stats.details, "settings": unit_settings(settings, stage)}
+    store.write_stats(name, replace(stats, details=details))
+
+
+@pytest.mark.parametrize("batches_per_range", [100, 1])
+def test_the_first_publication_shows_the_settings_that_the_stages_ran_with(
+    tmp_path: Path, batches_per_range: int
+) -> None:
+    """Partitions and batches may have been made with different ones, and who publishes has yet others."""
+    store, ran = LocalStore(tmp_path), Settings()
+    ran = replace(ran, parse=replace(ran.parse, min_alt_chars=7))
+    other = replace(ran, download=replace(ran.download, opt_out=False, min_bytes=123))
+    write_world(build_world(batches=2, samples=20), store)
+    _made_with(ran, Stage.PARSE, f"pairs/{CRAWL}/part-00000.json", store)
+    _made_with(ran, Stage.LOAD, f"load/{CRAWL}/part-00000.json", store)
+    for number, settings in enumerate((ran, other)):
+        _made_with(settings, Stage.DOWNLOAD, f"shards/{CRAWL}/{number:09d}_stats.json", store)
+    publish_dataset(CRAWL, changed(_today(), batches_per_range=batches_per_range), store)
+    shown = _part(store).settings
+    assert shown["parse"]["min_alt_chars"] == 7
+    assert shown["download"]["opt_out"] == [False, True]
+    assert shown["download"]["min_bytes"] == [123, Settings().download.min_bytes]
+    assert shown["plan"]["batch_size"] == 77, "of this stage nothing is recorded"
+    card = store.read(f"dataset/laion/{CRAWL}/README.md").decode()
+    assert "Texts under 7 characters" in card
+    assert "Opt-outs were **not** honoured" in card
+    assert "- `download.opt_out`: `false, true`" in card
+    page = store.read(f"dataset/laion/{CRAWL}/report/index.html")
+    for name in (f"shards/{CRAWL}/{number:09d}_stats.json" for number in range(2)):
+        stats = store.read_stats(name)
+        store.write_stats(name, replace(stats, details={}))
+    rebuild_report(CRAWL, changed(Settings(), batches_per_range=batches_per_range), store)
+    assert store.read(f"dataset/laion/{CRAWL}/report/index.html") == page, "the manifest still says it"
+    assert verify_version("laion", "", store).problems == []

@@ -17,7 +17,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from laion_etl.blocklists.removal_requests import blocked_images, blocked_links, read_requests
+from laion_etl.blocklists.removal_requests import blocked_links, read_requests
+from laion_etl.blocklists.removed_images import blocked_images
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError
 from laion_etl.core.schemas import BATCH_SCHEMA, PAIR_SCHEMA, SHARD_SCHEMA, pair_id
@@ -45,10 +46,11 @@ def _world(first_batch: int) -> World:
     for row in world.rows:
         row["url"] = row["url"].replace("bücher.example", HOST)
         row["caption"] += f" no. {row['key']}"
+        row["pair_id"] = pair_id(row["url"], row["caption"])
     return world
 
 
-def _write_all(world: World, crawl: str, store: Store) -> None:
+def write_all(world: World, crawl: str, store: Store) -> None:
     """Write also what `write_world` leaves out: pairs, batches, parquet of shards, embeddings."""
     write_world(world, store, crawl=crawl)
     pairs = [row | {"title": "", "language_probability": 1.0, "domain": "example",
@@ -78,7 +80,7 @@ def worlds() -> dict[str, World]:
 def full(tmp_path_factory: pytest.TempPathFactory, worlds: dict[str, World]) -> Path:
     store = LocalStore(tmp_path_factory.mktemp("full"))
     for crawl, world in worlds.items():
-        _write_all(world, crawl, store)
+        write_all(world, crawl, store)
         publish_dataset(crawl, Settings(), store)
     publish_dataset(CRAWL, Settings(), store, variant=RESEARCH_SAFE)
     for crawl, world in worlds.items():

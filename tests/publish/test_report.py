@@ -216,6 +216,34 @@ def test_the_sheet_shows_no_sample_twice_and_samples_of_all_quantiles(store: Sto
     } <= titles
 
 
+def test_an_image_that_the_web_repeats_is_once_on_the_sheet(store: Store) -> None:
+    world = build_world(batches=2, samples=40)
+    copies = {row["key"] for row in world.kept if row["nsfw_tag"] == "UNLIKELY"}
+    assert len(copies) > 40
+    repeated = World(
+        {
+            n: [{**row, "sha256": "ab" * 32} if row["key"] in copies else row for row in rows]
+            for n, rows in world.batches.items()
+        }
+    )
+    assert len(embedded_keys(Page(report(repeated, store))) & copies) == 1
+
+
+def test_captions_are_withheld_like_images(store: Store) -> None:
+    world = build_world()
+    marked = World(
+        {
+            n: [{**row, "caption": f"caption-{row['nsfw_tag']}-{row['key']}"} for row in rows]
+            for n, rows in world.batches.items()
+        }
+    )
+    html = report(marked, store)
+    assert b"caption-UNLIKELY-" in html
+    assert b"caption withheld" in html
+    for tag in (b"NSFW", b"UNSURE"):
+        assert b"caption-" + tag not in html
+
+
 def test_images_over_the_pixel_cap_are_not_decoded() -> None:
     data = draw_image("00000000000000")
     assert thumbnail(data, 128 * 128) is not None

@@ -86,6 +86,22 @@ def test_nothing_sticks_out_at_any_width(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize("width", [400, 768, 1280])
+def test_texts_of_drawings_can_be_read_and_the_funnel_can_be_scrolled(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    sizes = page.evaluate(
+        """() => [...document.querySelectorAll("svg.chart text")]
+            .filter((text) => text.getBoundingClientRect().width)
+            .map((text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a)"""
+    )
+    assert len(sizes) > 50
+    assert min(sizes) >= 10
+    flow = page.locator(".flow")
+    cut = flow.evaluate("flow => flow.scrollWidth > flow.clientWidth")
+    assert page.locator(".sideways").is_visible() == cut == (width < 1180)
+    assert flow.get_attribute("tabindex") == ("0" if cut else None)
+
+
 def test_it_prints_without_what_only_works_on_a_screen(page: Page) -> None:
     data = page.pdf(format="A4")
     assert data.startswith(b"%PDF-")

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import statistics as reference
 from collections import Counter
 
@@ -9,6 +10,7 @@ import pytest
 
 from laion_etl.core.schemas import SCORED_SCHEMA
 from laion_etl.dataset.subsets import published_rows, subsets
+from laion_etl.report.contents import MEASURES, PAIRS
 from laion_etl.report.sketches import HexGrid, Repeats, Tally
 from laion_etl.report.statistics import ENGLISH, OTHER, SIMILARITY_STEP, Statistics, hosts
 from laion_etl.settings import PublishSettings
@@ -78,6 +80,39 @@ def test_every_histogram_counts_every_kept_sample() -> None:
     assert found.aesthetic.sum() == sum(row["aesthetic"] is not None for row in world.kept)
     for tally in (found.languages, found.licenses, found.domains, found.safety_kept):
         assert sum(count for _, count in tally.top()) == kept
+
+
+def test_sides_words_and_correlations_are_those_of_the_rows() -> None:
+    world = build_world(batches=2, samples=60)
+    found = statistics_of(world).contents
+    kept = [row for row in world.kept if row["original_width"]]
+    both = [
+        sum(min(r["original_width"], r["original_height"]) >= px for r in kept) for px in (256, 512, 1024)
+    ]
+    either = [
+        sum(max(r["original_width"], r["original_height"]) >= px for r in kept) for px in (256, 512, 1024)
+    ]
+    assert found.resolutions.tolist() == [count for pair in zip(both, either, strict=True) for count in pair]
+    assert found.aspects.sum() == len(world.kept)
+
+    safe = [row for row in world.kept if row["nsfw_tag"] == "UNLIKELY" and row["language"] == "en"]
+    words = Counter(
+        word for row in safe for word in re.findall(r"[\w']+", row["caption"].lower()) if len(word) > 2
+    )
+    assert dict(found.words.of("en", 10_000)) == words
+    pair = PAIRS.index((MEASURES.index("similarity"), MEASURES.index("aesthetic")))
+    scored = [(row["similarity"], row["aesthetic"]) for row in world.kept if row["aesthetic"] is not None]
+    expected = np.corrcoef(np.array(scored).T)[0, 1]
+    assert found.correlation(pair) == pytest.approx(expected, abs=0.01)
+
+
+def test_captions_that_are_not_tagged_as_safe_are_not_counted_in_words() -> None:
+    [row] = build_world(batches=1, samples=1).rows
+    found = Statistics(subsets(PublishSettings()))
+    for tag in ("UNLIKELY", "NSFW", "UNSURE", None):
+        rows = pa.RecordBatch.from_pylist([row | {"nsfw_tag": tag, "caption": f"seen {tag}"}], SCORED_SCHEMA)
+        found.add(rows, published_rows(rows, CRAWL))
+    assert [word for word, _ in found.contents.words.of(row["language"], 9)] == ["seen", "unlikely"]
 
 
 def test_the_median_is_within_a_step_of_the_true_one() -> None:

@@ -2,12 +2,14 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -74,7 +76,7 @@ def test_a_whole_dataset_has_no_problem(whole: Path) -> None:
 
 
 def test_a_flipped_byte_is_found_in_any_file(damaged: Store) -> None:
-    for name in (PART, f"dataset/laion/{NEXT}/_pictures.parquet", f"dataset/laion/{NEXT}/report/index.html"):
+    for name in (PART, f"dataset/laion/{NEXT}/_image_hashes.pq", f"dataset/laion/{NEXT}/report/index.html"):
         data = bytearray(damaged.read(name))
         data[len(data) // 2] ^= 1
         damaged.write(name, bytes(data))
@@ -94,7 +96,8 @@ def test_a_changed_manifest_or_card_is_found(damaged: Store) -> None:
     name = f"dataset/laion/{NEXT}/{NAME}"
     manifest = damaged.read(name)
     damaged.write("dataset/laion/README.md", b"---\nother: card\n")
-    assert list(problems(damaged)) == ["dataset/laion/README.md"]
+    damaged.delete("dataset/laion/croissant.json")
+    assert list(problems(damaged)) == ["dataset/laion/README.md", "dataset/laion/croissant.json"]
     damaged.write(name, manifest.replace(b'"rows": ', b'"rows": 1', 1))
     assert "its SHA-256 is not the one in versions.json" in problems(damaged)[name]
 
@@ -245,3 +248,85 @@ def test_the_commands(damaged: LocalStore) -> None:
     bad = laion_etl(damaged.root, "dataset", "verify", STORE=str(damaged.root))
     assert bad.returncode == 1
     assert f"{PART}: is missing" in bad.stdout
+
+
+def _other_hash(table: pa.Table) -> pa.Table:
+    changed_hash = pc.add(table["hash"], pa.scalar(1, pa.int64()))
+    return table.set_column(table.schema.get_field_index("hash"), table.schema.field("hash"), changed_hash)
+
+
+def _other_text(table: pa.Table) -> pa.Table:
+    texts = pa.array(["another text", *table["TEXT"].to_pylist()[1:]], table["TEXT"].type)
+    return table.set_column(table.schema.get_field_index("TEXT"), table.schema.field("TEXT"), texts)
+
+
+def _low_similarity(table: pa.Table) -> pa.Table:
+    low = pa.array([0.1, *table["similarity"].to_pylist()[1:]], pa.float32())
+    field = table.schema.field("similarity")
+    return table.set_column(table.schema.get_field_index("similarity"), field, low)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (_other_hash, r"has \d+ rows whose hash or pair_id is not that of URL and TEXT"),
+        (_other_text, "has 1 rows whose hash or pair_id is not that of URL and TEXT"),
+        (_low_similarity, "has 1 rows whose similarity is below 0.28, which the manifest states"),
+    ],
+)
+def test_rows_that_contradict_themselves_or_the_manifest_are_found(
+    damaged: Store, change: Callable[[pa.Table], pa.Table], what: str
+) -> None:
+    rewrite_rows(damaged, change)
+    assert re.match(what, problems(damaged)[PART])
+
+
+def _rewrite(store: Store, file: str, change: Callable[[str], str]) -> str:
+    """Change a file of the current version together with its digests; return its name."""
+    name, manifest_name = (Release("laion", NEXT).file(one) for one in (file, NAME))
+    before = store.read(name).decode()
+    assert change(before) != before
+    output = store.write(name, change(before).encode())
+    document = json.loads(store.read(manifest_name))
+    for entry in document["files"]:
+        if entry["name"] == file:
+            entry |= {"bytes": output.bytes, "sha256": output.sha256}
+    written = store.write(manifest_name, json.dumps(document).encode())
+    write_versions(read_versions("laion", store).with_manifest(NEXT, written), store)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("image links with", "photograph links with", "image links as the manifest does"),
+        ('config_name: "laion-en"', 'config_name: "laion-fr"', "names other subsets .*: laion-en, laion-fr"),
+        ("license: other", "license: cc0-1.0", "does not state the licence"),
+        ("opt-outs were honoured:", "opt-outs were not honoured:", "whether opt-outs were honoured"),
+        ("Texts under 5 ", "Texts under 6 ", "texts have 5 characters at least"),
+        ("## Uses", "This version went through 2 requests\n\n## Uses", "names removal requests"),
+    ],
+)
+def test_a_card_that_says_otherwise_than_the_manifest_is_found(
+    damaged: Store, old: str, new: str, what: str
+) -> None:
+    name = _rewrite(damaged, "README.md", lambda text: text.replace(old, new))
+    assert re.search(what, problems(damaged)[name])
+
+
+def test_a_report_with_other_counts_and_stray_files_are_found(damaged: Store) -> None:
+    rows = json.loads(damaged.read(f"dataset/laion/{NEXT}/manifest.json"))["parts"][1]["rows"]
+    name = _rewrite(damaged, "report/index.html", lambda text: text.replace(f"{rows:,}", "1"))
+    damaged.write("dataset/laion/notes.txt", b"?")
+    found = problems(damaged)
+    assert found[name] == f"does not say {rows:,} rows as the manifest does"
+    assert found["dataset/laion/notes.txt"] == "is of no version, and publishing has not written it"
+
+
+def test_counts_of_a_crawl_that_the_manifest_has_wrong_are_found(damaged: Store) -> None:
+    name = Release("laion", NEXT).file(NAME)
+    document = json.loads(damaged.read(name))
+    document["parts"][0]["subsets"]["laion-multi"] += 1
+    written = damaged.write(name, json.dumps(document).encode())
+    write_versions(read_versions("laion", damaged).with_manifest(NEXT, written), damaged)
+    assert re.match(rf"says \d+ rows of laion-multi of {CRAWL}, there are \d+", problems(damaged)[name])

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.errors import ChangedError, InputError
-from laion_etl.core.schemas import DATASET_SCHEMA
 from laion_etl.dataset.manifest import current_manifest, published_part
 from laion_etl.dataset.variants import RESEARCH_SAFE
 from laion_etl.dataset.versions import Versions, read_versions
@@ -129,31 +127,6 @@ def test_what_is_suspected_to_be_illegal_is_in_no_published_file(
         for row in suspected:
             for trace in (row["url"], row["caption"], row["key"], row["sha256"]):
                 assert trace.encode() not in text, name
-
-
-@pytest.mark.parametrize("subset", ["laion-en", "laion-high-resolution"])
-def test_readers_load_the_whole_dataset_from_its_folder(
-    tmp_path: Path, both: LocalStore, subset: str, worlds: tuple[World, World]
-) -> None:
-    import datasets
-    import duckdb
-    import pandas
-    import polars
-
-    root = Path(both.uri("dataset/laion"))
-    files = [str(path) for path in sorted(root.glob(f"*/{subset}/*.parquet"))]
-    assert len(files) == 2
-    pattern = str(root / "*" / subset / "*.parquet")
-    expected = pa.concat_tables([pq.read_table(file) for file in files])
-    ids = expected["SAMPLE_ID"].to_pylist()
-    loaded = datasets.load_dataset(str(root), subset, split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded.column_names == DATASET_SCHEMA.names
-    assert sorted(loaded["SAMPLE_ID"]) == ids
-    assert polars.scan_parquet(pattern).collect().to_arrow()["URL"].to_pylist() == expected["URL"].to_pylist()
-    frame = pandas.concat([pandas.read_parquet(file) for file in files])
-    assert frame["similarity"].tolist() == expected["similarity"].to_pylist()
-    rows_there = duckdb.read_parquet(pattern).aggregate("count(*), sum(hash)").fetchall()
-    assert rows_there == [(len(ids), sum(expected["hash"].to_pylist()))]
 
 
 def test_of_two_crawls_published_at_once_none_is_lost(

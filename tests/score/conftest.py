@@ -30,7 +30,8 @@ from laion_etl.score.stage import Tools, score_shards
 from laion_etl.settings import ClipSettings, Settings
 
 CRAWL = "CC-MAIN-TEST"
-TINY = ClipSettings(model="laion-etl-tiny", pretrained="scenes", device="cpu")
+# One preparer, however many cores there are: to start one takes longer than all it has to do.
+TINY = ClipSettings(model="laion-etl-tiny", pretrained="scenes", device="cpu", preparers=1)
 TINY_SETTINGS = Settings(clip=TINY)
 
 
@@ -80,6 +81,7 @@ class Entry:
     license: str = "?"
 
 
+@lru_cache(maxsize=4_096)  # drawing one takes CPU time, and most tests want the same few
 def jpeg(scene: Scene, seed: int = 0) -> bytes:
     file = io.BytesIO()
     photo(scene, random.Random(seed)).save(file, "JPEG", quality=92)
@@ -122,6 +124,7 @@ def write_shard(store: Store, entries: Sequence[Entry], batch: int = 3, failed: 
 def set_environment(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
     """For commands: this store, and the demo's model."""
     names = {"STORE": str(store), "CLIP_MODEL": TINY.model, "CLIP_PRETRAINED": TINY.pretrained}
+    names["CLIP_PREPARERS"] = str(TINY.preparers)
     for name, value in names.items():
         monkeypatch.setenv(f"LAION_ETL_{name}", value)
 

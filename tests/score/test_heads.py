@@ -43,6 +43,31 @@ def test_a_file_that_is_no_head_is_refused(tmp_path: Path, content: object) -> N
         load_head(path, 8)
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [
+        pytest.param(torch.ones(1, 8).to_sparse(), id="sparse"),
+        pytest.param(torch.ones(1, 8, device="meta"), id="without data"),
+        pytest.param(torch.ones(1, 8, dtype=torch.complex64), id="complex"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(tmp_path: Path, weight: torch.Tensor) -> None:
+    path = tmp_path / "head.pth"
+    torch.save({"weight": weight, "bias": torch.ones(1)}, path)
+    with pytest.raises(ModelError, match="it holds no state dict"):
+        load_head(path, 8)
+    torch.save({0: torch.ones(1, 8)}, path)
+    with pytest.raises(ModelError, match="it holds no state dict"):
+        load_head(path, 8)
+
+
+def test_a_damaged_safetensors_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    path.write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ModelError, match=r"cannot read the aesthetic head .*head\.safetensors"):
+        load_head(path, 8)
+
+
 def test_a_head_of_zeros_is_refused_by_the_name_of_its_layer(tmp_path: Path) -> None:
     path = tmp_path / "head.pth"
     torch.save({"weight": torch.zeros(1, 8), "bias": torch.ones(1)}, path)

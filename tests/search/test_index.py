@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from laion_etl.core.errors import InputError, MissingInputError, StorageError
@@ -18,14 +19,16 @@ from laion_etl.publish.stage import publish_dataset
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
 from laion_etl.search import stage
+from laion_etl.search.current_index import CurrentIndex
 from laion_etl.search.filters import Filters
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.layout import index_stats
+from laion_etl.search.masking import mask_removed
 from laion_etl.search.published_rows import find_published
-from laion_etl.search.query import SearchIndex, open_index
+from laion_etl.search.query import OpenPart, SearchIndex, open_index
 from laion_etl.search.query_encoder import stored_image
 from laion_etl.search.stage import index_dataset, index_range
-from laion_etl.settings import IndexSettings, Settings
+from laion_etl.settings import IndexSettings, PublishSettings, Settings
 from tests.search.conftest import CRAWL, World
 
 
@@ -73,7 +76,8 @@ def test_every_published_sample_is_indexed_with_its_embedding_and_its_image(
     stored = [
         np.load(world.store.root / f"{scored_stem(CRAWL, n)}_img_emb.npy", allow_pickle=False) for n in (1, 2)
     ]
-    assert np.array_equal(part.graph.vectors, np.concatenate(stored))
+    assert np.array_equal(part.graph.vectors[part.nodes], np.concatenate(stored))
+    assert len(part.graph.vectors) == len(np.unique(np.concatenate(stored), axis=0)) == 71
     with world.store.open(f"{scored_stem(CRAWL, 2)}.tar") as file:
         members = dict(read_members(file))
     row = part.row(part.rows.num_rows - 1)
@@ -147,7 +151,7 @@ def test_parts_together_find_what_one_part_finds(copy: World, opened: SearchInde
     build(copy, rows_per_part=1)
     index = open_index(copy.published, copy.settings, copy.store)
     assert len(index.parts) == 2
-    vector = opened.parts[0].graph.floats(np.array([7]))[0]
+    vector = opened.parts[0].vector(7)
     for filters in (Filters(), Filters(languages=("de",), unsafe=True)):
         expected = opened.search(vector, 12, filters)
         assert [hit.sample_id for hit in index.search(vector, 12, filters)] == [
@@ -166,26 +170,103 @@ def test_an_index_on_s3_finds_the_same_and_its_images(
     stats = index_dataset(published, settings, s3_store)
     assert stats == world.store.read_stats(f"index/laion/{CRAWL}/_stats.json")
     index = open_index(published, settings, s3_store)
-    vector = opened.parts[0].graph.floats(np.array([5]))[0]
+    vector = opened.parts[0].vector(5)
     hits = index.search(vector, 9, Filters())
     assert hits == opened.search(vector, 9, Filters())
     assert stored_image(hits[0], s3_store) == stored_image(hits[0], world.store)
 
 
-def test_a_removal_leaves_nothing_of_the_sample_in_any_index(copy: World) -> None:
+def test_a_removal_takes_its_rows_out_of_the_index_which_stays_usable(copy: World) -> None:
     build(copy)
-    index = open_index(copy.published, copy.settings, copy.store)
-    rows = index.parts[0].rows.to_pylist()
-    request = read_list(rows[3]["URL"].encode(), "list")
+    before = open_index(copy.published, copy.settings, copy.store)
+    [part] = before.parts
+    rows = part.rows.to_pylist()
+    gone, vector = rows[3], part.graph.vectors[part.nodes[3]].tobytes()
+    query = part.vector(3)
+    near = [hit.sample_id for hit in before.search(query, 100, Filters(unsafe=True))]
+    traces = [gone["URL"].encode(), vector]
+    assert all(any(trace in copy.store.read(name) for name in data_files(copy.store)) for trace in traces)
+
+    request = read_list(gone["URL"].encode(), "list")
     remove(request, copy.settings, copy.store)
-    shown = [hit for hit in index.browse(100, Filters(unsafe=True)) if hit.row["key"] > rows[3]["key"]]
-    with pytest.raises(MissingInputError, match="rewritten"):
-        stored_image(shown[0], copy.store)
+    index = open_index(copy.published, copy.settings, copy.store)
+    lost = {row["SAMPLE_ID"] for row in rows if row["URL"] == gone["URL"]}
+    hits = index.search(query, 100, Filters(unsafe=True))
+    assert [hit.sample_id for hit in hits] == [one for one in near if one not in lost]
+    for hit in hits[:3]:  # their shard was rewritten, so the images have moved
+        found = stored_image(hit, copy.store)
+        assert found
+        assert hashlib.sha256(found[1]).hexdigest() == hit.row["sha256"]
+    with pytest.raises(MissingInputError, match="removed since"):
+        stored_image(before.sample(gone["SAMPLE_ID"]), copy.store)
+    assert not any(trace in copy.store.read(name) for name in copy.store.list("index") for trace in traces)
+
+    masked = data_files(copy.store)
     remove(request, copy.settings, copy.store, purge=True)
-    assert data_files(copy.store) == set()
-    build(copy)
+    assert data_files(copy.store) == masked
+    built = build(copy)
+    assert data_files(copy.store) == {output.name for output in built.outputs}
+    assert data_files(copy.store).isdisjoint(masked)
+    again = open_index(copy.published, copy.settings, copy.store)
+    assert again.search(query, 100, Filters(unsafe=True)) == hits
     with pytest.raises(MissingInputError, match="cannot find sample"):
-        open_index(copy.published, copy.settings, copy.store).sample(rows[3]["SAMPLE_ID"])
+        again.sample(gone["SAMPLE_ID"])
+
+
+def test_a_running_page_notices_a_removal_and_a_deleted_index(copy: World) -> None:
+    build(copy)
+    source = CurrentIndex("laion", "", copy.settings, copy.store, check_s=0)
+    before = source.get()
+    assert source.get() is before
+    rows = before.parts[0].rows.to_pylist()
+    remove(read_list(rows[3]["URL"].encode(), "list"), copy.settings, copy.store)
+    after = source.get()
+    assert after.release == copy.published.release != before.release
+    assert rows[3]["SAMPLE_ID"] not in sample_ids(after)
+    copy.store.delete(index_stats(after.release))
+    for _ in range(2):  # what was removed may be in what it had: it is not a fallback
+        with pytest.raises(MissingInputError, match="it has no index"):
+            source.get()
+
+
+def test_a_version_without_rows_has_nothing_to_index_or_to_search(copy: World) -> None:
+    build(copy)
+    remove(read_list(b"images.example", "list"), copy.settings, copy.store)
+    assert copy.published.rows == 0
+    assert data_files(copy.store) == set()
+    for search in (open_index, lambda *_: CurrentIndex("laion", "", copy.settings, copy.store).get()):
+        with pytest.raises(InputError, match=r"cannot search dataset/laion/.*: it has no rows"):
+            search(copy.published, copy.settings, copy.store)
+    assert build(copy).kept == 0
+
+
+def test_a_missing_file_and_files_of_two_parts_are_errors_that_name_them(copy: World) -> None:
+    build(copy, rows_per_part=36)
+    for ending in (".usearch", ".arrow"):
+        first, second = (name for name in copy.store.list("index") if name.endswith(ending))
+        data = copy.store.read(first)
+        copy.store.write(first, copy.store.read(second))
+        with pytest.raises(InputError, match=f"cannot open .*{ending}: it is"):
+            open_index(copy.published, copy.settings, copy.store)
+        copy.store.delete(first)
+        with pytest.raises(InputError, match=f"cannot open .*{ending}: it is missing"):
+            open_index(copy.published, copy.settings, copy.store)
+        copy.store.write(first, data)
+
+
+def test_an_index_that_a_removal_cannot_read_is_deleted(
+    copy: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(copy)
+    [rows] = [name for name in copy.store.list("index") if name.endswith(".arrow")]
+    copy.store.delete(rows)
+    remove(read_list(b"https://images.example/none.jpg", "list"), copy.settings, copy.store)
+    mask_removed("laion", (CRAWL,), copy.store)
+    assert copy.published.rows == 72
+    publish_without_duplicates(copy)
+    mask_removed("laion", (CRAWL,), copy.store)
+    assert "index it again" in caplog.text
+    assert copy.store.list("index") == []
 
 
 def test_a_killed_build_leaves_no_index_and_the_next_one_finishes(
@@ -259,18 +340,22 @@ def clustered(rows: int, dim: int, seed: int = 3) -> np.ndarray:
     return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
 
 
+def graph_of(vectors: np.ndarray, dtype: str, path: Path) -> tuple[Graph, np.ndarray]:
+    """A graph of vectors, added in two goes, and the node of each."""
+    settings = IndexSettings(dtype=dtype)
+    writer = GraphWriter(vectors.shape[1], settings)
+    nodes = np.concatenate([writer.add(some) for some in np.array_split(vectors, 2)])
+    with path.open("wb") as file:
+        writer.write(file)
+    return Graph.open(path, vectors.shape[1], writer.nodes, settings, dtype), nodes
+
+
 @pytest.mark.parametrize(("dtype", "bytes_each", "least"), [("f16", 128, 0.95), ("i8", 64, 0.9)])
 def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
     tmp_path: Path, dtype: str, bytes_each: int, least: float
 ) -> None:
-    vectors, settings = clustered(4_000, 64), IndexSettings(dtype=dtype)
-    writer = GraphWriter(64, settings)
-    for start in range(0, len(vectors), 1_700):
-        writer.add(vectors[start : start + 1_700])
-    path = tmp_path / "index.usearch"
-    with path.open("wb") as file:
-        writer.write(file)
-    graph = Graph.open(path, 64, len(vectors), settings, dtype)
+    vectors = clustered(4_000, 64)
+    graph, _ = graph_of(vectors, dtype, tmp_path / "index.usearch")
     queries = clustered(100, 64, seed=4).astype(np.float32)
     exact = [set(graph.nearest_exact(query, 10, None)[0]) for query in queries]
     found = [set(graph.nearest(query, 10)[0]) for query in queries]
@@ -280,6 +365,37 @@ def test_the_graph_finds_nearly_what_comparing_with_every_vector_finds(
     brute = [set(np.argsort(-(vectors.astype(np.float32) @ query))[:10]) for query in queries]
     rounding = np.mean([len(one & other) / 10 for one, other in zip(exact, brute, strict=True)])
     assert rounding >= (1.0 if dtype == "f16" else 0.9)
+
+
+def test_all_copies_of_an_image_are_found_and_hide_no_other(tmp_path: Path) -> None:
+    """Half of all rows are copies of a few images, one of them 400 times; the copies lie anywhere."""
+    different, rng = clustered(2_000, 64), np.random.default_rng(8)
+    copied = np.concatenate([np.zeros(400, np.int64), rng.integers(0, 8, 1_600)])
+    original = rng.permutation(np.concatenate([np.arange(2_000), copied]))
+    graph, nodes = graph_of(different[original], "f16", tmp_path / "copies.usearch")
+    rows = pa.table({"SAMPLE_ID": np.arange(len(original))})
+    part = OpenPart("", graph, rows, nodes, 0, PublishSettings())
+    everything = Filters(unsafe=True)
+    assert len(graph.vectors) == 2_000
+
+    found, cosines = part.nearest(different[0].astype(np.float32), 700, everything)
+    copies = np.flatnonzero(original == 0)
+    assert len(copies) > 500
+    assert found[: len(copies)].tolist() == copies.tolist()
+    assert len(found) == 700
+    assert np.all(np.diff(cosines) <= 0)
+    fewer, _ = part.nearest(different[0].astype(np.float32), 450, everything)
+    assert fewer.tolist() == found[:450].tolist()
+
+    alone, _ = graph_of(different, "f16", tmp_path / "alone.usearch")
+    recalls = []
+    for one in (graph, alone):
+        hits = [
+            (set(one.nearest(query, 10)[0]), set(one.nearest_exact(query, 10, None)[0]))
+            for query in clustered(100, 64, seed=4).astype(np.float32)
+        ]
+        recalls.append(np.mean([len(near & exact) / 10 for near, exact in hits]))
+    assert recalls[0] >= recalls[1] - 0.01
 
 
 def test_an_index_is_built_range_by_range_and_ended_without_reading_rows(

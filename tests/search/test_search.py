@@ -73,7 +73,7 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
 def test_filters_leave_exactly_what_passes(opened: SearchIndex, filters: Filters, passes: object) -> None:
     rows = opened.parts[0].rows.to_pylist()
     expected = {row["SAMPLE_ID"] for row in rows if passes(row)}  # type: ignore[operator]
-    vector = opened.parts[0].graph.floats(np.array([3]))[0]
+    vector = opened.parts[0].vector(3)
     found = [hit.sample_id for hit in opened.search(vector, 100, filters)]
     assert set(found) == expected
     assert len(found) == len(expected)
@@ -87,12 +87,12 @@ def test_an_unknown_subset_is_an_error_that_names_the_known_ones(opened: SearchI
 def test_a_filtered_search_through_the_graph_returns_as_many_as_asked_for(opened: SearchIndex) -> None:
     [part] = opened.parts
     graph_only = replace(part, exact_rows=20)
-    vector = part.graph.floats(np.array([3]))[0]
+    vector = part.vector(3)
     for filters in (Filters(), Filters(languages=("de",)), Filters(license="known", unsafe=True)):
         for wanted in (1, 5, 15, 40):
             rows, cosines = graph_only.nearest(vector, wanted, filters)
             expected, scores = part.nearest(vector, wanted, filters)
-            assert len(rows) == len(expected) == min(wanted, int(part._mask(filters).sum()))
+            assert len(rows) == len(expected) == min(wanted, int(part.passed(filters).rows.sum()))
             assert np.allclose(cosines, scores, atol=1e-3)
 
 
@@ -100,7 +100,7 @@ def test_what_passes_the_filters_is_found_however_far_it_lies(opened: SearchInde
     [part] = opened.parts
     far = replace(part, exact_rows=1)
     assert isinstance(far, OpenPart)
-    vector = -part.graph.floats(np.array([3]))[0]
+    vector = -part.vector(3)
     filters = Filters(languages=("en",), unsafe=True)
     rows, _ = far.nearest(vector, 3, filters)
     assert rows.tolist() == part.nearest(vector, 3, filters)[0].tolist()

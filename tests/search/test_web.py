@@ -10,61 +10,66 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from laion_etl.core.errors import SettingsError
+from laion_etl.io.local_server import LocalServer, listening
 from laion_etl.minicrawl.scenes import Scene
+from laion_etl.search.current_index import CurrentIndex
 from laion_etl.search.filters import Filters
 from laion_etl.search.query import SearchIndex
 from laion_etl.search.query_encoder import QueryEncoder
-from laion_etl.search.serve import _bound
 from laion_etl.search.web import SearchBackend, build_app
 from tests.score.conftest import jpeg
 from tests.search.conftest import HOSTILE, STEERED, World
 
 MAX_BYTES = 400_000
+RESULT = {
+    "score": 0.3, "safe": True, "text": "a star", "url": "https://images.example/1", "width": 8, "height": 8,
+    "language": "en", "domain": "images.example", "nsfw": "UNLIKELY", "similarity": 0.3,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def address(world: World, opened: SearchIndex, encoder: QueryEncoder) -> Iterator[str]:
+def server(world: World, encoder: QueryEncoder) -> Iterator[LocalServer]:
     """The server on a free port of this machine."""
     settings = replace(world.settings, download=replace(world.settings.download, max_bytes=MAX_BYTES))
-    app = build_app(SearchBackend(opened, encoder, settings, world.store))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    with _bound(0) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],))
+    source = CurrentIndex("laion", "", settings, world.store)
+    with listening(0) as made:
+        server = LocalServer(build_app(SearchBackend(source, encoder, settings, world.store)), made)
+        thread = threading.Thread(target=server.run)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield server
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join()
 
 
 @pytest.fixture(scope="module")
-def client(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=address, timeout=60) as client:
+def client(server: LocalServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.address.partition("?")[0], timeout=60) as client:
+        assert client.get(server.address).status_code == 303
         yield client
 
 
 @pytest.fixture(scope="module")
 def unsafe_id(opened: SearchIndex) -> int:
-    vector = opened.parts[0].graph.floats(opened.parts[0].browse(1, Filters()))[0]
+    vector = opened.parts[0].vector(int(opened.parts[0].browse(1, Filters())[0]))
     hits = opened.search(vector, 100, Filters(unsafe=True))
     return next(hit.sample_id for hit in hits if hit.row["NSFW"] == "NSFW")
 
 
 def test_a_port_that_is_bound_accepts_connections() -> None:
     """Its address is printed before the server is ready."""
-    with _bound(0) as listening, socket.create_connection(listening.getsockname(), timeout=60):
+    with listening(0) as made, socket.create_connection(made.getsockname(), timeout=60):
         pass
 
 
 def test_requests_in_another_name_or_from_another_site_are_refused(client: httpx.Client) -> None:
-    assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
-    assert client.get("/api/facts", headers={"Host": "127.0.0.1.evil.example:80"}).status_code == 403
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 421
+    assert client.get("/api/facts", headers={"Host": "127.0.0.1.evil.example:80"}).status_code == 421
     assert client.get("/api/facts", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert client.get("/", headers={"Host": "localhost:1"}).status_code == 200
 
@@ -139,7 +144,7 @@ def test_odd_requests_are_answered_with_an_error(client: httpx.Client, path: str
 def test_a_taken_port_is_an_error_that_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"port {port}"), _bound(port):
+        with pytest.raises(SettingsError, match=f"port {port}"), listening(port):
             pass
 
 
@@ -176,11 +181,11 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Visit]:
+def visit(browser: Browser, server: LocalServer) -> Iterator[Visit]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
-    made = Visit(page, address)
+    made = Visit(page, server.address.partition("?")[0])
     made.watch()
-    page.goto(address)
+    page.goto(server.address)
     expect(page.locator(".card").first).to_be_visible()
     yield made
     page.close()
@@ -234,6 +239,32 @@ def test_unsafe_results_are_absent_and_then_behind_a_veil(visit: Visit) -> None:
     expect(shown.locator("img")).to_have_css("filter", re.compile("blur"))
     shown.get_by_role("button").click()
     expect(shown.locator("img")).to_have_css("filter", "none")
+
+
+def test_a_filter_out_of_range_is_an_error_and_does_not_show_everything(visit: Visit) -> None:
+    shown = visit.search("a red circle")
+    page = visit.page
+    page.locator("#filters summary").click()
+    page.locator("input[name=min_similarity]").fill("7")
+    page.keyboard.press("Tab")
+    expect(page.locator("#status")).to_contain_text("Similarity at least: Value must be less than")
+    assert visit.cards() == shown
+    assert "min_similarity" not in page.url
+    visit.complaints.clear()
+    page.goto(f"{visit.address}?min_similarity=7")
+    expect(page.locator("#status")).to_contain_text("min_similarity: Input should be less than")
+    assert visit.cards() == []
+    visit.complaints.clear()  # the browser reports the answer 422
+
+
+def test_a_page_that_shows_no_more_says_so(visit: Visit) -> None:
+    assert visit.page.locator("h1").inner_text() == "laion"
+    found = {"results": [{**RESULT, "id": str(number)} for number in range(240)]}
+    visit.page.route("**/api/search?*", lambda route: route.fulfill(json=found))
+    visit.page.route("**/thumbnail/*", lambda route: route.fulfill(status=200, body=""))
+    visit.page.goto(f"{visit.address}?q=star&count=240")
+    expect(visit.page.locator("#status")).to_contain_text("The nearest 240 images: the page shows no more")
+    expect(visit.page.locator("#more")).to_be_hidden()
 
 
 def test_a_hostile_caption_is_only_text(visit: Visit) -> None:

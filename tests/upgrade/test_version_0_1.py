@@ -27,6 +27,7 @@ from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.planned import batches_in
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
+from laion_etl.publish import image_hashes
 from laion_etl.publish.repeated_ids import check_ids
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
@@ -92,6 +93,8 @@ def test_what_version_0_1_published_is_verified(old_store: Store) -> None:
     report = verify_version("laion", "", old_store)
     assert report.problems == []
     assert report.rows == 16 == len(rows(old_store, PUBLISHED))
+    [hashes] = image_hashes.find_earlier_files("laion", PLANNED, old_store)
+    assert sum(len(read.sha256) for read in image_hashes.read(hashes, old_store)) == 16
 
 
 def test_what_is_planned_from_now_on_has_twelve_digits(

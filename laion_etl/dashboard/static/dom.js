@@ -74,7 +74,7 @@ export function bar(parts, label) {
 }
 
 export function table(headings, rows, kind = "") {
-  const head = el("tr", {}, headings.map((heading) => el("th", { scope: "col" }, heading)));
+  const head = el("tr", {}, headings.map((heading) => (heading ? el("th", { scope: "col" }, heading) : el("td"))));
   return el("table", { class: kind }, el("thead", {}, head), el("tbody", {}, rows));
 }
 

@@ -98,7 +98,7 @@ export function showFailures(made, run, openUnit) {
     const causes = broken.map((cause) => row(el("span", {}, cause.stage, " ", el("span", { class: `chip ${cause.kind}` }, cause.kind)), el("span", { class: "cause" }, untrusted(cause.reason || "unknown cause; see the task's log")), whenAndWhere(cause, run), count(cause.count), units(cause, openUnit)));
     const lines = tasks.slice(0, 20).map((task) => el("li", {}, el("strong", {}, task.id.split(".").at(-1)), el("span", {}, untrusted(task.label ?? (task.index >= 0 ? `[${task.index}]` : ""))), el("span", { class: "fine" }, `try ${task.tries}`), airflowLink(taskPath(run, task), "log and task"), again(run, task)));
     return [
-      causes.length ? el("div", { class: "scroll" }, table(["stage", "cause", "last seen", "count", "units"], causes, "causes")) : null,
+      causes.length ? el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Table of causes" }, table(["stage", "cause", "last seen", "count", "units"], causes, "causes")) : null,
       lines.length ? el("h3", {}, "Failed tasks of this run", el("small", {}, lines.length < tasks.length ? `${lines.length} of ${tasks.length}` : "")) : null,
       lines.length ? el("ul", { class: "tasks wide" }, lines) : null,
     ];
@@ -131,7 +131,7 @@ function billTable(bill) {
   const most = Math.max(...bill.stages.map((one) => one.cost.total), Number.MIN_VALUE);
   const line = (one) => row(one.stage, bar([["done", one.cost.total / most]], share(one.cost.total, bill.cost.total)), money(one.cost.total), money(one.per_hour), count(one.running), hours(one.usage.pod_s), hours(one.usage.cpu_s), hours(one.usage.gpu_s), gigabytes(one.usage.web_bytes), count(one.usage.store_writes + one.usage.store_reads));
   const all = row(el("strong", {}, "total"), "", el("strong", {}, money(bill.cost.total)), el("strong", {}, money(bill.per_hour)), "", "", "", "", "", "");
-  return el("div", { class: "scroll" }, table(["stage", "", "USD", "USD/h now", "running", "pod hours", "CPU hours", "GPU hours", "web GB", "store requests"], [...bill.stages.map(line), all], "hours bill"));
+  return el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Table of costs" }, table(["stage", "", "USD", "USD/h now", "running", "pod hours", "CPU hours", "GPU hours", "web GB", "store requests"], [...bill.stages.map(line), all], "hours bill"));
 }
 
 export function showHours(made, run) {

@@ -7,6 +7,7 @@ segment; from the fourth on a slice is written as a whole again, and its former 
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -79,7 +80,8 @@ def locate_written(crawl: str, number: int, ranges: int, written: Sequence[File]
     covered = {one for segment in former for one in covers(segment, store)}
     if all(cover(*file) in covered for file in written):
         return
-    stem = _write_segment(crawl, own, [[file] for file in sorted(written)], store)
+    units = [[file] for file in sorted(written)]
+    stem = _renamed(crawl, own, units, former, store) or _write_segment(crawl, own, units, store)
     for segment in former:
         if segment.stem != stem:
             delete_segment(segment.stem, store)
@@ -160,10 +162,57 @@ def _is_of_range(segment: Segment) -> bool:
     return str(segment.stats.details["slice"][0]).startswith(f"{PUBLISHED}-")
 
 
+def _renamed(
+    crawl: str, part: Slice, units: Sequence[Sequence[File]], former: Sequence[Segment], store: Store
+) -> str:
+    """Write the segment of files that are copies of those of a former one, which is not read; '' if none is.
+
+    A removal copies the files of ranges that hold nothing of it. Tags of published files are their digests.
+    """
+    listed = [(number, *file) for number, unit in enumerate(units) for file in unit]
+    for segment in former:
+        try:
+            table = read_files(segment, store)
+            if [*zip(*map(pa.ChunkedArray.to_pylist, (table["unit"], table["tag"])), strict=True)] != [
+                (number, tag) for number, _, tag in listed
+            ]:
+                continue
+            made_from = _made_from(part, units)
+            stem = _stem(crawl, part, made_from)
+            kept = [replace(segment.output(ending), name=stem + ending) for ending in (".keys", ".pdq")]
+            for ending, output in zip((".keys", ".pdq"), kept, strict=True):
+                store.copy(segment.output(ending), output.name)
+        except (DamagedFileError, MissingFileError) as error:
+            _log.warning("%s", error)
+            continue
+        with store.create(f"{stem}.parquet") as file:
+            files = pa.table([*map(list, zip(*listed, strict=True))], schema=FILES_SCHEMA)
+            pq.write_table(files, file, compression="zstd")
+        details = {**segment.stats.details, "slice": [part.kind, unit_of(units[0][0][0])]}
+        stats = replace(
+            segment.stats,
+            unit=stem.rpartition("/")[2],
+            fingerprint=made_from,
+            outputs=(*kept, file.output),
+            details=details,
+        )
+        store.write(f"{stem}.json", stats.to_json())
+        return stem
+    return ""
+
+
+def _made_from(part: Slice, units: Sequence[Sequence[File]]) -> str:
+    return fingerprint("locate", FORMAT, url_rules(), part.kind, units)
+
+
+def _stem(crawl: str, part: Slice, made_from: str) -> str:
+    return f"{folder_of(crawl)}/{part.kind}-{made_from}"
+
+
 def _write_segment(crawl: str, part: Slice, units: Sequence[Sequence[File]], store: Store) -> str:
     """Write the segment of some units; return its name. The same files give the same name and bytes."""
-    made_from = fingerprint("locate", FORMAT, url_rules(), part.kind, units)
-    stem = f"{folder_of(crawl)}/{part.kind}-{made_from}"
+    made_from = _made_from(part, units)
+    stem = _stem(crawl, part, made_from)
     listed: list[tuple[int, str, str]] = []
     readers = _READERS if part.kind == BATCHES else 1  # pairs of a partition are many
     with SegmentWriter(stem, store) as writer, ThreadPoolExecutor(readers) as pool:

@@ -19,6 +19,7 @@ from laion_etl.blocklists.link_keys import link_keys
 from laion_etl.blocklists.near_hashes import HASH_BYTES
 from laion_etl.blocklists.near_hashes import Hashes as PdqHashes
 from laion_etl.blocklists.removal_requests import Request
+from laion_etl.blocklists.turned_hashes import turned
 from laion_etl.core.kernels import Hashes
 from laion_etl.core.schemas import pair_id
 from laion_etl.urls import normalize
@@ -107,7 +108,7 @@ def wanted_keys(requests: Sequence[Request], pdq_distance: int) -> WantedKeys:
         _pair_keys([bytes.fromhex(one) for one in rules["pairs"]]),
         _image_keys(pa.array([*rules["md5"], *rules["sha256"]], pa.string())),
     ]
-    return WantedKeys(np.unique(np.concatenate(found)), _pdq_hashes(rules["pdq"]), pdq_distance)
+    return WantedKeys(np.unique(np.concatenate(found)), turned(_pdq_hashes(rules["pdq"])), pdq_distance)
 
 
 def wanted_pairs(pair_ids: Sequence[str]) -> WantedKeys:

@@ -13,6 +13,7 @@ _ADVICE = {
     errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
     errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
     errno.EISDIR: "it is a folder; move it away and run the stage that writes this file again",
+    errno.ELOOP: "it is a link that leads out of the store; put the file itself there",
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 

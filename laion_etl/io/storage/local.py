@@ -69,7 +69,27 @@ class LocalStore(Store):
 
     def open(self, name: str) -> BinaryIO:
         with storage_errors("read", self.root / name):
-            return (self.root / name).open("rb")
+            return open(self.root / name, "rb", opener=self._opened)
+
+    def _opened(self, path: str, flags: int) -> int:
+        """Open a file of the store, and nothing else that another user of a shared folder may put there.
+
+        A FIFO would block forever, and a link could lead to what only this user may read. Links within the
+        store are followed, and folders may be links.
+        """
+        flags |= os.O_NONBLOCK | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(path, flags)
+        except OSError as error:
+            target = Path(path).resolve()
+            if error.errno != errno.ELOOP or not target.is_relative_to(self.root.resolve()):
+                raise
+            descriptor = os.open(target, flags)
+        kind = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            os.close(descriptor)
+            raise OSError(errno.ENOTSUP, "it is not a file; find out who put it there, and delete it")
+        return descriptor
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         with self.open(name) as file:
@@ -207,11 +227,18 @@ def _lock(file: BinaryIO, path: Path) -> None:
             return
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what may be a FIFO of another user of a shared folder."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _remove_leftovers(path: Path) -> None:
     """Deletes temporary files of the same name whose writer is dead (its lock is gone)."""
     for leftover in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):
         # Its writer may finish, or give up, right after it was listed.
-        with suppress(FileNotFoundError), leftover.open("rb") as raw:
+        if leftover.is_symlink():
+            continue  # no writer makes one
+        with suppress(FileNotFoundError), open(leftover, "rb", opener=_without_waiting) as raw:
             try:
                 fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -4,10 +4,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
-from laion_etl.core.errors import ChangedError
+from laion_etl.core.errors import ChangedError, MissingFileError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage.errors import NOT_THERE, storage_errors
 from laion_etl.io.storage.s3_counting import counted
@@ -24,6 +24,7 @@ _S3_CONFIG: dict[str, Any] = {
     "read_timeout": READ_TIMEOUT_S,
     "max_pool_connections": 64,  # a removal looks up many small ranges at once
 }
+_MOST_COPIED_BYTES = 5 << 30  # by one request; what is larger passes through here
 _NOT_AS_READ = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
@@ -65,6 +66,28 @@ class S3Store(Store):
                     )
             except ChangedError:
                 continue
+            return
+        raise self._changed(name)
+
+    def copy(self, source: Output, name: str, guard: Guard | None = None) -> None:
+        if source.bytes > _MOST_COPIED_BYTES:
+            super().copy(source, name, guard)
+            return
+        for _ in range(MAX_GUARDED_TRIES):
+            before, copied = self._etag(name), self._etag(source.name)
+            if copied is None:
+                raise MissingFileError(f"cannot copy {self.uri(source.name)}: it does not exist")
+            if guard is not None:
+                guard()
+                if self._etag(name) != before:  # many servers ignore the conditions of a copy
+                    continue
+            place: Any = {"Bucket": self._bucket, "Key": self._prefix + source.name}
+            put = partial(self._client.copy_object, CopySource=place, CopySourceIfMatch=copied)
+            with storage_errors("write", self.uri(name)):
+                try:
+                    self._if_unchanged(name, before, lambda target, put=put: put(**target))  # type: ignore[misc]
+                except ChangedError:
+                    continue
             return
         raise self._changed(name)
 

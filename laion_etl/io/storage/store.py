@@ -3,15 +3,18 @@
 import hashlib
 import io
 import logging
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import IO, BinaryIO, NamedTuple, Protocol
 
 from laion_etl.core.errors import ChangedError, DamagedFileError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage.errors import storage_errors
 
+_COPY_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 # Raises when the caller may not write any more; called right before a file becomes visible.
 Guard = Callable[[], None]
@@ -151,6 +154,18 @@ class Store(ABC):
         with self.create(name, guard) as file:
             file.write(data)
         return file.output
+
+    def copy(self, source: Output, name: str, guard: Guard | None = None) -> None:
+        """Copies a file to another name, as `create` would write it; in a bucket no bytes pass through here.
+
+        Raises MissingFileError if there is no such file, DamagedFileError if bytes that pass are others.
+        """
+        with self.open(source.name) as file, self.create(name, guard) as new:
+            shutil.copyfileobj(file, new, _COPY_BYTES)
+            if new.output != replace(source, name=name):
+                raise DamagedFileError(
+                    f"cannot copy {self.uri(source.name)}: it is not that of its stats; run its stage again"
+                )
 
     def write_stats(self, name: str, stats: StageStats, guard: Guard | None = None) -> StageStats:
         self.write(name, stats.to_json(), guard)

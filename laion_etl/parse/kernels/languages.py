@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.numba_cache import kernel
-from laion_etl.parse.kernels.layers import Floats, add_rows, probability
+from laion_etl.parse.kernels.layers import Floats, add_rows, best_of, probability
 from laion_etl.parse.kernels.words import (
     HAN,
     HANGUL,
@@ -37,6 +37,7 @@ from laion_etl.parse.kernels.words import (
 
 NOT_DECIDED, TOO_SHORT = -2, -1  # instead of the number of a language
 _BEGIN, _END = 94, 36  # "^" before and "$" after each word
+_TEXTS = 8  # go through the network together: its 160 kB of weights are then read once for all of them
 
 
 class Network(NamedTuple):
@@ -55,7 +56,7 @@ class Network(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Memory for one text at a time."""
+    """Memory for one text at a time, and for the numbers of a few texts in the network."""
 
     points: Points  # of the text, then of its words
     words: Points
@@ -65,9 +66,9 @@ class Space(NamedTuple):
     ngrams: Ints
     counts: Ints
     predicted: Ints
+    rows: Ints  # the texts that go through the network together, and what it makes of each
     features: Floats
     layer: Floats
-    active: Ints
     scores: Floats
 
 
@@ -82,10 +83,10 @@ def space(languages: int, hidden: int, features: int) -> Space:
         np.empty(8 * MOST_BYTES, np.int32),
         np.empty(RELEVANT_SCRIPTS, np.int32),
         np.empty(HASHES, np.int32),
-        np.empty(features, np.float32),
-        np.empty(hidden, np.float32),
-        np.empty(max(hidden, features), np.int32),
-        np.empty(languages, np.float32),
+        np.empty(_TEXTS, np.int32),
+        np.empty((_TEXTS, features), np.float32),
+        np.empty((_TEXTS, hidden), np.float32),
+        np.empty((_TEXTS, languages), np.float32),
     )
 
 
@@ -106,6 +107,7 @@ def find_languages(
     The languages are numbered as in the network; NOT_DECIDED, or TOO_SHORT with fewer than `limits[0]` bytes
     of words, have the probability 0.
     """
+    waiting = 0
     for row in range(languages.size):
         probabilities[row] = 0.0
         start, end = offsets[row], offsets[row + 1]
@@ -120,16 +122,20 @@ def find_languages(
         elif size == 0 or size > limits[1] or is_repetitive(memory.characters, size, memory.predicted):
             languages[row] = NOT_DECIDED
         else:
-            _set_features(memory, words, first_end, script_of, network)
-            best = _scores(memory, network)
-            languages[row] = best
-            probabilities[row] = probability(memory.scores, memory.scores[best])
+            _set_features(memory, words, first_end, script_of, network, memory.features[waiting])
+            memory.rows[waiting] = row
+            waiting += 1
+            if waiting == memory.rows.size:
+                _decide(memory, waiting, network, languages, probabilities)
+                waiting = 0
+    _decide(memory, waiting, network, languages, probabilities)
 
 
 @kernel
-def _set_features(memory: Space, words: int, first_end: int, script_of: Bytes, network: Network) -> None:
+def _set_features(
+    memory: Space, words: int, first_end: int, script_of: Bytes, network: Network, features: Floats
+) -> None:
     """Set the 80 numbers that go into the network: means of embeddings."""
-    features = memory.features
     features[:] = 0.0
     count = _with_terminators(memory.words, words, memory.characters, memory.offsets, memory.packed)
     _add_ngrams(memory, count, 2, network.bigrams, features[0:16])
@@ -270,23 +276,18 @@ def _script(words: Points, first_end: int, script_of: Bytes) -> int:
 
 
 @kernel
-def _scores(memory: Space, network: Network) -> int:
-    """Set the scores of all languages; return the number of the best."""
+def _decide(memory: Space, texts: int, network: Network, languages: Ints, probabilities: Floats) -> None:
+    """Set languages and probabilities of the texts whose features are in memory."""
     layer, scores = memory.layer, memory.scores
-    layer[:] = network.hidden_bias
-    for index in range(memory.features.size):
-        memory.active[index] = index
-    add_rows(memory.features, memory.active, memory.features.size, network.hidden, layer)
-    active = 0
-    for index in range(layer.size):  # ReLU: what is not positive is left out
-        if layer[index] > 0:
-            memory.active[active] = index
-            layer[active] = layer[index]
-            active += 1
-    scores[:] = network.softmax_bias
-    add_rows(layer, memory.active, active, network.softmax, scores)
-    best = 0
-    for index in range(1, scores.size):
-        if scores[index] > scores[best]:
-            best = index
-    return best
+    for text in range(texts):
+        layer[text] = network.hidden_bias
+        scores[text] = network.softmax_bias
+    add_rows(memory.features, network.hidden, layer, texts)
+    for text in range(texts):
+        for index in range(layer.shape[1]):  # ReLU
+            layer[text, index] = max(layer[text, index], np.float32(0.0))
+    add_rows(layer, network.softmax, scores, texts)
+    for text in range(texts):
+        best = best_of(scores[text])
+        languages[memory.rows[text]] = best
+        probabilities[memory.rows[text]] = probability(scores[text], scores[text, best])

@@ -5,30 +5,44 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.core.kernels import Ints
 from laion_etl.core.numba_cache import kernel
 
 Floats = npt.NDArray[np.float32]
 
 
 @kernel
-def add_rows(weights: Floats, chosen: Ints, count: int, rows: Floats, total: Floats) -> None:
-    """Add weighted rows, one after the other; four per pass, as each pass reads and writes the total."""
+def add_rows(weights: Floats, rows: Floats, totals: Floats, texts: int) -> None:
+    """Add weighted rows to the totals of some texts, one row after the other.
+
+    Four rows per pass, as each pass reads and writes the totals; and all texts per pass, as the rows do not
+    fit in the fastest cache.
+    """
     index = 0
-    while index + 4 <= count:
-        first, second = rows[chosen[index]], rows[chosen[index + 1]]
-        third, fourth = rows[chosen[index + 2]], rows[chosen[index + 3]]
-        a, b, c, d = weights[index], weights[index + 1], weights[index + 2], weights[index + 3]
-        for place in range(total.size):
-            total[place] = (
-                ((total[place] + a * first[place]) + b * second[place]) + c * third[place]
-            ) + d * fourth[place]
+    while index + 4 <= rows.shape[0]:
+        first, second, third, fourth = rows[index], rows[index + 1], rows[index + 2], rows[index + 3]
+        for text in range(texts):
+            total, weight = totals[text], weights[text]
+            a, b, c, d = weight[index], weight[index + 1], weight[index + 2], weight[index + 3]
+            for place in range(total.size):
+                total[place] = (
+                    ((total[place] + a * first[place]) + b * second[place]) + c * third[place]
+                ) + d * fourth[place]
         index += 4
-    while index < count:
-        row, weight = rows[chosen[index]], weights[index]
-        for place in range(total.size):
-            total[place] += weight * row[place]
+    while index < rows.shape[0]:
+        for text in range(texts):
+            for place in range(rows.shape[1]):
+                totals[text, place] += weights[text, index] * rows[index, place]
         index += 1
+
+
+@kernel
+def best_of(scores: Floats) -> int:
+    """Return the first of the highest scores."""
+    best = 0
+    for index in range(1, scores.size):
+        if scores[index] > scores[best]:
+            best = index
+    return best
 
 
 @kernel

@@ -1,6 +1,6 @@
 """Reads the head of a WARC record: its type, length and page URL."""
 
-from laion_etl.core.kernels import Bytes, constant, equals
+from laion_etl.core.kernels import Bytes, constant
 from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels.spans import Records
 
@@ -10,7 +10,7 @@ _TYPE = constant(b"warc-type:")
 _METADATA = constant(b"metadata")
 _TARGET = constant(b"warc-target-uri:")
 _LENGTH = constant(b"content-length:")
-_WARC = constant(b"WARC/1.")
+_WARC = constant(b"warc/1.")
 
 
 @kernel
@@ -18,7 +18,7 @@ def read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
     """Returns where the payload begins, -1 if the head is irregular, and whether the type is metadata."""
     position, end = records.start[record], records.end[record]
     is_metadata, typed, length = False, False, -1
-    if end - position < 16 or not equals(data, position, _WARC):
+    if end - position < 16 or not _names(data, position, end, _WARC):
         return -1, False
     while True:
         line = position

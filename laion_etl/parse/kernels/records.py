@@ -24,9 +24,10 @@ _HTML = constant(b'"HTML-Metadata":{')
 # The scan of a page stops at an image, or at a sign that more of the JSON is needed. Each is represented by
 # two to four bytes that are rare elsewhere; eight places are compared at once in 64-bit words (the zero-byte
 # test of Hacker's Delight 6-1), which is ten times as fast as a skip table. Within a block that has one, its
-# second or third byte, the rarest, is searched for.
-_SIGNS = (b"G@", b'"Bas', b"ns.o")  # and `"A@` of links, where they are wanted
-_KEYS = b"@B."
+# second byte, the rarest, is searched for; that of Creative Commons is searched for as a whole.
+_SIGNS = (b"G@", b'"Bas', b"mons")  # and `"A@` of links, where they are wanted
+_KEYS = b"@B"
+_KEY, _MAY_BE_LICENCE = 1, 2  # bits of what a block has
 _LOWER = np.uint64(0x2020202020202020)
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _BLOCK_WORDS = 8
@@ -40,7 +41,13 @@ _IMAGE0, _IMAGE1 = (_repeated(byte) for byte in _SIGNS[0])
 _BASE0, _BASE1, _BASE2, _BASE3 = (_repeated(byte) for byte in _SIGNS[1])
 _COMMONS0, _COMMONS1, _COMMONS2, _COMMONS3 = (_repeated(byte) for byte in _SIGNS[2])
 _BASE = constant(b'"Base":"')
-_COMMONS = constant(b"creativecommons.org")
+_COMMONS = constant(b"creativecommons")
+_ORG = constant(b"org")
+_ESCAPED = (b"\\u3002", b"\\uff0e", b"\\uff61")
+_DOTS = tuple(  # parse/licence.py; JSON may escape them
+    constant(dot)
+    for dot in (b".", b"%2e", "\u3002".encode(), "\uff0e".encode(), "\uff61".encode(), *_ESCAPED)
+)
 _HEADERS = constant(b'"Headers":')
 _LINK0, _LINK1, _LINK2 = (_repeated(byte) for byte in b'"A@')
 _PREVIEW = constant(b"og:image:alt")
@@ -152,9 +159,12 @@ def _scan_page(
     position = start
     block_bytes = 8 * _BLOCK_WORDS
     for block in range(start // block_bytes, (end - 1) // block_bytes + 1):
-        if not _has_sign(words, block * _BLOCK_WORDS) and not (
-            wanted & LINKS and _has_link(words, block * _BLOCK_WORDS)
-        ):
+        signs = _signs(words, block * _BLOCK_WORDS)
+        if signs & _MAY_BE_LICENCE:
+            first = max(position, block * block_bytes)
+            if _names_commons(data, span, first, (block + 1) * block_bytes):
+                return -1
+        if not signs & _KEY and not (wanted & LINKS and _has_link(words, block * _BLOCK_WORDS)):
             continue
         stop = min((block + 1) * block_bytes + 2, end - IMAGE_PATH.size)
         position = _next_key(data, max(position, block * block_bytes), stop)
@@ -169,8 +179,6 @@ def _scan_page(
                     count += 1
             elif byte == 66 and equals(data, position - 1, _BASE):
                 position = _read_base(data, span, position - 1 + _BASE.size, records, record)
-            elif byte == 46 and _is_licence(data, position, start):
-                return -1
             else:
                 position += 1
             if position < 0:
@@ -206,9 +214,9 @@ def _read_base(data: Bytes, span: tuple[int, int], start: int, records: Records,
 
 
 @kernel
-def _has_sign(words: Hashes, first: int) -> bool:
-    """Whether a sign begins in a block of words."""
-    found = np.uint64(0)
+def _signs(words: Hashes, first: int) -> int:
+    """Returns which signs may begin in a block of words, as bits."""
+    found, commons = np.uint64(0), np.uint64(0)
     for i in range(first, first + _BLOCK_WORDS):
         word, after = words[i], words[i + 1]
         second = (word >> np.uint64(8)) | (after << np.uint64(56))
@@ -218,11 +226,11 @@ def _has_sign(words: Hashes, first: int) -> bool:
         found |= (x - _ONES) & ~x
         x = (word ^ _BASE0) | (second ^ _BASE1) | (third ^ _BASE2) | (fourth ^ _BASE3)
         found |= (x - _ONES) & ~x
-        # In any case: a letter with this bit is lower case, and a dot has it anyway.
+        # In any case: a letter with this bit is lower case.
         x = (word | _LOWER) ^ _COMMONS0 | (second | _LOWER) ^ _COMMONS1
         x |= (third | _LOWER) ^ _COMMONS2 | (fourth | _LOWER) ^ _COMMONS3
-        found |= (x - _ONES) & ~x
-    return bool(found & _HIGHS != 0)
+        commons |= (x - _ONES) & ~x
+    return int(_KEY * (found & _HIGHS != 0) + _MAY_BE_LICENCE * (commons & _HIGHS != 0))
 
 
 @kernel
@@ -239,12 +247,25 @@ def _has_link(words: Hashes, first: int) -> bool:
 
 
 @kernel
-def _is_licence(data: Bytes, dot: int, start: int) -> bool:
-    """Whether a dot is that of creativecommons.org, in any case; the caller checks the room after it."""
-    first = dot - _COMMONS.size + 4
-    if first < start:
-        return False
-    for i in range(_COMMONS.size):
-        if data[first + i] | 32 != _COMMONS[i]:
+def _names_commons(data: Bytes, span: tuple[int, int], first: int, stop: int) -> bool:
+    """Whether the host of Creative Commons is in a page, in any case, with its "mons" in these bytes."""
+    start, end = span
+    for position in range(max(first, start + _COMMONS.size - 4), min(stop, end - 4)):
+        if data[position] | 32 != 109 or not _has_name(data, position + 4 - _COMMONS.size, _COMMONS):
+            continue
+        after = position + 4
+        for dot in _DOTS:
+            org = after + dot.size
+            if org + _ORG.size <= end and _has_name(data, after, dot) and _has_name(data, org, _ORG):
+                return True
+    return False
+
+
+@kernel
+def _has_name(data: Bytes, start: int, name: Bytes) -> bool:
+    """Whether a name, which is given in lower case, is at a place in any case."""
+    for i in range(name.size):
+        byte = data[start + i]
+        if byte != name[i] and not (65 <= byte <= 90 and byte + 32 == name[i]):
             return False
     return True

@@ -20,6 +20,24 @@
   document.addEventListener("pointermove", (event) => tip.hidden || place(event));
   document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
 
+  // What scrolls sideways can be scrolled by keyboard, and only that is a stop for it.
+  const regions = document.querySelectorAll(".scroll, .flow");
+  const scrollable = () => {
+    for (const region of regions) {
+      if (region.scrollWidth <= region.clientWidth) {
+        for (const name of ["tabindex", "role", "aria-label"]) region.removeAttribute(name);
+        continue;
+      }
+      const title = region.closest("section")?.querySelector("h2")?.textContent ?? "table";
+      region.tabIndex = 0;
+      region.setAttribute("role", "group");
+      region.setAttribute("aria-label", `${title}, scrolls sideways`);
+    }
+  };
+  scrollable();
+  addEventListener("resize", scrollable);
+  document.addEventListener("toggle", scrollable, true);
+
   // Sorting: a click on a heading sorts by its column, another one the other way round.
   const value = (row, column) => {
     const cell = row.cells[column];

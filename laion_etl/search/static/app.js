@@ -4,10 +4,10 @@ import * as filters from "./filters.js";
 import { moveFocus, openResult, resultAt, showResults, stepDetails } from "./results.js";
 
 const PAGE = 48;
-const MAX_COUNT = 240;
 const byId = (id) => document.getElementById(id);
 const form = byId("search");
 let maxBytes = 0;
+let maxCount = 240;
 let waiting = null;
 
 async function start() {
@@ -15,6 +15,7 @@ async function start() {
   try {
     const facts = await ask("/api/facts");
     maxBytes = facts.max_bytes;
+    maxCount = facts.max_results;
     byId("name").textContent = facts.dataset;
     document.title = `${facts.dataset}: explore`;
     const rows = facts.rows.toLocaleString();
@@ -28,6 +29,11 @@ async function start() {
 
 // Opens another query and adds it to the history.
 function go(query) {
+  const problem = filters.problem();
+  if (problem) {
+    say(problem, true);
+    return Promise.resolve();
+  }
   const parameters = new URLSearchParams(query);
   for (const [name, value] of filters.chosen()) parameters.set(name, value);
   history.pushState(null, "", parameters.size ? `/?${parameters}` : "/");
@@ -40,7 +46,7 @@ async function run() {
   filters.show(parameters);
   byId("q").value = parameters.get("q") ?? "";
   showGiven(parameters);
-  const count = Math.min(Number(parameters.get("count")) || PAGE, MAX_COUNT);
+  const count = Math.min(Number(parameters.get("count")) || PAGE, maxCount);
   parameters.set("count", count);
   waiting?.abort();
   const mine = (waiting = new AbortController());
@@ -49,7 +55,7 @@ async function run() {
     const { results } = await ask(`/api/search?${parameters}`, { signal: mine.signal });
     showResults(results);
     say(summary(results.length, parameters));
-    byId("more").hidden = results.length < count || count >= MAX_COUNT;
+    byId("more").hidden = results.length < count || count >= maxCount;
   } catch (error) {
     if (error.name === "AbortError") return;
     showResults([]);
@@ -63,6 +69,7 @@ function summary(count, parameters) {
   if (!count) return "Nothing passes these filters.";
   const what = count === 1 ? "1 image" : `${count} images`;
   const asked = ["q", "image", "like"].some((name) => parameters.get(name));
+  if (count >= maxCount) return `The ${asked ? "nearest" : "first"} ${count} images: the page shows no more. Other words or filters find others.`;
   return asked ? `${what}, nearest first` : `${what} from the whole dataset. Search, or open one to find similar images.`;
 }
 
@@ -139,7 +146,7 @@ function listen() {
   });
   byId("more").addEventListener("click", () => {
     const count = Number(new URLSearchParams(location.search).get("count")) || PAGE;
-    go({ ...query(), count: Math.min(count + PAGE, MAX_COUNT) });
+    go({ ...query(), count: Math.min(count + PAGE, maxCount) });
   });
   byId("details-like").addEventListener("click", () => moreLike(openResult()));
   byId("details-close").addEventListener("click", () => byId("details").close());

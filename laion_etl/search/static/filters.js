@@ -54,9 +54,17 @@ export function chosen() {
   for (const name of NAMES) {
     const field = form.elements[name];
     const value = field.type === "checkbox" ? (field.checked ? "true" : "") : field.value.trim();
-    if (value && field.validity.valid) parameters.set(name, value);
+    if (value) parameters.set(name, value);
   }
   return parameters;
+}
+
+// What is wrong with the first field that has no valid value; null if all have.
+export function problem() {
+  const field = NAMES.map((name) => form.elements[name]).find((one) => !one.validity.valid);
+  if (!field) return null;
+  const label = field.closest("label").firstChild.textContent;
+  return `${label}: ${field.validationMessage || "not a valid value"}`;
 }
 
 export function clear() {

@@ -1,0 +1,165 @@
+"""Connects near hashes of a run of one band, by their other bits, however many of these are equal.
+
+The problem: hashes of a kind of image may agree in most of their bits. Where 192 of 256 do, nearly all bands
+of the other bits are equal too, and cutting these into `bits + 1` bands compares all with all. The choice:
+
+- Bits by which the hashes differ are chosen, in groups, so that few hashes agree in a group; of equal and of
+  dependent bits one says what the others do (`_groups`, by a sample). Two near hashes differ in at most
+  `bits // groups` bits of at least one group, whichever bits the groups have. So with fewer and wider groups,
+  values that differ in a few bits meet as well (multi-index hashing, Norouzi et al. 2012): of 64 bits that
+  differ, four groups of 16 with two of them changed compare 6,000 times less than eleven of five bits.
+- How many groups, and how many bits may differ in one, is what costs least by the sample.
+- What meets is compared with leaders, as in a run, so that many hashes that are all near cost a step each.
+
+Equal hashes are connected first and compared once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.blocklists.near_kernels import add_joining, connect
+from laion_etl.core.kernels import Hashes as Words
+from laion_etl.core.kernels import Longs
+
+_SAMPLE = 1_024
+_WIDEST = 16  # bits of a group: numpy sorts values of 16 bits in linear time
+_MOST_CHANGED = 2
+_ROUND = 20  # what a round of one mask costs for each hash, in comparisons
+_TRIED = 24  # bits for each place of a group
+
+Bits = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Groups of bits, and in how many bits of one group near hashes may differ."""
+
+    groups: tuple[tuple[int, ...], ...]
+    changed: int
+    cost: float
+
+    def masks(self, width: int) -> Iterator[int]:
+        """Yield what may differ in a group."""
+        for count in range(self.changed + 1):
+            for places in combinations(range(width), count):
+                yield sum(1 << place for place in places)
+
+
+@dataclass(slots=True)
+class Rest:
+    """Connects the hashes of one run, which agree in band `band`.
+
+    `joined` gets pairs of rows; `longest` is how many were compared with each other at most, `compared` how
+    many comparisons that takes at most, with the rows that were looked up.
+    """
+
+    words: Words
+    bits: int
+    band: int
+    firsts: Longs
+    widths: Longs
+    longest: int = 1
+    compared: int = 0
+    _parents: Ints = field(init=False)
+    _joined: Ints = field(init=False)
+    _total: int = 0
+
+    def __post_init__(self) -> None:
+        self._parents = np.arange(len(self.words))
+        self._joined = np.empty((len(self.words), 2), np.int64)
+
+    def run(self) -> Ints:
+        """Return pairs of rows that connect near hashes."""
+        _, firsts, places = np.unique(self.words, axis=0, return_index=True, return_inverse=True)
+        copies = np.flatnonzero(firsts[places.reshape(-1)] != np.arange(len(self.words)))
+        edges = np.stack([copies, firsts[places.reshape(-1)[copies]]], axis=1)
+        self._total = add_joining(self._parents, np.arange(len(self.words)), edges, self._joined, 0)
+        self._compare(firsts)
+        return self._joined[: self._total]
+
+    def _compare(self, rows: Ints) -> None:
+        """Connect near hashes among some rows."""
+        if len(rows) < 2:
+            return
+        bits = np.unpackbits(self.words[rows].astype(">u8").view(np.uint8), axis=1)
+        way = _cheapest(bits, self.bits)
+        for group in way.groups:
+            values = _values(bits, group)
+            for mask in way.masks(len(group)):
+                self._round(rows, np.minimum(values, values ^ np.uint16(mask)))
+
+    def _round(self, rows: Ints, values: NDArray[np.uint16]) -> None:
+        """Compare the rows that have the same value."""
+        order = np.argsort(values, kind="stable")
+        ordered, met = rows[order], values[order].astype(np.uint64)
+        sizes = np.diff(np.flatnonzero(np.append(met[1:] != met[:-1], True)), prepend=-1)
+        edges, scratch = np.empty((len(rows), 2), np.int64), np.empty((3, len(rows)), np.int64)
+        count, _ = connect(
+            self.words[ordered], met, self.bits, self.band, self.firsts, self.widths,
+            scratch, edges, len(rows), np.empty((0, 2), np.int64),
+        )  # fmt: skip
+        self._total = add_joining(self._parents, ordered, edges[:count], self._joined, self._total)
+        self.longest = max(self.longest, int(sizes.max()))
+        self.compared += len(rows) + int((sizes * sizes).sum())
+
+
+def _cheapest(bits: Bits, near: int) -> _Way:
+    """Return the groups that take the fewest steps for each hash, by a sample of them."""
+    places = np.linspace(0, len(bits) - 1, min(_SAMPLE, len(bits))).astype(np.int64)
+    sample = bits[places]
+    ways = []
+    for changed in range(min(_MOST_CHANGED, near) + 1):
+        count = near // (changed + 1) + 1  # the fewest groups of which one has at most so many that differ
+        groups, agreeing = _groups(sample, count, len(bits))
+        rounds = sum(comb(len(group), k) for group in groups for k in range(changed + 1))
+        met = len(bits) * agreeing * (2 if changed else 1)
+        ways.append(_Way(groups, changed, rounds * (_ROUND + met)))
+    return min(ways, key=lambda way: way.cost)
+
+
+def _groups(sample: Bits, count: int, hashes: int) -> tuple[tuple[tuple[int, ...], ...], float]:
+    """Return groups of bits, and the share of pairs of hashes that agree in one, on average.
+
+    One bit after the other is added to the group whose turn it is: of the bits left, that which divides the
+    hashes of the sample with the same value most evenly. No group is wider than tells all hashes apart.
+    """
+    share = sample.mean(axis=0)
+    left = [int(bit) for bit in np.argsort(np.abs(share - 0.5), kind="stable") if 0 < share[bit] < 1]
+    widest = min(_WIDEST, max(1, hashes.bit_length()))
+    groups: list[list[int]] = [[] for _ in range(count)]
+    labels = np.zeros((count, len(sample)), np.int64)
+    for turn in range(count * widest):
+        number = turn % count
+        if not left:
+            break
+        chosen = min(
+            left[:: -(-len(left) // _TRIED)], key=lambda bit: _agreeing(2 * labels[number] + sample[:, bit])
+        )
+        left.remove(chosen)
+        groups[number].append(chosen)
+        labels[number] = np.unique(2 * labels[number] + sample[:, chosen], return_inverse=True)[1]
+    pairs = max(1, len(sample) * (len(sample) - 1))
+    agreeing = [
+        max((_agreeing(one) - len(sample)) / pairs, 2.0 ** -len(group))
+        for one, group in zip(labels, groups, strict=True)
+    ]
+    return tuple(map(tuple, groups)), float(np.mean(agreeing))
+
+
+def _agreeing(labels: Ints) -> int:
+    counts = np.bincount(labels)
+    return int((counts * counts).sum())
+
+
+def _values(bits: Bits, group: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Return the bits of a group as numbers."""
+    values = np.zeros(len(bits), np.uint16)
+    for bit in group:
+        values = (values << np.uint16(1)) | bits[:, bit]
+    return values

@@ -1,0 +1,146 @@
+"""Ages below 18 in a caption: "14yo", "13 y/o", "fourteen-year-old", "14-jährige", "14 лет", "under 18".
+
+How languages write them is data (`ages` in prompts/underage.json). Numbers in words count only with the units
+of their own language, which may be words of another one. Years that are no age ("10 años de experiencia") are
+left out where what follows shows it; a whisky of twelve years is not: suspicion alone drops nothing.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+_ADULT = 18
+_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,:/])(\d{1,2})(?:[.,]5)?(?!\d|[.,:]\d)")
+_GROUP = re.compile(r"(?:s|er|ers)?(?!\w)")  # the under-16s
+# What makes a number behind "under" another quantity.
+_MEASURED = re.compile(
+    r" ?(?:[%€$£¥°\"']|[mck]?m\b|k?g\b|k\b|kb\b|[mg]b\b|e?uro|dollar|usd|bucks|pound|min|hour|h\b|hr|day|"
+    r"tag|jour|d[ií]a|giorn|second|sec|inch|f(?:ee|oo)t|mile|calor|gram|kilo|lb|oz|per|part|percent|proz|руб|мин|час|дн|см)"
+)
+_NEAR = 24  # characters in front of a number that are looked at
+_YOUNGEST_LIMIT = 12
+_IDEOGRAPH = "\u3040"  # from here on scripts set no spaces
+_Fold = Callable[[str], str]
+_Pattern = re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """Compiled patterns of `ages`, for texts in their folded form."""
+
+    after: _Pattern
+    infants: _Pattern
+    before: _Pattern
+    below: _Pattern
+    numbers: _Pattern
+    languages: Mapping[str, frozenset[str]]  # of each number
+    after_in: Mapping[str, _Pattern]
+    before_in: Mapping[str, _Pattern]
+    tens: _Pattern
+    not_ages: _Pattern
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Changes with the lists."""
+        both = (*self.after_in.values(), *self.before_in.values(), self.below, self.infants)
+        return tuple(one.pattern for one in (self.numbers, *both, self.tens, self.not_ages))
+
+    def found_in(self, text: str) -> bool:
+        """Whether a folded text states an age below 18, or one of up to 18 as a limit."""
+        plain = text if text.isascii() else _with_ascii_digits(text)
+        return any(self._is_age(plain, found) for found in _NUMBER.finditer(plain)) or any(
+            self._is_age_in_words(plain, found) for found in self.numbers.finditer(plain)
+        )
+
+    def _is_age(self, text: str, number: re.Match[str]) -> bool:
+        end, years = number.end(), int(number[1])
+        if self.infants.match(text, end):
+            return True
+        near = text[max(0, number.start() - _NEAR) : number.start()]
+        if years < _ADULT:
+            if self._is_unit(self.after, text, end):
+                return True
+            if self.before.search(near) and not text.startswith(("%", " %"), end):
+                return True
+        is_limit = _YOUNGEST_LIMIT <= years <= _ADULT and self.below.search(near)
+        return bool(is_limit and _GROUP.match(text, end) and not _MEASURED.match(text, end))
+
+    def _is_age_in_words(self, text: str, number: re.Match[str]) -> bool:
+        near = text[max(0, number.start() - _NEAR) : number.start()]
+        for language in self.languages[number[0]]:
+            if self._is_unit(self.after_in[language], text, number.end()) and not self.tens.search(near):
+                return True
+            before = self.before_in.get(language)
+            if before and before.search(near) and not text[number.end() : number.end() + 1].isalpha():
+                return True
+        return False
+
+    def _is_unit(self, units: _Pattern, text: str, place: int) -> bool:
+        found = units.match(text, place)
+        return found is not None and not self.not_ages.match(text, found.end())
+
+
+def compiled_ages(lists: Mapping[str, Mapping[str, Sequence[str]]], fold: _Fold) -> Ages:
+    """Compile the lists of a file."""
+    languages: dict[str, set[str]] = defaultdict(set)
+    for language, words in lists["numbers"].items():
+        for word in words:
+            languages[fold(word)].add(language)
+    after, before = lists["after"], lists["before"]
+    return Ages(
+        after=_behind(fold, _all(after)),
+        infants=_behind(fold, lists["infants"]),
+        before=_in_front(fold, _all(before)),
+        below=_in_front(fold, _all(lists["below"])),
+        numbers=re.compile(_first_letters_first(languages)),
+        languages={word: frozenset(found) for word, found in languages.items()},
+        after_in={language: _behind(fold, after[language]) for language in lists["numbers"]},
+        before_in={language: _in_front(fold, words) for language, words in before.items()},
+        tens=_in_front(fold, lists["tens"]),
+        not_ages=re.compile(f" ?(?:{'|'.join(re.escape(fold(one)) for one in lists['not_ages'])})"),
+    )
+
+
+def _all(lists: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    return (entry for entries in lists.values() for entry in entries)
+
+
+def _behind(fold: _Fold, entries: Iterable[str]) -> _Pattern:
+    """Return a pattern of what follows a number: whole words unless they end in an asterisk."""
+    return re.compile(f" ?{_any(map(fold, entries), begins=False)}")
+
+
+def _in_front(fold: _Fold, entries: Iterable[str]) -> _Pattern:
+    """Return a pattern of what a text ends with."""
+    return re.compile(f"{_any(map(fold, entries), begins=True)} ?$")
+
+
+def _any(entries: Iterable[str], *, begins: bool) -> str:
+    """Return a pattern of some entries, the longest first; words have their beginning or their end there."""
+    patterns = []
+    for entry in sorted(set(entries), key=lambda entry: (-len(entry), entry)):
+        word = entry.removesuffix("*")
+        start = r"(?<!\w)" if begins and word[0].isalpha() and word[0] < _IDEOGRAPH else ""
+        end = "" if begins or word != entry else r"(?!\w)"
+        patterns.append(f"{start}{re.escape(word)}{end}")
+    return f"(?:{'|'.join(patterns)})"
+
+
+def _first_letters_first(words: Iterable[str]) -> str:
+    """Return a pattern of beginnings of words that is fast to search for: letters come before conditions."""
+    patterns = []
+    for first, found in groupby(sorted(words, reverse=True), key=lambda word: word[0]):
+        begins = rf"(?<!\w{first})" if first < _IDEOGRAPH else ""
+        rest = "|".join(re.escape(word[1:]) for word in found)
+        patterns.append(f"{first}{begins}(?:{rest})")
+    return "|".join(patterns)
+
+
+def _with_ascii_digits(text: str) -> str:
+    return "".join(
+        str(unicodedata.decimal(c)) if c > "\x7f" and unicodedata.decimal(c, None) is not None else c
+        for c in text
+    )

@@ -1,0 +1,29 @@
+"""Erases vectors from the file of a graph. Does without usearch, so that removals do not need it."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laion_etl.io.tarshard import SequentialFile
+
+HEADER_BYTES = 8  # number of nodes and bytes of a vector, which the vectors follow
+_COPY_BYTES = 1 << 22
+_NODES_AT_ONCE = 1 << 14
+
+
+def erase(path: Path, target: SequentialFile, nodes: NDArray[np.int64]) -> None:
+    """Copy a graph with zeros in place of the vectors of some nodes, which stay as links between others."""
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+        target.write(header)
+        total, size = np.frombuffer(header, np.uint32).tolist()
+        gone = set(nodes.tolist())
+        for first in range(0, total, _NODES_AT_ONCE):
+            count = min(_NODES_AT_ONCE, total - first)
+            vectors = bytearray(file.read(count * size))
+            for node in gone.intersection(range(first, first + count)):
+                vectors[(node - first) * size : (node - first + 1) * size] = bytes(size)
+            target.write(bytes(vectors))
+        while data := file.read(_COPY_BYTES):
+            target.write(data)
