@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet kills check fuzz bench golden peers docs docs-site sbom lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills check fuzz bench golden peers docs docs-site docs-serve screenshots sbom lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -91,6 +91,12 @@ docs: setup  ## what of the docs is made from commands, settings and drop reason
 
 docs-site: $(VENV)-docs/bin/mkdocs  ## the documentation as a site with a reference of the library, in data/site
 	$(VENV)-docs/bin/mkdocs build --strict
+
+docs-serve: $(VENV)-docs/bin/mkdocs  ## the same on http://127.0.0.1:8000, made again when a page changes
+	$(VENV)-docs/bin/mkdocs serve
+
+screenshots: setup  ## the pictures of the documentation, from the demo; needs Chromium
+	$(BIN)/python -m scripts.docs.screenshots
 
 $(VENV)-docs/bin/mkdocs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-docs

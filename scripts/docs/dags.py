@@ -25,7 +25,11 @@ def reference() -> str:
     known = Crawl("CC-MAIN-2024-38", "a crawl", date(2024, 9, 16))
     all_tasks = replace(Settings(), publish=replace(PublishSettings(), duplicates="near"))
     crawl = crawl_dag(known, all_tasks)
-    lines = [_HEAD, *_dag(crawl, "crawl_ID, such as crawl_CC-MAIN-2024-38"), *_dag(new_crawls_dag(), "new_crawls")]
+    lines = [
+        _HEAD,
+        *_dag(crawl, "crawl_ID, such as crawl_CC-MAIN-2024-38"),
+        *_dag(new_crawls_dag(), "new_crawls"),
+    ]
     return "\n".join(lines).rstrip("\n") + "\n" + _END
 
 

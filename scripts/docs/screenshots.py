@@ -20,7 +20,6 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 _LONGEST_S = 900
 _ADDRESS = re.compile(r"Airflow: (http://[^/\s]+)/dags/(\S+)")
 _PASSWORD = re.compile(r"log in as admin with the password (\S+)")
-_REPORT = re.compile(r"report: (\S+)")
 _SEARCH = re.compile(r"(http://127\.0\.0\.1:\d+\S*)")
 _WIDTH, _HEIGHT = 1280, 860
 
@@ -34,7 +33,7 @@ def main() -> None:
         with running(["demo", "--keep"], _PASSWORD, {"LAION_ETL_DATA_DIR": folder}) as demo:
             for scheme in ("light", "dark"):
                 _of_airflow(browser, demo, scheme)
-            report = _found(_REPORT, demo)
+            [report] = Path(folder, "demo/store/dataset").glob("*/*/report/index.html")
             config = {"LAION_ETL_CONFIG": f"{folder}/demo/laion_etl.toml"}
             with running(["search", "serve"], _SEARCH, config) as search:
                 for scheme in ("light", "dark"):
@@ -50,7 +49,9 @@ def main() -> None:
 
 
 @contextmanager
-def running(arguments: list[str], until: re.Pattern[str], more: dict[str, str] | None = None) -> Iterator[str]:
+def running(
+    arguments: list[str], until: re.Pattern[str], more: dict[str, str] | None = None
+) -> Iterator[str]:
     """Run a command of laion-etl; yields its output once that has `until`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LAION_ETL_")}
     with TemporaryDirectory() as folder:
