@@ -10,10 +10,10 @@ from laion_etl.settings import PublishSettings, Settings
 
 _HEAD = """# DAGs, tasks and parameters
 
-*For operators: what each DAG and task does, and what the fields of the form mean. Made from the DAGs by `make docs`.*
+*For operators: what each DAG and task does, and what the fields of the form mean. Made by `make docs`.*
 """
 _END = """
-Next: [backfill](how-to/backfill.md), [a failed partition](how-to/failed-partition.md), [settings](configuration.md).
+Next: [backfill](how-to/backfill.md), [failed partitions](how-to/failed-partition.md), [settings](configuration.md).
 """
 
 

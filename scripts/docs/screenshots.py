@@ -1,7 +1,7 @@
-"""Takes the pictures of the documentation from the demo: python -m scripts.docs.screenshots (make screenshots)
+"""Takes the pictures of the documentation from the demo: python -m scripts.docs.screenshots
 
-Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images/*.png. It
-takes two to three minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
+Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images/*.png.
+It takes two to three minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
 """
 
 import os
@@ -18,7 +18,8 @@ from typing import Any
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 _LONGEST_S = 900
-_ADDRESS = re.compile(r"Airflow: (http://[^/\s]+)/dags/(\S+)")
+_ADDRESS = re.compile(r"Airflow: (http://[^/\s]+)/dags/")
+_DAG = re.compile(r"/dags/(\S+)")
 _PASSWORD = re.compile(r"log in as admin with the password (\S+)")
 _SEARCH = re.compile(r"(http://127\.0\.0\.1:\d+\S*)")
 _WIDTH, _HEIGHT = 1280, 860
@@ -75,9 +76,7 @@ def running(
 
 def _of_airflow(browser: Any, demo: str, scheme: str) -> None:
     page = _page(browser, scheme)
-    found = _ADDRESS.search(demo)
-    assert found
-    address, dag = found[1], found[2]
+    address, dag = _found(_ADDRESS, demo), _found(_DAG, demo)
     page.goto(f"{address}/auth/login")
     page.locator("input[name=username]").fill("admin")
     page.locator("input[name=password]").fill(_found(_PASSWORD, demo))
@@ -107,7 +106,8 @@ def _save(page: Any, name: str) -> None:
 
 def _found(pattern: re.Pattern[str], text: str) -> str:
     found = pattern.search(text)
-    assert found, pattern.pattern
+    if found is None:
+        sys.exit(f"the output has no {pattern.pattern}:\n{text[-2000:]}")
     return found[1]
 
 
