@@ -13,7 +13,7 @@ _HEAD = """# DAGs, tasks and parameters
 *For operators: what each DAG and task does, and what the fields of the form mean. Made by `make docs`.*
 """
 _END = """
-Next: [backfill](how-to/backfill.md), [failed partitions](how-to/failed-partition.md), [settings](configuration.md).
+Next: [backfill](how-to/backfill.md), [failed partitions](how-to/failed-partition.md).
 """
 
 

@@ -1,6 +1,6 @@
 """Takes the pictures of the documentation from the demo: python -m scripts.docs.screenshots
 
-Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images/*.png.
+Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images.
 It takes two to three minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
 """
 
