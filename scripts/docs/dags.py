@@ -1,6 +1,8 @@
 """Makes docs/dags.md from the DAGs themselves: python -m scripts.docs.dags > docs/dags.md"""
 
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -56,4 +58,6 @@ def _first_paragraph(task: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    with redirect_stdout(sys.stderr):  # Airflow logs there
+        page = reference()
+    print(page, end="")
