@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet kills check fuzz bench golden peers docs docs-site sbom lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills check fuzz bench golden peers docs docs-site docs-serve screenshots sbom lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -85,11 +85,18 @@ $(VENV)-peers-clip/bin/python: benchmarks/peers-clip.txt
 docs: setup  ## what of the docs is made from commands, settings and drop reasons
 	$(BIN)/python -m scripts.docs.reference > docs/configuration.md
 	$(BIN)/python -m scripts.docs.commands > docs/commands.md
+	$(BIN)/python -m scripts.docs.dags > docs/dags.md
 	$(BIN)/python -m scripts.docs.reproduction > docs/reproduction.md
 	$(BIN)/python -m scripts.docs.reason_tables docs/formats.md
 
 docs-site: $(VENV)-docs/bin/mkdocs  ## the documentation as a site with a reference of the library, in data/site
 	$(VENV)-docs/bin/mkdocs build --strict
+
+docs-serve: $(VENV)-docs/bin/mkdocs  ## the same on http://127.0.0.1:8000, made again when a page changes
+	$(VENV)-docs/bin/mkdocs serve
+
+screenshots: setup  ## the pictures of the documentation, from the demo; needs Chromium
+	$(BIN)/python -m scripts.docs.screenshots
 
 $(VENV)-docs/bin/mkdocs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-docs

@@ -1,4 +1,4 @@
-"""The examples in docs/operations.md match the alerts: generated here, and compared with the chapter."""
+"""The examples in docs/how-to/alerts.md match the alerts: generated here, and compared with the chapter."""
 
 from pathlib import Path
 from textwrap import indent
@@ -8,7 +8,7 @@ import pytest
 from laion_etl.alerts import Alert, Kind, RunEnd, deliver, run_digest
 from laion_etl.settings import CoreSettings, Settings
 
-CHAPTER = Path(__file__).parents[1] / "docs" / "operations.md"
+CHAPTER = Path(__file__).parents[1] / "docs" / "how-to" / "alerts.md"
 CRAWL = "CC-MAIN-2024-38"
 RUN = f"backfill__2024-09-16T00:00:00+00:00__{CRAWL}__1f3a"
 RUN_URL = f"https://airflow.example.org/dags/crawl_{CRAWL}/runs/backfill__2024-09-16..."

@@ -51,7 +51,7 @@ Every task runs one `laion-etl` command, shown at the top of its log; copy it fr
 
 A red partition does not stop the others, but `publish` refuses to leave it out unless *Missing, at most (%)*
 allows that; `verdict` fails the run. Fix the cause and clear the red task with *downstream*; finished work
-is recognised and skipped. See docs/operations.md.
+is recognised and skipped. See docs/how-to/failed-partition.md.
 """
 
 

@@ -26,7 +26,7 @@ from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 _STARTED_S = 900.0
 _LOG_LINES = 20
 
-# The DAGs of an installed package, as docs/operations.md describes it.
+# The DAGs of an installed package, as docs/how-to/airflow.md describes it.
 DAG_FILE = """\
 from laion_etl.airflow import crawl_dags, new_crawls_dag
 

@@ -6,7 +6,7 @@ them `_pictures.parquet`, which is still read.
 A row per published sample: `key`, `sha256` of the stored file and `pdq` (32 bytes each; null if the
 downloader had none, or its quality is too low to recognise an image by it). Later crawls stream through the
 files of earlier ones, so memory depends only on the later crawl, and time grows with the rows of the earlier
-ones (see docs/operations.md).
+ones (see docs/how-to/duplicates.md).
 """
 
 import re

@@ -108,7 +108,7 @@ class PublishSettings(Group):
     semantic_duplicates: float = setting(
         0.0,
         "Also publish only the best pair of those of a crawl whose images' CLIP embeddings have at least "
-        "this cosine, as SemDeDup does (docs/operations.md); 0: do not look for them.",
+        "this cosine, as SemDeDup does (docs/how-to/duplicates.md); 0: do not look for them.",
         changes=Stage.PUBLISH,
         unit="cosine",
         minimum=0,

@@ -29,7 +29,7 @@ class ClipSettings(Group):
     quick_gelu: str = setting(
         "auto",
         "Whether the weights of `pretrained` need QuickGELU, as OpenAI's do; auto: as their tag or what is "
-        "known of the file says (docs/operations.md).",
+        "known of the file says (docs/how-to/models.md).",
         changes=Stage.SCORE,
         choices=("auto", "yes", "no"),
     )

@@ -236,7 +236,7 @@ def test_each_stage_works_with_its_role_alone(store: Store, logins: Logins) -> N
             load_partition("C", partition, as_loader, store, database)
         write_pairs(store, "C", 0, numbered_pairs(0, 7))  # corrected: gives pairs back
         load_partition("C", 0, as_loader, store, database)
-        with pytest.raises(DatabaseError, match=r"needs another role, see docs/operations\.md"):
+        with pytest.raises(DatabaseError, match=r"needs another role, see docs/how-to/postgres\.md"):
             plan_batches("C", as_loader, store, database)
     with open_database(as_planner := logins.settings("laion_planner")) as database:
         assert plan_batches("C", as_planner, store, database).kept == 20

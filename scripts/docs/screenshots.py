@@ -1,0 +1,115 @@
+"""Takes the pictures of the documentation from the demo: python -m scripts.docs.screenshots
+
+Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images.
+It takes two to three minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+_LONGEST_S = 900
+_ADDRESS = re.compile(r"Airflow: (http://[^/\s]+)/dags/")
+_DAG = re.compile(r"/dags/(\S+)")
+_PASSWORD = re.compile(r"log in as admin with the password (\S+)")
+_SEARCH = re.compile(r"(http://127\.0\.0\.1:\d+\S*)")
+_WIDTH, _HEIGHT = 1280, 860
+
+
+def main() -> None:
+    from playwright.sync_api import sync_playwright
+
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        program = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        with running(["demo", "--keep"], _PASSWORD, {"LAION_ETL_DATA_DIR": folder}) as demo:
+            for scheme in ("light", "dark"):
+                _of_airflow(browser, demo, scheme)
+            [report] = Path(folder, "demo/store/dataset").glob("*/*/report/index.html")
+            config = {"LAION_ETL_CONFIG": f"{folder}/demo/laion_etl.toml"}
+            with running(["search", "serve"], _SEARCH, config) as search:
+                for scheme in ("light", "dark"):
+                    page = _page(browser, scheme)
+                    page.goto(f"file://{report}")
+                    _save(page, f"report-{scheme}")
+                    page.goto(_found(_SEARCH, search))
+                    page.get_by_role("searchbox").fill("a red circle on a beach")
+                    page.keyboard.press("Enter")
+                    page.wait_for_load_state("networkidle")
+                    _save(page, f"explore-{scheme}")
+        browser.close()
+
+
+@contextmanager
+def running(
+    arguments: list[str], until: re.Pattern[str], more: dict[str, str] | None = None
+) -> Iterator[str]:
+    """Run a command of laion-etl; yields its output once that has `until`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LAION_ETL_")}
+    with TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "laion_etl", *arguments]
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=environment | (more or {}), start_new_session=True
+            )
+        try:
+            ends = time.monotonic() + _LONGEST_S
+            while not until.search(log.read_text()):
+                if process.poll() is not None or time.monotonic() > ends:
+                    sys.exit(f"laion-etl {arguments[0]} did not get ready:\n{log.read_text()[-2000:]}")
+                time.sleep(0.5)
+            yield log.read_text()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def _of_airflow(browser: Any, demo: str, scheme: str) -> None:
+    page = _page(browser, scheme)
+    address, dag = _found(_ADDRESS, demo), _found(_DAG, demo)
+    page.goto(f"{address}/auth/login")
+    page.locator("input[name=username]").fill("admin")
+    page.locator("input[name=password]").fill(_found(_PASSWORD, demo))
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(f"^{re.escape(address)}/(?!auth)"))
+    page.goto(f"{address}/dags/{dag}")
+    page.evaluate("scheme => localStorage.setItem('theme', scheme)", scheme)
+    page.reload()
+    page.wait_for_load_state("networkidle")
+    _save(page, f"airflow-grid-{scheme}")
+    page.goto(f"{address}/laion/crawl/{dag.removeprefix('crawl_')}")
+    page.wait_for_load_state("networkidle")
+    _save(page, f"dashboard-crawl-{scheme}")
+
+
+def _page(browser: Any, scheme: str) -> Any:
+    context = browser.new_context(viewport={"width": _WIDTH, "height": _HEIGHT}, color_scheme=scheme)
+    context.set_default_timeout(120_000)
+    return context.new_page()
+
+
+def _save(page: Any, name: str) -> None:
+    page.wait_for_timeout(1_500)  # pictures fade in
+    page.screenshot(path=str(IMAGES / f"{name}.png"))
+    print(f"docs/images/{name}.png", flush=True)
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    if found is None:
+        sys.exit(f"the output has no {pattern.pattern}:\n{text[-2000:]}")
+    return found[1]
+
+
+if __name__ == "__main__":
+    main()

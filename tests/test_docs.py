@@ -1,0 +1,80 @@
+"""The documentation: links lead somewhere, and commands, options, parameters and metrics exist."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from laion_etl.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "benchmarks" / "RESULTS.md",
+        *(ROOT / "examples").glob("*.md"),
+    ]
+)
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+_BLOCK = re.compile(r"(?m)^(?:    .*\n|\n(?=    ))+|```.*?```", re.DOTALL)
+_HEADING = re.compile(r"(?m)^#{1,6} (.+)$")
+_COMMAND = re.compile(r"(?:^ *|[|&(`] ?)(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?laion-etl (?!-)([^|&`#)\n]*)")
+
+
+def relative(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=relative)
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    plain = (re.sub(r"[`*]|\]\([^)]*\)|\[", "", heading).lower() for heading in _HEADING.findall(text))
+    return frozenset(re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain)
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = _BLOCK.sub("\n", page.read_text())
+    for target in (one or other for one, other in _LINK.findall(text)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (page.parent / name).resolve() if name else page
+        assert found.exists(), target
+        if anchor and found.suffix == ".md":
+            assert anchor in anchors(found), target
+
+
+@each_page
+def test_commands_and_their_options_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it has the commands of its day
+    for line in page.read_text().splitlines():
+        for words in _COMMAND.findall(line):
+            check(words.rstrip("\\. "), line)
+
+
+def check(words: str, line: str) -> None:
+    try:
+        parts = shlex.split(words)
+    except ValueError:
+        return  # prose with an apostrophe
+    command: Any = get_command(app)
+    while hasattr(command, "commands") and parts and parts[0] in command.commands:
+        command = command.commands[parts.pop(0)]
+    if hasattr(command, "commands"):
+        assert not parts or not re.fullmatch(r"-*[a-z-]+", parts[0]), line
+        return
+    known = {"--help", *(name for one in command.params for name in (*one.opts, *one.secondary_opts))}
+    for word in parts:
+        option = word.partition("=")[0]
+        assert option in known or not re.fullmatch(r"--?[a-z][a-z-]*", option), line
