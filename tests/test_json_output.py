@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
@@ -13,6 +14,7 @@ from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import Settings
+from tests.publish.fake_hub import TOKEN, FakeHub, serve
 from tests.runs import run_environment
 from tests.score.conftest import jpeg
 from tests.test_command_names import commands
@@ -79,9 +81,13 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["dataset", "train-check", *of, "--samples", "8", "--batch-size", "4"]
     yield ["dataset", "locate", *of]
     yield ["dataset", "remove", "--list", "remove.txt", "--allow-misses"]
+    yield ["dataset", "remove", "--list", "remove.txt", "--allow-misses", "--prepare"]
+    [request] = Path("store/removals").glob("*.json")
+    yield ["dataset", "republish", "--request", request.stem, "--prepare"]
     yield ["dataset", "receipt", "write", "--list", "remove.txt", "--out", "receipt.json"]
     yield ["dataset", "receipt", "check", "receipt.json"]
     yield ["dataset", "evaluation-set", "images", "--name", "val"]
+    yield ["dataset", "push", "me/laion"]
     yield ["model", "check"]
     yield ["model", "calibrate", *of]
     yield ["model", "eval", "retrieval", *of, "--samples", "20"]
@@ -89,6 +95,7 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["model", "eval", "safety", "--labels", "labels.csv"]
     yield ["search", "index"]
     yield ["search", "query", "a red star", "--top", "2"]
+    yield ["search", "embeddings", "embeddings"]
     yield ["db", "seen-keys", "export", "all"]
     yield ["db", "seen-keys", "import", "store/memory/all.parquet"]
     yield ["db", "reconcile", *of]
@@ -97,7 +104,17 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["db", "move-ranges", "--dry-run"]
 
 
-@pytest.mark.usefixtures("forked_scoring")
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of huggingface_hub, which reads its environment when it is imported."""
+    with serve(FakeHub()) as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield
+
+
+@pytest.mark.usefixtures("forked_scoring", "hub")
 def test_stdout_is_one_json_object(
     place: Path, minicrawl: MiniCrawl, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,7 +155,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, plain: Settings) -> None:
     for store in stores:
         published(build_world(), store, plain)
     first, second = map(files_of, stores)
-    assert len(first) == 30
+    assert len(first) == 31
     assert first == second
 
 
@@ -202,6 +202,7 @@ def test_a_failed_attempt_leaves_the_version_before_as_it_was(store: Store, plai
     assert publish_dataset(CRAWL, changed(plain, rows_per_file=50), store).kept == len(world.kept)
     assert {name for name, _ in before.items() - files_of(store).items()} == {
         "dataset/laion/README.md",
+        "dataset/laion/croissant.json",
         "dataset/laion/versions.json",
     }
 

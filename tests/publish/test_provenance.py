@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> LocalStore:
     for number in range(2):
         name = f"scored/{CRAWL}/{number:09d}_stats.json"
         stats = store.read_stats(name)
-        applied = {"threshold_en": 0.18, "threshold_other": 0.14 + number / 100}
+        applied = {"threshold_en": 0.18, "threshold_other": round(0.14 + number / 100, 2)}
         store.write_stats(name, replace(stats, details=dict(stats.details) | applied))
     publish_dataset(CRAWL, changed(Settings(), contact="us@example.org"), store)
     return store

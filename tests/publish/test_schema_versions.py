@@ -203,7 +203,8 @@ def test_an_older_index_is_searched(tmp_path: Path, today: pytest.MonkeyPatch) -
     table = pa.Table.from_pylist([row], files.columns(1))
     with pa.ipc.new_file(str(tmp_path / "rows"), table.schema) as writer:
         writer.write_table(table)
-    opened = open_rows(tmp_path / "rows", 1)
+    opened, node_of_row = open_rows(tmp_path / "rows", 1, nodes=1)
+    assert node_of_row.tolist() == [0]  # every row was a node
     assert opened.select(["SAMPLE_ID", "phash", "domain"]).to_pylist() == [
         {"SAMPLE_ID": 7, "phash": None, "domain": None}
     ]
