@@ -164,15 +164,21 @@ class Matcher:
         masks: list[tuple[str, Mask]] = []
         if not self._links_by_rule:
             return masks
-        urls = known.to_pylist()
-        may_differ = np.flatnonzero(normalize.may_have_other_forms(known)).tolist()
+        may_differ = normalize.may_have_other_forms(known)
+        # The other rows are looked up as they are; their pairs too, if they have ids.
+        asked = pa.array(may_differ if "pair_id" in rows.schema.names else np.ones(len(known), np.bool_))
+        urls, differ = known.filter(asked).to_pylist(), may_differ[np.asarray(asked)].tolist()
         caption = BATCH_FILES.former_names(["caption"], rows.schema)[0]
-        captions = column(rows, caption).to_pylist() if caption in rows.schema.names else None
+        captions = column(rows, caption).filter(asked).to_pylist() if caption in rows.schema.names else None
         for rule, links in self._links_by_rule.items():
-            forms = urls.copy()
-            for row in may_differ:
-                forms[row] = normalize.form_by_rule(rule, urls[row])
-            masks += [(str(kind), mask) for kind, mask in links.masks(forms, captions)]
+            forms = [
+                normalize.form_by_rule(rule, url) if other else url
+                for url, other in zip(urls, differ, strict=True)
+            ]
+            for kind, found in links.masks(forms, captions):
+                mask = np.zeros(len(known), np.bool_)
+                mask[np.asarray(asked)] = found
+                masks.append((str(kind), mask))
         return masks
 
     def _set(self, kind: str) -> frozenset[str]:

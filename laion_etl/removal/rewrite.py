@@ -25,6 +25,7 @@ from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, finish, read_members, write_member
 
+_ROWS_AT_ONCE = 1 << 16  # what a lookup makes of rows is larger than the rows
 _FILES = {"pairs": PAIR_FILES, "batches": BATCH_FILES, "shards": SHARD_FILES, "scored": SCORED_FILES}
 
 
@@ -53,11 +54,16 @@ def rewrite_rows(
     `on_found` is called before that with the ids of its pairs and the rule that matches each.
     """
     table = read_table(name, store)
-    found, matched = matcher.match_pairs(table)
+    found: dict[str, str] = {}
+    masks = []
+    for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+        of_slice, matched = matcher.match_pairs(table.slice(start, _ROWS_AT_ONCE))
+        found = of_slice | found
+        masks.append(matched)
     if found:
         if on_found is not None:
             on_found(found)
-        _write_parquet(name, table.filter(pa.array(~matched)), store)
+        _write_parquet(name, table.filter(pa.array(~np.concatenate(masks))), store)
 
 
 def blank_rows(name: str, store: Store, matcher: Matcher) -> None:

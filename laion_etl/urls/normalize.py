@@ -112,6 +112,8 @@ def may_have_other_forms(urls: pa.StringArray) -> npt.NDArray[np.bool_]:
     Versions differ in what they do with escapes, and none changes a URL that needs no parser otherwise.
     Asking each version takes 25 microseconds a URL, this takes 0.3.
     """
+    if not len(urls):
+        return np.zeros(0, np.bool_)
     _, offsets, data = urls.buffers()
     ends = np.frombuffer(offsets, np.int32)[urls.offset : urls.offset + len(urls) + 1].copy()
     starts, before = ends[:-1].copy(), ends[1:].copy()

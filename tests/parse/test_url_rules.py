@@ -117,6 +117,7 @@ def test_most_urls_are_left_out() -> None:
     plain = ["https://a.example/photos/1.jpg", "http://cdn.a.example/x.png?w=200&h=100"]
     sliced = pa.array(["https://a.example/%7e", *plain, PHOTO, f"{PHOTO}#part"]).slice(1)
     assert normalize.may_have_other_forms(sliced).tolist() == [False, False, False, True]
+    assert normalize.may_have_other_forms(sliced.slice(4)).tolist() == []
 
 
 def test_a_compiled_blocklist_is_built_again(
