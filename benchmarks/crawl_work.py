@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pyarrow.parquet as pq
 
@@ -106,18 +107,21 @@ def dashboard_pages(running: Rig, made: Made) -> list[Process]:
     deadline = time.monotonic() + _PAGE_S
     while "http://" not in (printed := dashboard.printed()):
         _check(deadline)
-    address = printed.split("dashboard: ")[1].split()[0].rstrip("/")
+    address = printed.split("dashboard: ")[1].split()[0]
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())  # its token becomes a cookie
+    while not _read(browser, address):
+        _check(deadline)
     for page in ("overview", f"crawl/{made.crawl}"):
-        while not _read(f"{address}/api/{page}"):
+        while not _read(browser, urljoin(address, f"/api/{page}")):
             _check(deadline)
     dashboard.process.send_signal(signal.SIGTERM)
     done = dashboard.end((0, _STOPPED))
     return [replace(done, result={})]
 
 
-def _read(address: str) -> bool:
+def _read(browser: urllib.request.OpenerDirector, address: str) -> bool:
     try:
-        with urllib.request.urlopen(address) as answer:  # noqa: S310 - of this machine
+        with browser.open(address) as answer:
             return int(answer.status) == 200
     except urllib.error.URLError as error:
         if isinstance(error, urllib.error.HTTPError):

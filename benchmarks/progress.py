@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urljoin
 
 import psycopg
 import pyarrow as pa
@@ -218,20 +219,20 @@ def report(name: str, seconds: float, mebibytes: float, cpu_s: float = 0.0, serv
 def pages(environment: dict[str, str], server: Server) -> None:
     """Start the dashboard as a process of its own, and ask for its documents until they are there."""
     command = [sys.executable, "-m", "laion_etl", "dashboard", "--port", "0"]
-    with served(command, environment) as (process, url):
+    with served(command, environment) as (process, site):
         report("dashboard, before a page is open", 0, memory(process.pid))
         paths = {"overview": "api/overview", "crawl page": f"api/crawl/{SHOWN}"}
         paths |= {f"crawl page of {crawl}": f"api/crawl/{crawl}" for crawl in CRAWLS[:3]}
         for name, path in paths.items():
             began, before, server_before = time.perf_counter(), cpu_of(process.pid), server.cpu_s()
-            while urllib3.request("GET", url + path, timeout=600).status == 202:
+            while site.status(path) == 202:
                 time.sleep(0.1)
             seconds = time.perf_counter() - began
             time.sleep(0.2)
             taken = (cpu_of(process.pid) - before, server.cpu_s() - server_before)
             report(name, seconds, memory(process.pid), *taken)
         for crawl in CRAWLS:
-            while urllib3.request("GET", f"{url}api/crawl/{crawl}", timeout=600).status == 202:
+            while site.status(f"api/crawl/{crawl}") == 202:
                 time.sleep(0.1)
         report("all ten crawl pages open", 0, memory(process.pid))
 
@@ -242,14 +243,27 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A dashboard that is asked as its user."""
+
+    url: str
+    headers: dict[str, str]
+
+    def status(self, path: str) -> int:
+        return urllib3.request("GET", self.url + path, headers=self.headers, timeout=600).status
+
+
 @contextmanager
-def served(command: list[str], environment: dict[str, str]) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+def served(command: list[str], environment: dict[str, str]) -> "Iterator[tuple[subprocess.Popen[str], Site]]":
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
-            url = process.stdout.readline().split()[-1]
-            urllib3.request("GET", url, timeout=60, retries=urllib3.Retry(connect=100, backoff_factor=0.05))
-            yield process, url
+            address = process.stdout.readline().split()[-1]
+            tries = urllib3.Retry(connect=100, redirect=False, backoff_factor=0.05)
+            answer = urllib3.request("GET", address, timeout=60, retries=tries)
+            cookie = answer.headers["Set-Cookie"].split(";")[0]  # made from the token of the address
+            yield process, Site(urljoin(address, "/"), {"Cookie": cookie})
         finally:
             process.terminate()
 

@@ -20,6 +20,7 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 _LONGEST_S = 900
 _ADDRESS = re.compile(r"Airflow: (http://[^/\s]+)/dags/")
 _DAG = re.compile(r"/dags/(\S+)")
+_DONE = re.compile("Airflow stays up")
 _PASSWORD = re.compile(r"log in as admin with the password (\S+)")
 _SEARCH = re.compile(r"(http://127\.0\.0\.1:\d+\S*)")
 _WIDTH, _HEIGHT = 1280, 860
@@ -31,7 +32,7 @@ def main() -> None:
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         program = os.environ.get("CHROMIUM", "/usr/bin/chromium")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        with running(["demo", "--keep"], _PASSWORD, {"LAION_ETL_DATA_DIR": folder}) as demo:
+        with running(["demo", "--keep"], _DONE, {"LAION_ETL_DATA_DIR": folder}) as demo:
             for scheme in ("light", "dark"):
                 _of_airflow(browser, demo, scheme)
             [report] = Path(folder, "demo/store/dataset").glob("*/*/report/index.html")
