@@ -66,8 +66,9 @@ def zero_shot(
     mapping = task.class_mapping(images, names)
     rest = len(mapping) - _MAX_LISTED
     say(*mapping[:_MAX_LISTED], *([f"and {rest:,} more"] if rest > 0 else ()))
-    model = load_model(load_settings().clip)
-    found = task.classify(model, names, labelled, prompts)
+    clip = load_settings().clip
+    model = load_model(clip)
+    found = task.classify(model, names, labelled, prompts, clip.preparers)
     say(
         f"{found.images:,} images in {len(names):,} classes, {found.unreadable:,} unreadable",
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
@@ -97,7 +98,7 @@ def retrieval(
     settings, store = settings_and_store()
     shard = _first_shard(crawl, store) if shard is None else shard
     model = load_model(settings.clip)
-    found = shard_recall(crawl, shard, model, store, samples)
+    found = shard_recall(crawl, shard, model, store, settings.clip.preparers, samples)
     table = Table("recall", *(f"at {k}" for k in KS))
     for name, values in (
         ("image of a text", found.image_of_text),
@@ -143,7 +144,7 @@ def safety(
     else:
         rows = task.image_labels(labels)
         scorer = load_scorer(settings)
-        samples, lost = task.labelled_images(rows, scorer)
+        samples, lost = task.labelled_images(rows, scorer, settings.clip.preparers)
         identity = {**_described(scorer.model), "safety": described_safety(scorer.heads)}
     found = task.measure(samples, lost)
     table = Table("rule", "found", "right", "precision", "recall")
