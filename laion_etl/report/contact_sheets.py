@@ -175,7 +175,7 @@ class SheetImages:
     deleted: frozenset[str]
 
     def why_absent(self, key: str) -> str:
-        """Why there is no image of a sample that may be shown."""
+        """Why the image of a sample is missing that may be shown."""
         return "deleted after scoring" if key in self.deleted else "cannot be decoded"
 
 
