@@ -5,9 +5,9 @@
 
 For readers that have the store but not Postgres: 300,000 shards are too many to list or to read one by one.
 Workers that score from the queue write the record of a single group when nothing is left (`write_record`).
-Shards scored without the queue have a record for each group (`stage score --group I/G`), which the group writes
-at most every ten seconds, atomically, and exactly at its end. Which batches it has scored is kept as runs of
-equally spaced numbers: a group takes every G-th batch, so that most groups have one run.
+Shards scored without the queue have a record for each group (`stage score --group I/G`), which the group
+writes at most every ten seconds, atomically, and exactly at its end. Which batches it has scored is kept as
+runs of equally spaced numbers: a group takes every G-th batch, so that most groups have one run.
 
 Of a crawl that is scored in another number of groups than before, the groups of the latest run count: they
 recognise what is scored already. Batches that are scored by number, outside of groups, count where a group

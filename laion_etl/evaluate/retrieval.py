@@ -37,7 +37,10 @@ class Recall:
 def shard_recall(
     crawl: str, batch: int, model: ClipModel, store: Store, preparers: int, max_samples: int = 10_000
 ) -> Recall:
-    """Recall over the first `max_samples` readable samples of a downloaded shard; `preparers` as for `embedded`."""
+    """Recall over the first `max_samples` readable samples of a downloaded shard.
+
+    `preparers` as for `embedded`.
+    """
     stats = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
     pairs = (
         (sample.image, (sample.text, hashlib.sha256(sample.image[1]).digest()))

@@ -103,9 +103,7 @@ def image_labels(path: Path) -> list[Row]:
     return rows
 
 
-def labelled_images(
-    rows: Sequence[Row], scorer: SampleScorer, preparers: int
-) -> tuple[list[Labelled], int]:
+def labelled_images(rows: Sequence[Row], scorer: SampleScorer, preparers: int) -> tuple[list[Labelled], int]:
     """Score the images that the lines of `image_labels` name; return them and how many have no score.
 
     `preparers` as for `embedded`.

@@ -95,8 +95,7 @@ _Group = list[tuple[int, PreprocessInput]]  # rows of a buffer
 class Preparers:
     """A context manager; within it call `prepare` and `release` in turn.
 
-    `buffers` shared buffers of up to `batch_size` samples each; `processes` as LAION_ETL_CLIP_PREPARERS: 0 means
-    one per core.
+    `buffers` shared buffers of up to `batch_size` samples each; `processes`, 0 for one per core.
     """
 
     def __init__(self, plans: Plans, batch_size: int, buffers: int, processes: int) -> None:

@@ -140,7 +140,9 @@ def test_image_formats_are_detected_from_the_first_bytes(kind: str) -> None:
     assert detect_format(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())
 
 
-def test_the_setting_of_preparers_limits_the_processes_for_queries(tiny_model: ClipModel, world: World) -> None:
+def test_the_setting_of_preparers_limits_the_processes_for_queries(
+    tiny_model: ClipModel, world: World
+) -> None:
     settings = replace(world.settings, clip=replace(world.settings.clip, preparers=7))
     before = set(threading.enumerate())
     with QueryEncoder(tiny_model, settings):
