@@ -81,8 +81,9 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         int | None,
         typer.Option(
             min=0,
-            help="Also write the published samples into tars of this many each; 0: do not. Give the same "
-            "number with --prepare, --hashes, --compare, --range and --finish. Default: LAION_ETL_PUBLISH_RESHARD.",
+            help="Also write the published samples into tars of this many each; 0: do not. Give "
+            "the same number with --prepare, --hashes, --compare, --range and --finish. Default: "
+            "LAION_ETL_PUBLISH_RESHARD.",
         ),
     ] = None,
     as_json: JsonOption = False,

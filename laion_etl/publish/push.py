@@ -18,7 +18,6 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import http_backoff
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from laion_etl import __version__
@@ -34,7 +33,7 @@ _AGAIN = "run the same command again to continue"
 # Of the HTTP library that huggingface_hub uses, which is not the same in all versions.
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
-_RETRIES = logging.getLogger(http_backoff.__module__)  # it logs two lines for each try of a request
+_RETRIES = logging.getLogger("huggingface_hub.utils._http")  # it logs two lines for each try of a request
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,10 +125,10 @@ def test_a_hub_that_does_not_answer_is_one_warning_and_an_error(
     published: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from huggingface_hub import constants
-    from huggingface_hub.utils import http_backoff
+    from huggingface_hub.utils import _http
 
     waited: list[float] = []
-    monkeypatch.setattr(sys.modules[http_backoff.__module__], "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=waited.append))
     with socket.socket() as unused:  # bound, and not listening: connections are refused
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
