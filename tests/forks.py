@@ -48,8 +48,20 @@ _PR_SET_PDEATHSIG = 1
 
 
 def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a fork cannot change."""
-    return {name: value for name, value in sorted(environment.items()) if name.startswith(MUST_BE_SAME)}
+    """The variables that a fork cannot change.
+
+    Not the folder of compiled kernels that `laion_etl.core.numba_cache` names for other processes when it is
+    imported: whether a test process has imported it depends on the tests that ran before, and a fork has it.
+    """
+    return {
+        name: value
+        for name, value in sorted(environment.items())
+        if name.startswith(MUST_BE_SAME) and not _names_our_kernels(name, value)
+    }
+
+
+def _names_our_kernels(name: str, value: str) -> bool:
+    return name == "NUMBA_CACHE_DIR" and Path(value).name.startswith("kernels-")
 
 
 class Fork:

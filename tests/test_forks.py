@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from laion_etl.core import numba_cache
 from tests.forked_command import installed
-from tests.forks import Fork, piped
+from tests.forks import Fork, piped, read_at_import
 from tests.preloaded_commands import command_server, completed
 from tests.shared_folder import SharedFolder
 
@@ -92,6 +93,18 @@ def test_a_fork_is_refused_an_environment_that_it_cannot_have(server: str, tmp_p
     assert fork.wait() == 1
     shown = "import os; print(os.environ['OMP_NUM_THREADS'])"
     assert completed(["-c", shown], other, tmp_path).stdout == "7\n"  # in a new process
+
+
+def test_a_fork_may_be_asked_for_by_a_process_that_has_imported_kernels_or_has_not(
+    server: str, tmp_path: Path
+) -> None:
+    folder = str(numba_cache.compiled_marker().parent)
+    imported = {**os.environ, "NUMBA_CACHE_DIR": folder}
+    not_yet = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    shown = "import os; print(os.environ['NUMBA_CACHE_DIR'])"
+    printed = [piped(server, ["-c", shown], given, tmp_path).finished() for given in (imported, not_yet)]
+    assert printed == [f"{folder}\n"] * 2
+    assert read_at_import({"NUMBA_CACHE_DIR": "/elsewhere"}) == {"NUMBA_CACHE_DIR": "/elsewhere"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

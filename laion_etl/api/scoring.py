@@ -11,7 +11,6 @@ from laion_etl.api.captions import checked_captions, languages_of
 from laion_etl.api.shards import Shard
 from laion_etl.core.errors import InputError
 from laion_etl.core.head_columns import with_columns
-from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import SCORED_SCHEMA, SHARD_SCHEMA
 from laion_etl.io.remote_files import read_input
 from laion_etl.score.device_transfer import pinned
@@ -102,7 +101,7 @@ class Scorer:
         device = scorer.model.device
         most = samples_at_once(clip.batch_size, device)
         with (
-            Preparers(scorer.plans, most, 1, clip.preparers or usable_cores()) as preparers,
+            Preparers(scorer.plans, most, 1, clip.preparers) as preparers,
             pinned(preparers.memory, device),
         ):
             for chunk in chunked(samples, most):

@@ -27,7 +27,9 @@ class _InOrder(RootCommands):
 
 app = typer.Typer(
     cls=_InOrder,
-    help="Rebuilds a LAION-5B style image-text dataset from Common Crawl.",
+    help="Build a LAION-5B style image-text dataset from Common Crawl.\n\n"
+    "To see all stages at work, run `laion-etl demo`, which needs no settings. Settings are environment "
+    "variables that begin with LAION_ETL_; docs/configuration.md lists them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

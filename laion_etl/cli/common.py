@@ -50,13 +50,16 @@ def as_name(name: str) -> str:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CrawlOption = Annotated[str, typer.Option(callback=as_name, help="Id of the crawl, such as CC-MAIN-2024-38.")]
-PartitionOption = Annotated[int, typer.Option(min=0, help="Number of the partition.")]
+PartitionOption = Annotated[
+    int, typer.Option(min=0, help="Number of the partition, from `laion-etl crawl partitions`.")
+]
 SelectionOption = Annotated[
     str,
     typer.Option(
         "--wat-files",
         metavar="A:B",
-        help="Only WAT files A to B-1 of the crawl's list (wat.paths): 0:10 are the first ten. Default: all.",
+        help="Only the WAT files from number A up to, but not including, B of the crawl's list (wat.paths): "
+        "0:10 are the first ten. Default: all.",
     ),
 ]
 JsonOption = Annotated[

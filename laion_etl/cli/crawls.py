@@ -16,7 +16,7 @@ from laion_etl.cli.common import (
 from laion_etl.cli.extras import Commands
 
 commands = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="List Common Crawl's crawls, and the partitions of one."
+    cls=Commands, no_args_is_help=True, help="List Common Crawl's crawls, and the partitions of a crawl."
 )
 
 
@@ -52,7 +52,10 @@ def list_crawls(
 
 
 def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json: JsonOption = False) -> None:
-    """Estimate the pairs, bytes, hours and cost of a crawl from runs that are already in the store."""
+    """Estimate the pairs, bytes, hours and cost of a crawl from runs that are already in the store.
+
+    Without one, run a single WAT file first: `laion-etl run CC-MAIN-2024-38 --wat-files 0:1`.
+    """
     from rich.table import Table
 
     from laion_etl.report.estimate import estimate, estimated_costs

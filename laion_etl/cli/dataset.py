@@ -25,7 +25,7 @@ from laion_etl.cli.removals import locate, remove
 from laion_etl.cli.republish import republish
 
 commands = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Verify, compare, correct and measure published datasets."
+    cls=Commands, no_args_is_help=True, help="Verify, compare, correct, share and measure published datasets."
 )
 
 
@@ -35,17 +35,24 @@ def verify(
     version: Annotated[str, typer.Option(help="Version to check; default: the current one.")] = "",
     range_: Annotated[
         str,
-        typer.Option("--range", metavar="I/N", help="Only part I of N of the files, counted from 1."),
+        typer.Option(
+            "--range", metavar="I/N", help="Verify only part I of N of the files, such as 1/4; see --merge."
+        ),
     ] = "",
     merge: Annotated[
         str,
         typer.Option(
-            metavar="FOLDER", help="Read no rows: merge the results of all parts, JSON files in this folder."
+            metavar="FOLDER",
+            help="Verify nothing, but merge the results of all parts, which are JSON files in this folder.",
         ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check a published version against its manifest: files, bytes, counts, schema and rows."""
+    """Check a published version against its manifest: files, bytes, counts, schema and rows.
+
+    A large one can be checked in parts, on several machines: run `laion-etl --result FOLDER/1.json dataset
+    verify --range 1/4 --json` and so on for each part, then `laion-etl dataset verify --merge FOLDER`.
+    """
     from laion_etl.io.storage import open_store
     from laion_etl.publish.verify import verify_version
     from laion_etl.publish.verify_ranges import merge_reports, read_reports, verify_range
@@ -75,8 +82,10 @@ def verify(
 
 @commands.command()
 def diff(
-    old: Annotated[str, typer.Argument(help="Version, or name/version of another dataset.")],
-    new: Annotated[str, typer.Argument(help="Version to compare it with.")],
+    old: Annotated[
+        str, typer.Argument(help="Version, such as CC-MAIN-2024-38; NAME/VERSION for another dataset.")
+    ],
+    new: Annotated[str, typer.Argument(help="Version to compare it with, written in the same way.")],
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:

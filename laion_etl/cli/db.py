@@ -28,7 +28,7 @@ commands.add_typer(seen_keys, name="seen-keys")
 
 @commands.command()
 def migrate(as_json: JsonOption = False) -> None:
-    """Update the database schema, as its owner; other commands do so too if their user may.
+    """Update the database schema; run it as the schema's owner. Other commands do so too if their user may.
 
     With several servers it updates all of them, and divides the key ranges of a new database among them.
     """
@@ -91,13 +91,15 @@ def reconcile(
     crawl: CrawlOption,
     fix: Annotated[
         bool,
-        typer.Option("--fix", help="Mend what can be mended, while no other command works on the crawl."),
+        typer.Option(
+            "--fix", help="Repair what can be repaired; no other command may work on the crawl meanwhile."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare what store and Postgres have of a crawl, after one of them was restored from a backup.
+    """Compare what the store and Postgres have of a crawl, after one of them was restored from a backup.
 
-    Exits with 1 if they differ, with --fix if they still do afterwards.
+    The exit code is 1 if they differ; with --fix, if they still differ afterwards.
     """
     from laion_etl.crawl import written_numbers
     from laion_etl.database.connection import open_database
@@ -154,15 +156,23 @@ def _mend(
 def requeue(
     crawl: CrawlOption,
     cause: Annotated[
-        str, typer.Option(metavar="TEXT", help="Only batches whose error contains this text; default: all.")
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Only batches whose error contains this text, such as 'disk quota'; default: all.",
+        ),
     ] = "",
     batch: Annotated[
-        int | None, typer.Option(min=0, help="Number of the only batch to bring back; default: all.")
+        int | None, typer.Option(min=0, help="Only the batch with this number; default: all.")
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only count the batches, by cause.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring parked batches back to the queue, with all their attempts, after their cause is repaired."""
+    """Bring parked batches back to the queue, with all their attempts, after their cause is repaired.
+
+    A batch is parked when it has failed several times; `laion-etl status --crawl CC-MAIN-2024-38` shows the
+    causes.
+    """
     from laion_etl.database import requeue as queue
     from laion_etl.database.connection import open_database
     from laion_etl.settings import load_settings
@@ -179,11 +189,15 @@ def requeue(
 @seen_keys.command("export")
 def export_keys(
     name: Annotated[
-        str, typer.Argument(callback=as_name, help="Name of the file, memory/NAME.parquet in the store.")
+        str,
+        typer.Argument(callback=as_name, help="Name of the file, which is memory/NAME.parquet in the store."),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Export the keys of all pairs seen so far; imported again, pairs of forgotten crawls stay duplicates."""
+    """Export the keys of all pairs seen so far to a file.
+
+    If they are imported after `laion-etl db forget`, pairs of the forgotten crawl still count as duplicates.
+    """
     from laion_etl.database.connection import open_database
     from laion_etl.database.seen_keys import export_seen_keys
 
@@ -201,7 +215,7 @@ def import_keys(
     uri: Annotated[str, typer.Argument(help="Exported file (path, s3:// or https://).")],
     as_json: JsonOption = False,
 ) -> None:
-    """Import exported keys, so that later loads drop pairs that have them as duplicates."""
+    """Import exported keys, so that later loads count pairs with these keys as duplicates."""
     from laion_etl.database.connection import open_database
     from laion_etl.database.seen_keys import import_seen_keys
 

@@ -36,7 +36,7 @@ def evaluation_set(
         from laion_etl.evaluate.evaluation_set import embed_folder
         from laion_etl.score.model import load_model
 
-        made = embed_folder(name, source, load_model(settings.clip))
+        made = embed_folder(name, source, load_model(settings.clip), settings.clip.preparers)
     else:
         made = _read_embeddings(source, name, model, weights, column)
     found = write_set(made, store).to_plain()

@@ -29,7 +29,7 @@ _MAX_LISTED = 20
 commands = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    help="Evaluate CLIP models, choose their thresholds, and convert heads.",
+    help="Check and evaluate CLIP models, choose their thresholds, and convert heads.",
 )
 evaluation = typer.Typer(cls=Commands, no_args_is_help=True, help="Measure the configured CLIP model.")
 commands.add_typer(evaluation, name="eval")
@@ -66,8 +66,9 @@ def zero_shot(
     mapping = task.class_mapping(images, names)
     rest = len(mapping) - _MAX_LISTED
     say(*mapping[:_MAX_LISTED], *([f"and {rest:,} more"] if rest > 0 else ()))
-    model = load_model(load_settings().clip)
-    found = task.classify(model, names, labelled, prompts)
+    clip = load_settings().clip
+    model = load_model(clip)
+    found = task.classify(model, names, labelled, prompts, clip.preparers)
     say(
         f"{found.images:,} images in {len(names):,} classes, {found.unreadable:,} unreadable",
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
@@ -83,7 +84,7 @@ def retrieval(
     crawl: CrawlOption,
     shard: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of a downloaded shard; default: the first that is planned."),
+        typer.Option(min=0, help="Number of a downloaded shard; default: the first one of the plan."),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 10_000,
     as_json: JsonOption = False,
@@ -97,7 +98,7 @@ def retrieval(
     settings, store = settings_and_store()
     shard = _first_shard(crawl, store) if shard is None else shard
     model = load_model(settings.clip)
-    found = shard_recall(crawl, shard, model, store, samples)
+    found = shard_recall(crawl, shard, model, store, settings.clip.preparers, samples)
     table = Table("recall", *(f"at {k}" for k in KS))
     for name, values in (
         ("image of a text", found.image_of_text),
@@ -117,15 +118,19 @@ def safety(
         Path,
         typer.Option(
             help="CSV file with the columns image (path, relative to it) and label (1: unsafe, 0: safe); "
-            "caption and underage (1 or 0) may be there too. With --crawl the columns key and label."
+            "it may also have caption and underage (1 or 0). With --crawl: the columns key and label."
         ),
     ],
     crawl: Annotated[
-        str, typer.Option(callback=as_name, help="Use the scores of this crawl's samples instead of images.")
+        str,
+        typer.Option(
+            callback=as_name,
+            help="Use the scores that samples of this crawl have, instead of scoring images.",
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure safety tags and punsafe on labels of your own: precision and recall, and a limit to choose.
+    """Measure the precision and recall of safety tags and punsafe on your own labels, and propose a limit.
 
     Images are scored with the configured model, prompts and heads; nothing is stored.
     """
@@ -143,7 +148,7 @@ def safety(
     else:
         rows = task.image_labels(labels)
         scorer = load_scorer(settings)
-        samples, lost = task.labelled_images(rows, scorer)
+        samples, lost = task.labelled_images(rows, scorer, settings.clip.preparers)
         identity = {**_described(scorer.model), "safety": described_safety(scorer.heads)}
     found = task.measure(samples, lost)
     table = Table("rule", "found", "right", "precision", "recall")
@@ -174,7 +179,7 @@ def _first_shard(crawl: str, store: "Store") -> int:
 @commands.command()
 @needs("score")
 def check(as_json: JsonOption = False) -> None:
-    """Load the configured CLIP model and show what its scores depend on, and what is unknown.
+    """Load the configured CLIP model and show what its scores depend on.
 
     For known weights, embeddings of fixed images and captions are compared with recorded ones; the command
     fails if they differ. The model of LAION_ETL_CLIP_OTHER_MODEL is checked, too, if one is set.

@@ -34,7 +34,10 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     name: NameOption = "",
     expect: Annotated[
         str,
-        typer.Option(help="Partitions to expect, such as 0-2,5: fail if too many are missing; default: any."),
+        typer.Option(
+            help="Fail if too many of these partitions are missing, such as 0-2,5; default: publish what is "
+            "there."
+        ),
     ] = "",
     allow_missing: Annotated[
         float,
@@ -48,26 +51,27 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         bool,
         typer.Option(
             "--prepare",
-            help="Only check the crawl and name its ranges of batches; a crawl of one range is published.",
+            help="Only check the crawl and print its ranges of batches; a crawl of one range is published at "
+            "once.",
         ),
     ] = False,
     range_: Annotated[
-        str, typer.Option("--range", metavar="I/N", help="Only publish range I of N, counted from 1.")
+        str, typer.Option("--range", metavar="I/N", help="Only publish range I of N, such as 1/16.")
     ] = "",
     hashes: Annotated[
         str,
         typer.Option(
             metavar="I/N",
-            help="Only hash the images of range I of N, for all ranges before the first is published; needed "
-            "if LAION_ETL_PUBLISH_DUPLICATES is exact or near, or semantic duplicates are looked for.",
+            help="Only hash the images of range I of N. Needed if LAION_ETL_PUBLISH_DUPLICATES is exact or "
+            "near, or semantic duplicates are looked for, for all ranges before the first one is published.",
         ),
     ] = "",
     compare: Annotated[
         bool,
         typer.Option(
             "--compare",
-            help="Only compare the images of all ranges, after --hashes and before --range; needed if "
-            "LAION_ETL_PUBLISH_DUPLICATES is near, or semantic duplicates are looked for.",
+            help="Only compare the images of all ranges. Needed if LAION_ETL_PUBLISH_DUPLICATES is near, or "
+            "semantic duplicates are looked for, after --hashes and before --range.",
         ),
     ] = False,
     finish: Annotated[
@@ -77,16 +81,18 @@ def publish(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         int | None,
         typer.Option(
             min=0,
-            help="Also join the published samples into tars of this many, 0: do not. Give --prepare, "
-            "--hashes, --compare, --range and --finish the same number. Default: LAION_ETL_PUBLISH_RESHARD.",
+            help="Also write the published samples into tars of this many each; 0: do not. Give "
+            "the same number with --prepare, --hashes, --compare, --range and --finish. Default: "
+            "LAION_ETL_PUBLISH_RESHARD.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish the scored shards of a crawl as a version of the dataset, with card, manifest and report.
 
-    A crawl of many batches is published in ranges. The ranges may run side by side: --prepare names them,
-    --range publishes one, --finish ends it; without these options this command does it all.
+    A crawl of many batches is published in ranges. Several commands can publish them at the same time:
+    --prepare prints them, --range publishes one, and --finish completes the version. Without these options
+    this command does it all.
     """
     from laion_etl.io.usage_records import usage_recorded
 

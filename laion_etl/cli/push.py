@@ -15,11 +15,11 @@ _LISTED = 20  # files that --dry-run shows
 def push(
     repository: Annotated[
         str,
-        typer.Argument(metavar="OWNER/NAME", help="Dataset repository on the Hub; made if it is missing."),
+        typer.Argument(metavar="OWNER/NAME", help="Dataset repository on the Hub; created if there is none."),
     ],
     name: NameOption = "",
     public: Annotated[
-        bool, typer.Option("--public", help="Make a new repository public; default: private.")
+        bool, typer.Option("--public", help="If the repository is new, make it public; default: private.")
     ] = False,
     with_samples: Annotated[
         bool, typer.Option("--with-samples", help="Also send joined samples, which have the images.")
@@ -29,7 +29,11 @@ def push(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Push the current version to the Hugging Face Hub (HF_TOKEN, HF_ENDPOINT); run it again to continue."""
+    """Push the current version of a dataset to the Hugging Face Hub.
+
+    Set HF_TOKEN to a token that may write to the repository, and HF_ENDPOINT for another server than
+    huggingface.co. After an interruption run it again: it continues where it was.
+    """
     from laion_etl.publish.push import Hub
     from laion_etl.publish.push_plan import find_wanted
 

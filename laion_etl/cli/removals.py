@@ -32,14 +32,20 @@ if TYPE_CHECKING:
 def locate(
     crawl: CrawlOption,
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Only print the ranges, to be done side by side (--json).")
+        bool,
+        typer.Option("--prepare", help="Only show how many ranges there are; --json lists them for --range."),
     ] = False,
     part: Annotated[
-        str, typer.Option("--range", metavar="I/N", help="Do only one range, such as 3/16.")
+        str,
+        typer.Option(
+            "--range",
+            metavar="I/N",
+            help="Do only one range, such as 3/16; several can run at the same time.",
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Write what the locator of a crawl lacks, by which `dataset remove` finds the files it has to read."""
+    """Complete a crawl's locator: the index by which `dataset remove` finds the files that it has to read."""
     from laion_etl.dataset.locator import build, units
 
     _, store = settings_and_store()
@@ -65,30 +71,43 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         ),
     ] = "",
     request_id: Annotated[
-        str, typer.Option("--request", callback=as_name, help="Id of a prepared removal, instead of --list.")
+        str,
+        typer.Option("--request", callback=as_name, help="Id that --prepare has printed; replaces --list."),
     ] = "",
     prepare: Annotated[
         bool,
-        typer.Option("--prepare", help="Search, and print the ranges in which files are to be rewritten."),
+        typer.Option(
+            "--prepare", help="Only find the files to rewrite, and print an id and the ranges for --range."
+        ),
     ] = False,
     part: Annotated[
-        str, typer.Option("--range", metavar="I/N", help="Rewrite the files of one range, such as 3/16.")
+        str,
+        typer.Option(
+            "--range",
+            metavar="I/N",
+            help="Rewrite the files of one range, such as 3/16, of a prepared removal.",
+        ),
     ] = "",
     finish: Annotated[
-        bool, typer.Option("--finish", help="When all ranges are rewritten: publish the new versions.")
+        bool, typer.Option("--finish", help="Publish the new versions, once all ranges are rewritten.")
     ] = False,
     purge: Annotated[
         bool, typer.Option("--purge", help="Also delete the versions that still contain removed samples.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what each line of the list matches; change nothing.")
+        bool, typer.Option("--dry-run", help="Only show what each line of the list matches; change nothing.")
     ] = False,
     allow_misses: Annotated[
-        bool, typer.Option("--allow-misses", help="Lines of the list that match nothing are not an error.")
+        bool, typer.Option("--allow-misses", help="Do not fail if lines of the list match nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove listed samples everywhere, publish versions without them, and keep them out of future runs."""
+    """Remove listed samples everywhere, publish versions without them, and keep them out of future runs.
+
+    Example: `laion-etl dataset remove --list requests.txt --dry-run`, then the same without --dry-run.
+
+    A large removal can be divided: --prepare, then --range for each range, then --finish.
+    """
     from laion_etl.removal import stage
     from laion_etl.removal.image_of import record_images
     from laion_etl.removal.work import Work

@@ -32,14 +32,14 @@ def score(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         typer.FileText | None,
         typer.Option(
             metavar="FILE",
-            help="File with a batch number or URI per line to score without the queue; -: stdin.",
+            help="File with batch numbers or URIs to score without the queue, one per line; - is stdin.",
         ),
     ] = None,
     group: Annotated[
         str,
         typer.Option(
             metavar="I/G",
-            help="Score every G-th shard of the plan, from number I on (counted from 0), without the queue.",
+            help="Score one of G equal groups of the planned shards, I from 0 to G-1, without the queue.",
         ),
     ] = "",
     allow_missing: Annotated[

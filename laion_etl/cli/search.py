@@ -48,8 +48,8 @@ def index(
         typer.Option(
             "--range",
             metavar="I/N",
-            help="Only every N-th range of a dataset published in ranges, from I on, counted from 1; a call "
-            "without this option ends it.",
+            help="Index only part I of N, such as 1/4, of a dataset that was published in ranges. When all "
+            "parts are done, run the command without this option to complete the index.",
         ),
     ] = "",
     as_json: JsonOption = False,
@@ -88,7 +88,7 @@ def embeddings(
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the embeddings of a published dataset and its rows for autofaiss and clip-retrieval."""
+    """Write the embeddings and rows of a published dataset as files for autofaiss and clip-retrieval."""
     from laion_etl.io.storage import open_store
     from laion_etl.search.embeddings import export_embeddings
 
@@ -113,7 +113,7 @@ def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameter
     language: Annotated[
         list[str] | None,
         typer.Option(
-            help="Language of the captions, such as en, or nolang; may be given several times; default: all."
+            help="Language of the captions, such as en; nolang: none recognised. May be given several times."
         ),
     ] = None,
     min_similarity: Annotated[
@@ -144,7 +144,10 @@ def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameter
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Search the images of a published dataset by text, by image, or by one of its samples."""
+    """Search the images of a published dataset by text, by image, or by one of its samples.
+
+    Example: `laion-etl search query "a red car" --language en --top 5`. Run `laion-etl search index` first.
+    """
     from laion_etl.search.filters import Filters
 
     if sum((bool(query), image is not None, like is not None)) != 1:

@@ -86,18 +86,20 @@ def plan(
     prepare: Annotated[
         bool,
         typer.Option(
-            "--prepare", help="Only begin a plan that is made in several ranges, and print them as JSON."
+            "--prepare", help="Only begin a plan that several commands make, and print its ranges as JSON."
         ),
     ] = False,
     range_: Annotated[
         str,
         typer.Option(
-            "--range", metavar="I/N", help="Plan only range I of N, counted from 1, of a plan that has begun."
+            "--range",
+            metavar="I/N",
+            help="Plan only range I of N, such as 1/16, of a plan that --prepare began.",
         ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Assign the new pairs of a crawl to batches."""
+    """Assign the new pairs of a crawl to batches, which download workers take."""
     from laion_etl.database.connection import open_database
     from laion_etl.io.planned import batches_in
     from laion_etl.io.usage_records import usage_recorded
@@ -126,7 +128,7 @@ def download(
         int | None,
         typer.Option(
             min=0,
-            help="Number of the only batch to download, whatever its state; default: all that are left.",
+            help="Download only the batch with this number, whatever its state; default: all that are left.",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -27,7 +27,7 @@ def run_crawl(
     crawl: Annotated[
         str,
         typer.Argument(
-            callback=as_name, help="Id of the crawl, such as CC-MAIN-2024-38; any name with --wat."
+            callback=as_name, help="Id of the crawl, such as CC-MAIN-2024-38; with --wat, any name."
         ),
     ],
     wat: Annotated[
@@ -37,7 +37,10 @@ def run_crawl(
     wat_files: SelectionOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Run all stages of a crawl on this machine, without Airflow."""
+    """Run all stages of a crawl on this machine, without Airflow.
+
+    Example, with the first WAT file of a crawl: `laion-etl run CC-MAIN-2024-38 --wat-files 0:1`.
+    """
     from laion_etl.cli.local_run import LocalRun
     from laion_etl.cli.run_checks import check_run
     from laion_etl.crawl import Partition
@@ -101,11 +104,11 @@ def diagnose(
     crawl: CrawlOption,
     batch: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of the batch to explain; default: the crawl so far."),
+        typer.Option(min=0, help="Only this batch, by its number; default: the whole crawl so far."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain why links gave no image, by cause and host, and what would win back how many."""
+    """Show why links gave no image, by cause and host, and how many images a change would win back."""
     from laion_etl.database.connection import open_database
     from laion_etl.report.link_losses import batch_losses, crawl_losses
     from laion_etl.report.link_losses_text import losses_as_lines

@@ -19,7 +19,7 @@ from laion_etl.dashboard.data_sources import Sources
 from laion_etl.dataset.score_progress import read_score_progress
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.io.storage import Store
-from laion_etl.report.contact_sheets import Band, Sampler, SheetSample, embedded_images
+from laion_etl.report.contact_sheets import Band, Sampler, SheetImages, SheetSample, embedded_images
 
 _BATCHES = 3
 _MAX_PER_BAND = 8
@@ -77,13 +77,13 @@ def make_sheet(
         for rows in read_batch(scored, batch, store):
             sampler.add(batch.number, rows)
     kept, rejected = _cut(sampler.kept()), _cut(sampler.rejected())
-    uris = embedded_images((*kept, *rejected), crawl, max_pixels, store)
-    images = {key: base64.b64decode(uri.partition(",")[2]) for key, uri in uris.items()}
+    found = embedded_images((*kept, *rejected), crawl, max_pixels, store)
+    images = {key: base64.b64decode(uri.partition(",")[2]) for key, uri in found.uris.items()}
     document = {
         "batches": sorted(numbers),
         "of": places,
-        "kept": [_band(band, images) for band in kept],
-        "rejected": [_band(band, images) for band in rejected],
+        "kept": [_band(band, found) for band in kept],
+        "rejected": [_band(band, found) for band in rejected],
     }
     return Sheet(document, images)
 
@@ -117,15 +117,15 @@ def _cut(bands: Sequence[Band]) -> list[Band]:
     return [replace(band, samples=band.samples[:_MAX_PER_BAND]) for band in bands]
 
 
-def _band(band: Band, images: dict[str, bytes]) -> dict[str, Any]:
+def _band(band: Band, images: SheetImages) -> dict[str, Any]:
     return {"title": band.title, "samples": [_sample(sample, images) for sample in band.samples]}
 
 
-def _sample(sample: SheetSample, images: dict[str, bytes]) -> dict[str, Any]:
+def _sample(sample: SheetSample, images: SheetImages) -> dict[str, Any]:
     hidden = sample.withheld
     return {
         "key": sample.key,
-        "withheld": hidden or ("" if sample.key in images else "cannot be decoded"),
+        "withheld": hidden or ("" if sample.key in images.uris else images.why_absent(sample.key)),
         "caption": "" if hidden else " ".join(sample.caption.split())[:_MAX_CHARS],
         "language": sample.language,
         "similarity": sample.similarity,

@@ -1,14 +1,16 @@
-"""How far the score stage is: one small record per group, which the group itself keeps up to date.
+"""How far the score stage is: one small record per group.
 
     score/<crawl>/groups.json              number of groups of the latest run
     score/<crawl>/group-<i>-of-<g>.json    what a group has scored so far, and what it could not score
 
-The score stage has no database, and 300,000 shards are too many to list or to read one by one. A group writes
-its record at most every ten seconds, atomically, and exactly at its end. Which batches it has scored is kept
-as runs of equally spaced numbers: a group takes every G-th batch, so that most groups have one run.
+For readers that have the store but not Postgres: 300,000 shards are too many to list or to read one by one.
+Workers that score from the queue write the record of a single group when nothing is left (`write_record`).
+Shards scored without the queue have a record for each group (`stage score --group I/G`), which the group
+writes at most every ten seconds, atomically, and exactly at its end. Which batches it has scored is kept as
+runs of equally spaced numbers: a group takes every G-th batch, so that most groups have one run.
 
 Of a crawl that is scored in another number of groups than before, the groups of the latest run count: they
-recognise what is scored already. Batches that are scored by number, beside the groups, count where a group
+recognise what is scored already. Batches that are scored by number, outside of groups, count where a group
 had missed them.
 """
 

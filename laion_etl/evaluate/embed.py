@@ -7,7 +7,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.core.host_resources import usable_cores
 from laion_etl.score.model import ClipModel
 from laion_etl.score.preprocess_pool import ImageFile, Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
@@ -19,16 +18,17 @@ _BATCH = 128
 
 
 def embedded(
-    model: ClipModel, images: Iterable[tuple[ImageFile, Label]]
+    model: ClipModel, images: Iterable[tuple[ImageFile, Label]], preparers: int
 ) -> Iterator[tuple[Floats, list[Label], int]]:
     """Batches of L2-normalised embeddings (n, dim) with the labels of the n readable images.
 
-    The third value is the number of unreadable ones.
+    The third value is the number of unreadable ones. `preparers` is the number of processes that decode, as
+    LAION_ETL_CLIP_PREPARERS.
     """
-    with Preparers(Plans((model.pixel_plan,)), _BATCH, 2, usable_cores()) as preparers:
+    with Preparers(Plans((model.pixel_plan,)), _BATCH, 2, preparers) as pool:
         rest = iter(images)
         while batch := list(islice(rest, _BATCH)):
-            prepared = preparers.prepare([PreprocessInput(image) for image, _ in batch])
+            prepared = pool.prepare([PreprocessInput(image) for image, _ in batch])
             prepared.wait()
             places = prepared.places
             found = (
@@ -36,5 +36,5 @@ def embedded(
                 if places
                 else np.empty((0, model.dim), np.float32)
             )
-            preparers.release(prepared)
+            pool.release(prepared)
             yield found, [batch[place][1] for place in places], len(batch) - len(places)

@@ -13,13 +13,13 @@ from laion_etl.score.model import ClipModel
 from laion_etl.score.preprocess_pool import ImageFile
 
 
-def embed_folder(name: str, folder: Path, model: ClipModel) -> EvaluationSet:
+def embed_folder(name: str, folder: Path, model: ClipModel, preparers: int) -> EvaluationSet:
     """Embed all images of a folder and its subfolders, in the order of their names.
 
     Raises InputError if there are none, or if one cannot be read: samples near it would stay in the dataset.
     """
     parts, unreadable = [], 0
-    for vectors, _, failed in embedded(model, _images(folder)):
+    for vectors, _, failed in embedded(model, _images(folder), preparers):
         parts.append(vectors.astype(np.float16))
         unreadable += failed
     if unreadable or not parts:

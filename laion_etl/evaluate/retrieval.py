@@ -34,8 +34,13 @@ class Recall:
     text_of_image: dict[int, float]
 
 
-def shard_recall(crawl: str, batch: int, model: ClipModel, store: Store, max_samples: int = 10_000) -> Recall:
-    """Recall over the first `max_samples` readable samples of a downloaded shard."""
+def shard_recall(
+    crawl: str, batch: int, model: ClipModel, store: Store, preparers: int, max_samples: int = 10_000
+) -> Recall:
+    """Recall over the first `max_samples` readable samples of a downloaded shard.
+
+    `preparers` as for `embedded`.
+    """
     stats = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
     pairs = (
         (sample.image, (sample.text, hashlib.sha256(sample.image[1]).digest()))
@@ -44,7 +49,7 @@ def shard_recall(crawl: str, batch: int, model: ClipModel, store: Store, max_sam
     )
     places: dict[bytes, int] = {}  # of each image among those that differ
     images, texts, owners = [], [], []
-    for found, labels, _ in embedded(model, islice(pairs, max_samples)):
+    for found, labels, _ in embedded(model, islice(pairs, max_samples), preparers):
         for row, (_, digest) in zip(found, labels, strict=True):
             if digest not in places:
                 places[digest] = len(places)

@@ -103,12 +103,15 @@ def image_labels(path: Path) -> list[Row]:
     return rows
 
 
-def labelled_images(rows: Sequence[Row], scorer: SampleScorer) -> tuple[list[Labelled], int]:
-    """Score the images that the lines of `image_labels` name; return them and how many have no score."""
+def labelled_images(rows: Sequence[Row], scorer: SampleScorer, preparers: int) -> tuple[list[Labelled], int]:
+    """Score the images that the lines of `image_labels` name; return them and how many have no score.
+
+    `preparers` as for `embedded`.
+    """
     found: list[Labelled] = []
     lost = 0
     numbered = ((_image(row), number) for number, row in enumerate(rows))
-    for images, places, unreadable in embedded(scorer.model, numbered):
+    for images, places, unreadable in embedded(scorer.model, numbered, preparers):
         lost += unreadable
         captions = [rows[place].values.get("caption", "") for place in places]
         scores = score_all(scorer.heads, HeadInput(images, captions)) if places else {}

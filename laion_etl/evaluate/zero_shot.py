@@ -82,12 +82,13 @@ def classify(
     names: Sequence[str],
     labelled: Iterable[Labelled],
     prompts: Sequence[Callable[[str], str]],
+    preparers: int,
 ) -> Accuracy:
-    """Accuracy over images labelled with indices into `names`."""
+    """Accuracy over images labelled with indices into `names`; `preparers` as for `embedded`."""
     classes = class_embeddings(model, names, prompts)
     same = alike(classes, names)
     first = among_five = total = unreadable = 0
-    for images, labels, lost in embedded(model, labelled):
+    for images, labels, lost in embedded(model, labelled, preparers):
         unreadable += lost
         nearest = np.argsort(-(images @ classes.T), axis=1, kind="stable")[:, :5]
         hits = nearest == np.asarray(labels)[:, None]

@@ -8,6 +8,7 @@ is read from `HF_TOKEN` only: a token that is stored on the machine may belong t
 """
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,9 @@ _BYTES_PER_READ = 1 << 20
 _AGAIN = "run the same command again to continue"
 # Of the HTTP library that huggingface_hub uses, which is not the same in all versions.
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
+
+_RETRIES = logging.getLogger("huggingface_hub.utils._http")  # it logs two lines for each try of a request
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 CommitOperation = CommitOperationAdd | CommitOperationDelete
@@ -100,7 +104,9 @@ class Hub:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raise the errors of huggingface_hub as those of laion_etl."""
+        """Raise the errors of huggingface_hub as those of laion_etl, and log its retries as one line."""
+        one_line = _FirstOnly()
+        _RETRIES.addFilter(one_line)
         try:
             yield
         except LaionEtlError:
@@ -111,6 +117,8 @@ class Hub:
             raise InputError(f"cannot push to {self.repository}: {self._cause(error)}") from error
         except (_HTTP_ERROR, RuntimeError, OSError) as error:
             raise OutageError(f"cannot push to {self.repository}: {self._cause(error)}; {_AGAIN}") from error
+        finally:
+            _RETRIES.removeFilter(one_line)
 
     def _refusal(self, error: HfHubHTTPError) -> LaionEtlError:
         status = error.response.status_code
@@ -131,6 +139,22 @@ class Hub:
             " ".join(str(one).split()).rstrip(".") for one in (error, error.__cause__) if one is not None
         )
         return ": ".join(dict.fromkeys(filter(None, found)))[:300] or type(error).__name__
+
+
+class _FirstOnly(logging.Filter):
+    """Logs the first warning as a line of laion_etl, and leaves out those that follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        if not self._logged:
+            self._logged = True
+            _log.warning("the Hub is not available, trying again: %s", " ".join(record.getMessage().split()))
+        return False
 
 
 def _checked(file: Output, store: Store, place: Path) -> Path:

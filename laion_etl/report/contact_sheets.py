@@ -22,6 +22,7 @@ from PIL import Image
 from laion_etl.core.errors import DamagedFileError, MissingFileError
 from laion_etl.core.funnel import ScoreReason
 from laion_etl.core.ids import batch_name
+from laion_etl.dataset.score_progress import raw_shards_deleted
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
@@ -186,8 +187,20 @@ def _different(samples: Iterable[SheetSample]) -> list[SheetSample]:
     return list(found.values())
 
 
-def embedded_images(bands: Sequence[Band], crawl: str, max_pixels: int, store: Store) -> dict[str, str]:
-    """Return data: URIs by key for the samples on the sheets that may be shown.
+@dataclass(frozen=True, slots=True)
+class SheetImages:
+    """Images of sheets as data: URIs by key; `deleted`: keys of those deleted with their raw shards."""
+
+    uris: Mapping[str, str]
+    deleted: frozenset[str]
+
+    def why_absent(self, key: str) -> str:
+        """Why the image of a sample is missing that may be shown."""
+        return "deleted after scoring" if key in self.deleted else "cannot be decoded"
+
+
+def embedded_images(bands: Sequence[Band], crawl: str, max_pixels: int, store: Store) -> SheetImages:
+    """Read the images of the samples on the sheets that may be shown.
 
     Kept ones are read from scored/, rejected ones from shards/. An image that cannot be decoded or exceeds
     the pixel limit is left out, as are those of a tar that is missing or damaged, from the damage on.
@@ -198,10 +211,20 @@ def embedded_images(bands: Sequence[Band], crawl: str, max_pixels: int, store: S
             folder = "scored" if sample.reason is None else "shards"
             name = f"{folder}/{crawl}/{batch_name(sample.batch)}.tar"
             wanted.setdefault(name, set()).add(sample.key)
+    deleted = _deleted_raw_shards(wanted, crawl, store)
     found: dict[str, str] = {}
     for name, keys in sorted(wanted.items()):
-        found |= _images_of_tar(name, keys, max_pixels, store)
-    return found
+        if name not in deleted:
+            found |= _images_of_tar(name, keys, max_pixels, store)
+    return SheetImages(found, frozenset(key for name in deleted for key in wanted[name]))
+
+
+def _deleted_raw_shards(names: Iterable[str], crawl: str, store: Store) -> list[str]:
+    """Return the raw shards that are gone, if scoring deleted any (`LAION_ETL_KEEP_RAW_SHARDS=false`)."""
+    raw = [name for name in names if name.startswith("shards/")]
+    if not raw or not raw_shards_deleted(crawl, store):
+        return []
+    return [name for name in raw if not store.exists(name)]
 
 
 def _images_of_tar(name: str, keys: set[str], max_pixels: int, store: Store) -> dict[str, str]:

@@ -20,6 +20,7 @@ from types import TracebackType
 import numpy as np
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.host_resources import usable_cores
 from laion_etl.sandbox.limits import confined_environment, prepare_parent
 from laion_etl.score.preprocess_worker import DONE, ENDINGS, ITEM
 from laion_etl.score.resize import compile_loops
@@ -94,7 +95,7 @@ _Group = list[tuple[int, PreprocessInput]]  # rows of a buffer
 class Preparers:
     """A context manager; within it call `prepare` and `release` in turn.
 
-    `buffers` shared buffers of up to `batch_size` samples each.
+    `buffers` shared buffers of up to `batch_size` samples each; `processes`, 0 for one per core.
     """
 
     def __init__(self, plans: Plans, batch_size: int, buffers: int, processes: int) -> None:
@@ -111,7 +112,8 @@ class Preparers:
         for buffer in range(buffers):
             self._free.put(buffer)
         self._groups: queue.SimpleQueue[tuple[PreprocessResult, _Group] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(processes)]
+        count = processes or usable_cores()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
 
     def __enter__(self) -> "Preparers":
         compile_loops()  # otherwise every process would do it

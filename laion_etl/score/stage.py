@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any
 
 from laion_etl.core.errors import DamagedFileError, LaionEtlError, MissingFileError
-from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, check_scored
@@ -145,8 +144,7 @@ class _ShardPipeline:
         clip = self._settings.clip
         # On a CPU decoding and computing alternate: in parallel they would only compete for the cores.
         buffers = 1 if self.scorer.model.device == "cpu" else _GPU_BUFFERS
-        processes = clip.preparers or usable_cores()
-        lent = self._tools.preparers(self.scorer.plans, self._at_once, buffers, processes)
+        lent = self._tools.preparers(self.scorer.plans, self._at_once, buffers, clip.preparers)
         pool = self._stack.enter_context(lent)
         self._stack.enter_context(pinned(pool.memory, self.scorer.model.device))
         return pool

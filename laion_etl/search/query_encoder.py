@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from laion_etl.core.errors import InputError, MissingInputError
-from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.schemas import batch_of, scored_stem
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import BLOCK, TarError, member_of
@@ -78,7 +77,7 @@ class QueryEncoder(AbstractContextManager["QueryEncoder"]):
         plans = tuple(
             replace(plan, max_pixels=settings.clip.max_pixels) for plan in (model.pixel_plan, _THUMBNAIL)
         )
-        self._preparers = Preparers(Plans(plans), 1, _BLOCKS, usable_cores())
+        self._preparers = Preparers(Plans(plans), 1, _BLOCKS, settings.clip.preparers)
 
     def __enter__(self) -> "QueryEncoder":
         self._preparers.__enter__()

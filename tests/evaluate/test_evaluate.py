@@ -3,6 +3,8 @@
 import io
 import json
 import random
+import threading
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError, ModelError
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
+from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.evaluation_set import embed_folder
 from laion_etl.evaluate.retrieval import recall, shard_recall
 from laion_etl.evaluate.zero_shot import (
@@ -65,7 +68,7 @@ def test_zero_shot_on_a_folder_and_on_tars_is_the_same(
 ) -> None:
     names, images = image_folder(folder)
     assert names == sorted(NAMES)
-    found = classify(tiny_model, names, images, templates("photo"))
+    found = classify(tiny_model, names, images, templates("photo"), 1)
     assert (found.images, found.unreadable) == (24, 1)
     assert found.top1 == plain_top1(tiny_model, folder, names) > 1 / 3
     assert found.top5 == 1.0
@@ -75,21 +78,32 @@ def test_zero_shot_on_a_folder_and_on_tars_is_the_same(
             write_member(file, f"{number}.{ending}", data)
             write_member(file, f"{number}.cls", str(label).encode())
         finish(file)
-    assert classify(tiny_model, names, web_dataset([tar], names), templates("photo")) == found
+    assert classify(tiny_model, names, web_dataset([tar], names), templates("photo"), 1) == found
+
+
+def test_the_setting_of_preparers_limits_the_processes_of_an_evaluation(tiny_model: ClipModel) -> None:
+    before = set(threading.enumerate())
+
+    def images() -> Iterator[tuple[tuple[str, bytes], int]]:
+        assert len(set(threading.enumerate()) - before) == 7  # one for each process
+        yield ("jpg", image("star", 0)), 1
+
+    [(vectors, labels, unreadable)] = embedded(tiny_model, images(), 7)
+    assert (len(vectors), labels, unreadable) == (1, [1], 0)
 
 
 def test_the_images_of_a_folder_become_an_evaluation_set(folder: Path, tiny_model: ClipModel) -> None:
     with pytest.raises(InputError, match=r"cannot embed the images of .*: 1 of them cannot be read; remove"):
-        embed_folder("val", folder, tiny_model)
+        embed_folder("val", folder, tiny_model, 1)
     next(folder.rglob("broken.jpg")).unlink()
-    found = embed_folder("val", folder, tiny_model)
+    found = embed_folder("val", folder, tiny_model, 1)
     assert found.is_of(f"{tiny_model.name}, weights {tiny_model.weights_sha256[:12]}, fp32 on cpu")
     first = Image.open(sorted(folder.rglob("*.jpeg"))[0])
     expected = tiny_model.embed_images([tiny_model.preprocess(first)])[0]
     assert found.vectors.shape == (24, tiny_model.dim)
     assert float(found.vectors[0].astype(np.float32) @ expected) > 0.999
     with pytest.raises(InputError, match="it has none"):
-        embed_folder("val", folder / "empty", tiny_model)
+        embed_folder("val", folder / "empty", tiny_model, 1)
 
 
 def plain_top1(model: ClipModel, folder: Path, names: list[str]) -> float:
@@ -190,7 +204,7 @@ def test_the_images_of_a_shard_are_found_by_their_captions(tmp_path: Path, tiny_
     colours, shapes = ("red", "blue", "yellow", "green"), ("star", "heart", "circle")
     entries = [fitting(Scene(c, s, "beach", "single"), seed=i) for i, c in enumerate(colours) for s in shapes]
     write_shard(store, [*entries, Entry(b"broken", b"text"), Entry(None, b"text")])
-    found = shard_recall(CRAWL, 3, tiny_model, store)
+    found = shard_recall(CRAWL, 3, tiny_model, store, 1)
     assert (found.pairs, found.images) == (12, 12)
     assert found.image_of_text[1] > 0.7
     assert found.image_of_text[1] <= found.image_of_text[5] <= found.image_of_text[10]

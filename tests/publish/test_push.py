@@ -1,8 +1,10 @@
 """`laion-etl dataset push` against a local server that speaks the part of the Hub's API that it uses."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +119,26 @@ def test_what_cannot_be_pushed_is_refused_in_one_line_without_the_token(
     monkeypatch.delenv("HF_TOKEN")
     assert isinstance(push(published).exception, RefusedError)
     assert hub.private is None
+
+
+def test_a_hub_that_does_not_answer_is_one_warning_and_an_error(
+    published: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    waited: list[float] = []
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=waited.append))
+    with socket.socket() as unused:  # bound, and not listening: connections are refused
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        for _ in range(2):
+            caplog.clear()
+            assert isinstance(push(published, "--dry-run").exception, OutageError)
+            [line] = caplog.messages
+            assert line.startswith("the Hub is not available, trying again: ")
+            assert "refused" in line
+    assert len(waited) > 4
 
 
 def test_a_damaged_file_is_not_pushed(hub: FakeHub, tmp_path: Path) -> None:

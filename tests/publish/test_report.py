@@ -2,7 +2,8 @@ import base64
 import hashlib
 import io
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
 import duckdb
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from laion_etl.core.ids import batch_name
+from laion_etl.dataset.score_progress import write_record
 from laion_etl.io.storage import Store
 from laion_etl.publish.card import cell, size_category
 from laion_etl.publish.stage import publish_dataset, render_report
@@ -191,6 +194,35 @@ def test_embedded_images_are_small_and_of_the_right_samples(store: Store) -> Non
         assert f"data:image/webp;base64,{base64.b64encode(data).decode()}" == thumbnail(
             draw_image(key), 10**6
         )
+
+
+def test_images_deleted_after_scoring_are_named_so_without_a_warning(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = build_world()
+    write_world(world, store)
+    missing = [f"shards/{CRAWL}/{batch_name(batch)}.tar" for batch in world.batches]
+    for name in missing:
+        store.delete(name)
+    lost = [text for _, text in Page(render_report(CRAWL, Settings(), store)).texts]
+    assert "deleted after scoring" not in lost
+    assert all(name in caplog.text for name in missing)  # nothing is known to have deleted them
+    caplog.clear()
+
+    write_record(CRAWL, [(batch, "") for batch in world.batches], _RawDeleted(len(missing)), (), store)
+    texts = [text for _, text in Page(render_report(CRAWL, Settings(), store)).texts]
+    assert texts.count("deleted after scoring") == lost.count("cannot be decoded") > 5
+    assert "contact sheets" not in caplog.text
+
+
+@dataclass(frozen=True)
+class _RawDeleted:
+    """Totals of a crawl whose raw shards scoring has deleted."""
+
+    raw_deleted: int
+    samples: int = 0
+    kept: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 def test_rejected_samples_are_shown_with_score_and_threshold(store: Store) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.core.one_line import one_line
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import Scene
+from laion_etl.score.model import ClipModel
 from laion_etl.search.filters import Filters
 from laion_etl.search.query import OpenPart, SearchIndex, check_model
 from laion_etl.search.query_encoder import QueryEncoder, detect_format, stored_image
@@ -136,6 +138,15 @@ def test_image_formats_are_detected_from_the_first_bytes(kind: str) -> None:
     file = io.BytesIO()
     photo(CIRCLE, random.Random(1)).save(file, kind)
     assert detect_format(file.getvalue()) == {"JPEG": "jpg"}.get(kind, kind.lower())
+
+
+def test_the_setting_of_preparers_limits_the_processes_for_queries(
+    tiny_model: ClipModel, world: World
+) -> None:
+    settings = replace(world.settings, clip=replace(world.settings.clip, preparers=7))
+    before = set(threading.enumerate())
+    with QueryEncoder(tiny_model, settings):
+        assert len(set(threading.enumerate()) - before) == 7  # one for each process
 
 
 def test_thumbnails_are_small_squares_of_the_stored_image(
