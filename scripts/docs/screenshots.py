@@ -46,7 +46,7 @@ def main() -> None:
                     page.get_by_role("searchbox").fill("a red circle on a beach")
                     page.keyboard.press("Enter")
                     page.wait_for_load_state("networkidle")
-                    _save(page, f"explore-{scheme}")
+                    _save(page, f"explore-{scheme}", "jpg")
         browser.close()
 
 
@@ -99,10 +99,11 @@ def _page(browser: Any, scheme: str) -> Any:
     return context.new_page()
 
 
-def _save(page: Any, name: str) -> None:
+def _save(page: Any, name: str, ending: str = "png") -> None:
     page.wait_for_timeout(1_500)  # images fade in
-    page.screenshot(path=str(IMAGES / f"{name}.png"))
-    print(f"docs/images/{name}.png", flush=True)
+    quality = {"quality": 85} if ending == "jpg" else {}
+    page.screenshot(path=str(IMAGES / f"{name}.{ending}"), **quality)
+    print(f"docs/images/{name}.{ending}", flush=True)
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str:
