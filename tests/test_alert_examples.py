@@ -6,6 +6,7 @@ from textwrap import indent
 import pytest
 
 from laion_etl.alerts import Alert, Kind, RunEnd, deliver, run_digest
+from laion_etl.alerts.alert import PAGES
 from laion_etl.settings import CoreSettings, Settings
 
 CHAPTER = Path(__file__).parents[1] / "docs" / "how-to" / "alerts.md"
@@ -78,6 +79,10 @@ def digest(folder: Path) -> Alert:
 @pytest.mark.parametrize("alert", [FAILED, WRONG_SETTING, LATE, RUN_LATE], ids=lambda alert: alert.kind)
 def test_the_chapter_shows_the_alert_as_it_is(alert: Alert) -> None:
     assert indent(alert.text, "    ") in CHAPTER.read_text()
+
+
+def test_the_pages_that_alerts_name_are_there() -> None:
+    assert all((CHAPTER.parents[2] / page).is_file() for page in PAGES.values())
 
 
 def test_the_chapter_shows_the_digest_as_it_is(tmp_path: Path) -> None:

@@ -74,12 +74,13 @@ def test_a_mail_says_the_cause_first_then_what_to_do(tmp_path: Path) -> None:
     assert mail["Subject"] == "laion_etl failed: CC-MAIN-2024-38 parse partition 7"
     assert mail["To"] == "ops@example.org, dev@example.org"
     text = mail.get_payload(decode=True).decode()  # type: ignore[union-attr]
-    title, cause, todo, log, command, run, page, attempt = text.splitlines()
+    title, cause, todo, log, command, more, run, page, attempt = text.splitlines()
     assert title == mail["Subject"]
     assert cause == "cause: part 00123.wat.gz can't be read at byte 4711"
     assert todo.startswith("what to do: fix the cause, then clear the task with Downstream")
     assert log == "log: http://airflow/dags/crawl/runs/x"
     assert command == f"by hand: {FAILED.command}"
+    assert more == "more: docs/how-to/failed-partition.md"
     assert (run, page, attempt) == (f"run: {RUN}", f"run's page: {RUN_URL}", "try: 4")
 
 

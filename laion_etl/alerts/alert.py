@@ -107,6 +107,7 @@ class Alert:
             "what to do": self._advice(),
             "log": self.log_url,
             "by hand": self.command,
+            "more": PAGES.get(self.stage, _PAGE),
             **run,
             "try": str(self.attempt) if self.attempt else "",
         }
@@ -148,6 +149,14 @@ class Alert:
         return f"{self.folder}/{fingerprint(self.unit, attempt, self.outcome, self.details)}.json"
 
 
+_PAGE = "docs/how-to/alerts.md"
+# What the documentation says about a failure of a stage.
+PAGES = {
+    **dict.fromkeys(("discover", "parse", "load", "plan", "plan_range"), "docs/how-to/failed-partition.md"),
+    "download": "docs/how-to/failed-batch.md",
+    "score": "docs/how-to/damaged-shard.md",
+    **dict.fromkeys(("publish", "publish_range", "publish_finish"), "docs/how-to/publish-large.md"),
+}
 _CLEAR = (
     "clear the task with Downstream and without Only Failed (or press Retry on the run's tab Crawl); "
     "finished work is recognized and skipped"
