@@ -17,7 +17,6 @@ has ended, or one has printed a traceback.
 import argparse
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -346,7 +345,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, help="Keeps files and logs there; default: a temporary one.")
     arguments = parser.parse_args()
-    random.seed(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and with it all it has started
     with ExitStack() as stack:
         folder = arguments.folder or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="laion-soak-", dir="/tmp"))

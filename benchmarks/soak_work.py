@@ -5,7 +5,6 @@ until the others have scored it, publishes it, and removes it from the store and
 are expected, and printed as one line that begins with `error`; whatever else happens ends the process.
 """
 
-import contextlib
 import os
 import shutil
 import signal
@@ -106,14 +105,13 @@ def main() -> None:
     settings = load_settings()
     store = open_store(settings.store_uri)
     while not stop.requested:
-        with contextlib.ExitStack() as stack:
-            try:
-                database = stack.enter_context(open_database(settings))
+        try:
+            with open_database(settings) as database:
                 work(settings, store, database, stop)
-            except NotLoadedError:
-                pass  # between two rounds
-            except LaionEtlError as error:
-                _report("error", f"{type(error).__name__}: {error}".splitlines()[0])
+        except NotLoadedError:
+            pass  # between two rounds
+        except LaionEtlError as error:
+            _report("error", f"{type(error).__name__}: {error}".splitlines()[0])
         ENDED.wait(_PAUSE_S)
 
 
