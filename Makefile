@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet kills check fuzz bench golden peers docs docs-site docs-serve screenshots sbom lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills soak check fuzz bench golden peers docs docs-site docs-serve screenshots sbom lock images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -50,6 +50,9 @@ gauntlet: setup  ## a crawl with everything that can go wrong at once, compared 
 
 kills: setup  ## kill each mapped task at 50 random moments and run it again: the bytes must not change
 	KILLS=50 $(BIN)/python -m pytest -n auto --dist load --timeout 14400 -rP tests/faults/test_mapped_killed.py
+
+soak: setup  ## MINUTES=20: long-lived processes while services fail; exit code 1 if memory or open files grow
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),20)
 
 check: setup  ## format, lint, types, which package imports which, spelling, length of modules
 	$(BIN)/ruff format --check .

@@ -21,7 +21,7 @@ def main() -> None:
     # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand. What a
     # script starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, on_sigterm)
     try:
         app()
     except LaionEtlError as error:
@@ -29,6 +29,15 @@ def main() -> None:
         lines = map(one_line, str(error).split("\n"))
         print("error:", "\n".join(lines), file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def on_sigterm(*_: object) -> None:
+    """The first SIGTERM is Ctrl-C. More of them change nothing: the batch may be on its way to the queue.
+
+    A second Ctrl-C ends that, too. Not SIG_IGN, which processes started from now on would inherit.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from laion_etl.core.errors import LaionEtlError
+
 log = logging.getLogger(__name__)
 
 _MAX_KEPT = 24
@@ -107,6 +109,9 @@ def _made(make: Callable[[], dict[str, Any]]) -> Snapshot:
     start = time.monotonic()
     try:
         body = json.dumps(make(), separators=(",", ":"), default=str).encode()
+    except LaionEtlError as error:  # an outage, or a crawl without results: its message says all
+        log.warning("%s", error)
+        raise
     except Exception:
         log.exception("a page of the dashboard could not be made")
         raise

@@ -9,12 +9,16 @@ back-pressure is separate: BatchDownloader starts no link while the decode queue
 import resource
 from dataclasses import dataclass
 
+from laion_etl.core.errors import SettingsError
+
 _START, _MIN, _MAX = 128, 16, 2_048
 _GROWTH, _CUT = 1.3, 0.7
 _LATE_S = 0.1
 _TIMEOUT_SHARE = 0.3
 _ENOUGH_LINKS = 20  # for a share of timeouts to mean something
 _DESCRIPTORS_KEPT = 256  # for everything except connections
+_PER_LINK = 2  # connections: two addresses of a host may be tried side by side
+_DESCRIPTORS_LEAST = 96  # what a worker with one decoder needs besides connections, and some more
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +32,18 @@ class LoadSample:
 
 
 class AdaptiveConcurrency:
-    """`limit` links may be in flight; `update` adapts it, unless a fixed number was given."""
+    """`limit` links may be in flight; `update` adapts it, unless a fixed number was given.
+
+    Raises SettingsError if this process may not open enough files.
+    """
 
     def __init__(self, fixed: int = 0) -> None:
-        self.limit = fixed or _START
+        descriptors = _descriptors(max(_MAX, fixed))
+        _check(descriptors, fixed or _MIN)
+        self._max = max(_MIN, min(_MAX, (descriptors - _DESCRIPTORS_KEPT) // _PER_LINK))
+        self.limit = fixed or min(_START, self._max)
         self.peak = self.limit
         self._fixed = bool(fixed)
-        self._max = max(_MIN, min(_MAX, (_descriptors() - _DESCRIPTORS_KEPT) // 2))
 
     def update(self, sample: LoadSample) -> None:
         if self._fixed:
@@ -48,11 +57,20 @@ class AdaptiveConcurrency:
         self.peak = max(self.peak, self.limit)
 
 
-def _descriptors() -> int:
+def _descriptors(links: int) -> int:
     """Returns how many files this process may open, after raising the soft limit as far as useful."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * _MAX + _DESCRIPTORS_KEPT
+    wanted = _PER_LINK * links + _DESCRIPTORS_KEPT
     if soft < wanted and (hard == resource.RLIM_INFINITY or hard > soft):
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return soft
+
+
+def _check(descriptors: int, links: int) -> None:
+    needed = _PER_LINK * links + _DESCRIPTORS_LEAST
+    if descriptors < needed:
+        raise SettingsError(
+            f"cannot download {links} links at a time: this process may open only {descriptors} files; raise "
+            f"the limit to {needed} or more (ulimit -n), or lower LAION_ETL_DOWNLOAD_CONNECTIONS"
+        )

@@ -1,6 +1,8 @@
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, tzinfo
 
 import pytest
 from psycopg import Connection
@@ -17,6 +19,7 @@ from tests.database.interrupted import interrupted_at
 from tests.database.lost_answers import answers_lost
 from tests.database.pairs import batch_no, batch_nos, numbered_pairs, write_pairs
 
+DAY_S = 86_400
 DONE = StageStats("download", "C", "0", "f", 0, 0)
 
 
@@ -73,6 +76,43 @@ def test_an_expired_lease_is_claimable_and_its_late_owner_is_refused(
     assert not queue.complete(late, DONE)
     assert not queue.fail(late, "too late")
     assert queue.complete(second, DONE)
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_worker_whose_clock_is_wrong_neither_loses_nor_takes_a_batch(
+    queue: BatchQueue, connection: Connection, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """Leases are by the clock of the database."""
+    held = claimed(queue)
+    shift_clock(monkeypatch, days * DAY_S)
+    others = [claimed(queue).batch for _ in range(3)]
+    assert others == batch_nos(4)[1:]
+    assert queue.claim() is None
+    assert queue.race() is None
+    expiry_s = queue.next_expiry_s()
+    assert expiry_s is not None
+    assert 0 < expiry_s <= 60
+    assert queue.heartbeat(held)
+    queue.hold(held)
+    assert queue.complete(held, DONE)
+    late = queue.claim_one(others[0])
+    assert late is None
+    expire_leases(connection)
+    assert claimed(queue).batch == others[0]
+
+
+def shift_clock(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
+    """From now on the clock of this process is wrong, as after a jump; the monotonic one goes on."""
+    right, right_ns = time.time, time.time_ns
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Shifted":
+            return cls.fromtimestamp(right() + by_s, tz)
+
+    monkeypatch.setattr(time, "time", lambda: right() + by_s)
+    monkeypatch.setattr(time, "time_ns", lambda: right_ns() + int(by_s * 1e9))
+    monkeypatch.setattr("datetime.datetime", Shifted)
 
 
 def test_a_heartbeat_keeps_the_lease(queue: BatchQueue, connection: Connection) -> None:

@@ -195,7 +195,8 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
                 assert running.poll() is None, running.stdout and running.stdout.read()
                 assert time.monotonic() < end
                 time.sleep(0.05)
-            running.send_signal(signal.SIGTERM)
+            for _ in range(10):
+                running.send_signal(signal.SIGTERM)
             output, _ = running.communicate(timeout=LONGEST_S)
         assert running.returncode == 130, output  # not 0: the queue may have more
         assert "run the same command again to continue" in output

@@ -12,6 +12,8 @@ _ADVICE = {
     errno.EDQUOT: "the disk quota is used up; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
     errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
     errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
+    errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",
+    errno.ENFILE: "this machine has too many files open; raise its limit (sysctl fs.file-max)",
     errno.EISDIR: "it is a folder; move it away and run the stage that writes this file again",
     errno.ELOOP: "it is a link that leads out of the store; put the file itself there",
     errno.ENOENT: "it does not exist; was the stage before it run?",
