@@ -21,7 +21,7 @@ from laion_etl.removal import republish, work
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import finish, prepare, prepare_publications, remove, rewrite_range
 from tests.publish.test_ranges import rows_of, settings_of
-from tests.publish.test_removal import _write_all as write_all
+from tests.publish.test_removal import write_all
 from tests.publish.world import CRAWL, build_world, changed
 
 BOTH = ("laion", "laion-research-safe")
