@@ -39,8 +39,8 @@ class Contamination:
         if vectors.shape[1] != self.images.shape[1]:
             raise InputError(
                 f"cannot compare embeddings of {vectors.shape[1]} dimensions with those of an evaluation "
-                f"set, which have {self.images.shape[1]}: they are not of the model that the set names; make the "
-                "set again under another name (`laion-etl dataset evaluation-set`)"
+                f"set, which have {self.images.shape[1]}: they are not of the model that the set names; "
+                "make the set again under another name (`laion-etl dataset evaluation-set`)"
             )
         near = np.zeros(len(vectors), np.bool_)
         for start in range(0, len(vectors), _ROWS_AT_ONCE):

@@ -69,7 +69,7 @@ def receipt(
     if not is_finished(request.id, store):
         raise InputError(
             f"cannot write a receipt of removal {request.id}: it is not finished, so files may still have "
-            "what it names; run `laion-etl dataset remove` with its list again, and see that it ends without error"
+            "what it names; run `laion-etl dataset remove` with its list again until it ends without an error"
         )
     document = {
         "format": FORMAT,
