@@ -1,18 +1,17 @@
 """`laion-etl` and `python -m laion_etl`: expected errors end as one line on stderr and an exit code."""
 
+import errno
 import logging
 import os
 import signal
 import sys
 
-from laion_etl.core.errors import LaionEtlError
+from laion_etl.core.errors import LaionEtlError, OutageError
 from laion_etl.core.one_line import one_line
 
 
 def main() -> None:
     """Runs the command line; exit code 0 done, 1 failed, 2 usage or settings, 75 outage, 130 stopped."""
-    from laion_etl.cli import app
-
     run = os.environ.get("LAION_ETL_RUN_ID", "").replace("%", "%%")
     of_run = f"[{run}] " if run else ""  # joins the lines of a pod with a task of Airflow
     logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {of_run}%(name)s: %(message)s")
@@ -23,12 +22,32 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        app()
+        _run()
     except LaionEtlError as error:
         # It may quote a server's answer, which must not control the terminal.
         lines = map(one_line, str(error).split("\n"))
         print("error:", "\n".join(lines), file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try to write the rest again at the end
+        print(
+            "error: cannot write the output, or a temporary file: the disk is full; free some space",
+            file=sys.stderr,
+        )
+        sys.exit(OutageError.exit_code)
+
+
+def _run() -> None:
+    from laion_etl.cli import app
+
+    try:
+        app()
+    except SystemExit:
+        if sys.stdout is not None:  # None: it was closed
+            sys.stdout.flush()  # at the end an error would be a traceback
+        raise
 
 
 def on_sigterm(*_: object) -> None:

@@ -48,7 +48,10 @@ def write(
         )
     chosen = [one for one in results if not line or one.line.number in line]
     made = receipt(wanted.stored(store), chosen, store, datetime.now(UTC), open_key(_key_file(settings)))
-    out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; give another file as --out") from error
     say(f"receipt: {out}", f"signed by the key {made['public_key']}")
     if as_json:
         say_json(made)

@@ -35,7 +35,7 @@ def republish(
         typer.Option(
             "--compare",
             help="Only compare the images of all ranges, after --hashes and before --range; needed if the "
-            "dataset leaves out near duplicates.",
+            "dataset leaves out near or semantic duplicates.",
         ),
     ] = False,
     part: Annotated[

@@ -36,6 +36,12 @@ class Contamination:
         return pa.array([REASON if hit else None for hit in found.tolist()], pa.string())
 
     def _near(self, vectors: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        if vectors.shape[1] != self.images.shape[1]:
+            raise InputError(
+                f"cannot compare embeddings of {vectors.shape[1]} dimensions with those of an evaluation "
+                f"set, which have {self.images.shape[1]}: they are not of the model that the set names; "
+                "make the set again under another name (`laion-etl dataset evaluation-set`)"
+            )
         near = np.zeros(len(vectors), np.bool_)
         for start in range(0, len(vectors), _ROWS_AT_ONCE):
             part = vectors[start : start + _ROWS_AT_ONCE]
@@ -61,4 +67,10 @@ def contamination(
                     f"embedded by {one.model}, weights {one.weights_sha256[:12]}; embed the set by the model "
                     "of the crawl (`laion-etl dataset evaluation-set`)"
                 )
+    if len(sizes := sorted({one.vectors.shape[1] for one in sets})) > 1:
+        raise InputError(
+            f"cannot compare {scored.crawl} with evaluation sets of {sizes[0]} and {sizes[-1]} dimensions: "
+            "they are not all of the model that they name; make them again under other names "
+            "(`laion-etl dataset evaluation-set`)"
+        )
     return Contamination(np.concatenate([unit(one.vectors) for one in sets]), cosine, vectors)

@@ -10,6 +10,7 @@ is read from `HF_TOKEN` only: a token that is stored on the machine may belong t
 import hashlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ TOKEN = "HF_TOKEN"  # noqa: S105 - its name
 _KIND = "dataset"
 _BYTES_PER_READ = 1 << 20
 _AGAIN = "run the same command again to continue"
+_QUERY = re.compile(r"(?<=\w)\?[^\s'\"()]+")  # large files are uploaded to signed URLs
 # Of the HTTP library that huggingface_hub uses, which is not the same in all versions.
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
@@ -134,9 +136,11 @@ class Hub:
 
     @staticmethod
     def _cause(error: BaseException) -> str:
-        """Return the error, and what caused it, in one line."""
+        """Return the error, and what caused it, in one line, without what allows an upload."""
         found = (
-            " ".join(str(one).split()).rstrip(".") for one in (error, error.__cause__) if one is not None
+            _QUERY.sub("", " ".join(str(one).split())).rstrip(".")
+            for one in (error, error.__cause__)
+            if one is not None
         )
         return ": ".join(dict.fromkeys(filter(None, found)))[:300] or type(error).__name__
 

@@ -19,6 +19,7 @@ from laion_etl.publish.presentation import CARD, DATASET_CARD, REPORT
 from laion_etl.report.publish_context import PIPELINE
 
 _CONFIG = re.compile(r'^- config_name: "(.*)"$', re.MULTILINE)
+_OF_THE_HUB = ".gitattributes"  # of a clone of a repository there
 _HONOURED = "Owners' opt-outs were honoured"
 _LICENCE = f"license: other\nlicense_name: {LICENSE_NAME}\n"
 
@@ -37,7 +38,7 @@ def check_root(manifest: Manifest, store: Store, on_problem: OnProblem) -> None:
         if not store.exists(name) or store.read(name) != data:
             on_problem(name, "is not the one of the current version; publish again to fix it")
     for file in store.files(folder):
-        if file.name not in {*wanted, f"{folder}/{VERSIONS}"}:
+        if file.name not in {*wanted, f"{folder}/{VERSIONS}", f"{folder}/{_OF_THE_HUB}"}:
             on_problem(file.name, "is of no version, and publishing has not written it")
 
 

@@ -33,6 +33,7 @@ from laion_etl.dataset.manifest import read_manifest
 from laion_etl.dataset.versions import Version, read_versions
 from laion_etl.io.storage import Store
 from laion_etl.removal.line_counts import LineResult
+from laion_etl.removal.work import is_finished
 
 FORMAT = 1
 KIND = "laion-etl removal receipt"
@@ -63,8 +64,13 @@ def receipt(
 ) -> dict[str, Any]:
     """Return the signed receipt of a removal for some lines of its list.
 
-    Raises InputError if a dataset has no version without what was removed: the removal is not finished.
+    Raises InputError if the removal is not finished: files may still have what was removed.
     """
+    if not is_finished(request.id, store):
+        raise InputError(
+            f"cannot write a receipt of removal {request.id}: it is not finished, so files may still have "
+            "what it names; run `laion-etl dataset remove` with its list again until it ends without an error"
+        )
     document = {
         "format": FORMAT,
         "kind": KIND,

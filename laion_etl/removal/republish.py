@@ -171,7 +171,7 @@ def hash_part(request_id: str, number: int, tasks: int, settings: Settings, stor
 
 
 def compare_all(request_id: str, settings: Settings, store: Store) -> None:
-    """Compare the images of all crawls that leave out near duplicates, after their ranges are hashed."""
+    """Compare the images of crawls that leave out near or semantic duplicates; all are hashed before."""
     for one in _prepared(request_id, store).listed:
         compare_ranges(one.crawl, _settings_of(one, settings, store), store, one.variants)
 

@@ -26,6 +26,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.io.storage import Store
+from laion_etl.publish.commit import refresh_card
 from laion_etl.publish.purge import purge_versions
 from laion_etl.removal.republish import (
     Publications,
@@ -41,7 +42,8 @@ from laion_etl.removal.republish import (
 from laion_etl.removal.search import Failures, Progress, Search
 from laion_etl.removal.work import (
     Work,
-    delete_work,
+    begin_again,
+    end_work,
     failures_of,
     found_pairs,
     read_work,
@@ -238,6 +240,7 @@ def _search(
 
 def _begin(request: Request, store: Store) -> None:
     """Record the request: from now on parse, download and publish keep out what it names."""
+    begin_again(request.id, store)
     store.write(request.name, request.to_json())
     for name in store.list("checkpoints"):
         store.delete(name)
@@ -269,6 +272,8 @@ def _end(
     datasets = published_datasets(store)
     for name in datasets:
         with failures.collected():
+            refresh_card(name, store)  # a killed attempt may have left that of the version before
+        with failures.collected():
             mask_removed(name, request.crawls, store)
     kept: list[str] = []
     for name in datasets:
@@ -285,5 +290,5 @@ def _end(
     removal = Removal(request, tuple(published), left, tuple(purged))
     if failures.messages:
         raise UnfinishedRemovalError(removal, list(failures.messages), end.again)
-    delete_work(request.id, store)
+    end_work(request.id, store)
     return removal

@@ -3,7 +3,8 @@
 `removing/<id>/files.parquet` lists them by unit while a divided removal is not finished; a range that is done
 has `removing/<id>/range-<i>-of-<n>.json` with what could not be read; `found/` has the pairs of rewritten
 files of pairs; republish.py has files here, too. All is deleted at the end, after `finished.json` is written,
-by which a repeated end knows that nothing is left to rewrite.
+by which a repeated end knows that nothing is left to rewrite. A removal that is not divided writes it, too:
+receipts are only written of what is finished.
 """
 
 import io
@@ -232,10 +233,18 @@ def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
         return None
 
 
-def delete_work(request_id: str, store: Store) -> None:
-    """Delete the records of a divided removal that is finished."""
-    if not store.exists(f"{work_folder(request_id)}/files.parquet"):
-        return
+def begin_again(request_id: str, store: Store) -> None:
+    """Record that a removal is not finished, or not any more."""
+    store.delete(_finished_name(request_id))
+
+
+def is_finished(request_id: str, store: Store) -> bool:
+    """Whether a removal has ended without failures, and has not begun again since."""
+    return store.exists(_finished_name(request_id))
+
+
+def end_work(request_id: str, store: Store) -> None:
+    """Record that a removal is finished, and delete the records of its ranges if it was divided."""
     store.write(_finished_name(request_id), json.dumps({"format": FORMAT}).encode() + b"\n")
     store.delete(f"{work_folder(request_id)}/files.parquet")
     for name in store.list(work_folder(request_id)):

@@ -49,8 +49,11 @@ def mask_removed(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
 
     It is made from that of the version before which had one. All other parts of these crawls, which may hold
     the removed rows, and the records of all other versions are deleted. Without a usable index there is only
-    the deletion.
+    the deletion; without a part of these crawls there is nothing to do.
     """
+    names = store.list(f"index/{dataset}")
+    if not any(_is_part_of(name, crawls) for name in names):
+        return
     versions = read_versions(dataset, store)
     kept: set[str] = set()
     if versions.current is not None:
@@ -65,9 +68,15 @@ def mask_removed(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
             kept = {stem + ending for stem in stems for ending in (STATS, ".usearch", ".arrow")}
             kept.add(index_stats(published.release))
     for name in store.list(f"index/{dataset}"):
-        _, _, folder, rest = name.split("/", 3)
-        if name not in kept and (folder != PARTS or rest.split("/")[0] in crawls):
+        is_part = name.split("/")[2] == PARTS
+        if name not in kept and (not is_part or _is_part_of(name, crawls)):
             store.delete(name)
+
+
+def _is_part_of(name: str, crawls: tuple[str, ...]) -> bool:
+    """Whether a file of an index is of a part of one of these crawls."""
+    folders = name.split("/")[2:4]
+    return folders[0] == PARTS and folders[-1] in crawls
 
 
 def _own(published: PublishedVersion, store: Store) -> StageStats | None:

@@ -18,7 +18,7 @@ from laion_etl.score.pixels import PixelPlan, Pixels, format_of
 from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
 from laion_etl.score.shared_tables import Plans
 from laion_etl.search.hnsw import Floats
-from laion_etl.search.query import Hit
+from laion_etl.search.query import Hit, SearchIndex, check_model
 from laion_etl.search.rows import Place, image_places
 from laion_etl.settings import Settings
 
@@ -87,6 +87,10 @@ class QueryEncoder(AbstractContextManager["QueryEncoder"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._preparers.__exit__(kind, error, trace)
+
+    def check_index(self, index: SearchIndex) -> None:
+        """Raise InputError unless queries are comparable with what is indexed."""
+        check_model(index, self._model.name, self._model.weights_sha256)
 
     def text(self, text: str) -> Floats:
         """Return the vector of a text. Raises InputError for a blank one."""

@@ -53,8 +53,10 @@ class SearchBackend:
 
     @property
     def index(self) -> SearchIndex:
-        """The index as it is now. Raises like `open_index`."""
-        return self.source.get()
+        """The index as it is now. Raises like `open_index`, and InputError if it is of another model."""
+        index = self.source.get()
+        self.encoder.check_index(index)
+        return index
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the dataset and the filter choices shown on the page."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_parse_on_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path)
     assert [path for path in store.rglob("*") if path.is_file()] == []
     small_disk(10_000)
     assert laion_etl(tmp_path, *arguments, STORE=str(store)).returncode == 0
+
+
+def test_output_to_a_full_disk_ends_in_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "laion_etl", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 75
+    assert done.stderr.startswith("error: cannot write the output")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_temporary_file_of_a_batch_on_a_full_disk() -> None:

@@ -15,6 +15,7 @@ from laion_etl.core.errors import DamagedFileError, InputError, OutageError, Ref
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.io.storage import LocalStore
 from laion_etl.publish import push_plan
+from laion_etl.publish.push import Hub
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
 from laion_etl.removal.lists import read_list
@@ -77,6 +78,7 @@ def test_a_push_that_was_interrupted_goes_on_and_the_copy_matches_its_manifest(
     copy = LocalStore(tmp_path)
     for path, data in hub.files.items():
         copy.write(f"dataset/laion/{path}", data)
+    copy.write("dataset/laion/.gitattributes", b"*.parquet filter=lfs")  # the Hub makes it
     assert verify_version("laion", "", copy).problems == []
     again = said(push(published, "--json"))
     assert (again["sent"], again["deleted"], again["unchanged"]) == ([], [], len(hub.files))
@@ -149,3 +151,10 @@ def test_a_damaged_file_is_not_pushed(hub: FakeHub, tmp_path: Path) -> None:
     store.write(name, store.read(name)[:-1] + b"X")
     assert isinstance(push(store).exception, DamagedFileError)
     assert hub.files == {}
+
+
+def test_an_error_does_not_show_the_signature_of_an_upload() -> None:
+    error = OSError(
+        "upload failed? 500 for url: https://s3.example/lfs/ab?X-Amz-Signature=f00d&X-Amz=1 (id 7)"
+    )
+    assert Hub._cause(error) == "upload failed? 500 for url: https://s3.example/lfs/ab (id 7)"

@@ -137,6 +137,28 @@ def test_all_copies_of_an_image_are_removed_and_the_receipt_proves_it(
     assert "its line 2 names nothing" in str(second.exception)
 
 
+def test_an_unfinished_removal_has_no_receipt(
+    run: Any, store: LocalStore, world: World, tmp_path: Path
+) -> None:
+    """Nothing of the crawl is published, so no version shows that something is left."""
+    for name in store.list("dataset"):
+        store.delete(name)
+    [name] = [name for name in store.list("shards") if name.endswith(".parquet")]
+    whole = store.read(name)
+    listed = write_list(tmp_path, world.kept[0]["url"])
+    receipt = ("receipt", "write", "--list", listed, "--out", str(tmp_path / "receipt.json"))
+    assert run("remove", "--list", listed).exit_code == 0
+    assert run(*receipt).exit_code == 0
+    store.write(name, whole[:-9])
+    assert "all else is removed" in str(run("remove", "--list", listed).exception)
+    assert "it is not finished" in str(run(*receipt).exception)
+    store.write(name, whole)
+    assert run("remove", "--list", listed).exit_code == 0
+    assert run(*receipt).exit_code == 0
+    missing = run(*receipt[:-1], str(tmp_path / "no/receipt.json"))
+    assert "cannot write" in str(missing.exception) and "give another file as --out" in str(missing.exception)
+
+
 def test_the_image_of_a_url_is_not_that_of_a_longer_url(store: LocalStore, world: World) -> None:
     listed = with_images(read_lines(f"image-of:{world.kept[0]['url']}".encode(), "list"), store)
     [line] = listed.lines

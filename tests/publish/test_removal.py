@@ -289,6 +289,7 @@ def test_a_shard_that_comes_back_is_not_published_and_not_parsed_or_stored_again
     [
         "scored/{c}/000000000_stats.json", "scored/{c}/000000000.parquet", "shards/{c}/000000001.tar",
         "batches/{c}/000000001.parquet", "dataset/laion/versions.json",
+        "dataset/laion-research-safe/README.md",
     ],
 )  # fmt: skip
 def test_broken_off_at_any_file_it_ends_the_same(

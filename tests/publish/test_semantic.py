@@ -354,6 +354,11 @@ def test_an_evaluation_set_of_another_model_or_content_is_refused(world: World, 
     written_set(vectors[0], store, weights_sha256="cd" * 32)
     with pytest.raises(InputError, match=r"set val: the batch was scored by test-model, weights abab.*cdcd"):
         publish_variants(CRAWL, settings, store)
+    written_set(vectors[0][:, :3], store, name="short")
+    written_set(vectors[0], store, name="right")
+    for sets, cause in ((("short",), "of 16 dimensions with .* have 3"), (("right", "short"), "3 and 16")):
+        with pytest.raises(InputError, match=cause):
+            publish_variants(CRAWL, settings_of(100, variants=ONE, evaluation_sets=sets), store)
     with pytest.raises(InputError, match="a set of this name has other embeddings; choose another name"):
         written_set(vectors[1], store)
     with pytest.raises(InputError, match="it has no embeddings"):

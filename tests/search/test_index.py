@@ -26,8 +26,9 @@ from laion_etl.search.layout import index_stats
 from laion_etl.search.masking import mask_removed
 from laion_etl.search.published_rows import find_published
 from laion_etl.search.query import OpenPart, SearchIndex, open_index
-from laion_etl.search.query_encoder import stored_image
+from laion_etl.search.query_encoder import QueryEncoder, stored_image
 from laion_etl.search.stage import index_dataset, index_range
+from laion_etl.search.web import SearchBackend
 from laion_etl.settings import IndexSettings, PublishSettings, Settings
 from tests.search.conftest import CRAWL, World
 
@@ -227,6 +228,30 @@ def test_a_running_page_notices_a_removal_and_a_deleted_index(copy: World) -> No
     for _ in range(2):  # what was removed may be in what it had: it is not a fallback
         with pytest.raises(MissingInputError, match="it has no index"):
             source.get()
+
+
+def test_a_removal_elsewhere_leaves_the_indexes_of_all_versions(copy: World) -> None:
+    build(copy)
+    publish_without_duplicates(copy)
+    build(copy)
+    copy.store.write("index/laion/notes.txt", b"a stray file")
+    before = hashes(copy.store)
+    mask_removed("laion", ("CC-MAIN-2099-01",), copy.store)
+    assert hashes(copy.store) == before
+    mask_removed("laion", (CRAWL,), copy.store)
+    assert 0 < len(hashes(copy.store)) < len(before), "the version before still has what was removed"
+
+
+def test_a_running_page_refuses_an_index_of_another_model(copy: World, encoder: QueryEncoder) -> None:
+    build(copy)
+    source = CurrentIndex("laion", "", copy.settings, copy.store, check_s=0)
+    backend = SearchBackend(source, encoder, copy.settings, copy.store)
+    assert backend.by_text("a red star", 1, Filters())
+    name = index_stats(copy.published.release)
+    stats = copy.store.read_stats(name)
+    copy.store.write_stats(name, replace(stats, details={**stats.details, "weights_sha256": "00" * 32}))
+    with pytest.raises(InputError, match="it was scored by"):
+        backend.by_text("a red star", 1, Filters())
 
 
 def test_a_version_without_rows_has_nothing_to_index_or_to_search(copy: World) -> None:
