@@ -6,6 +6,7 @@ be repeated. So `removal-images/<hashes of the URL>.json` has them; like a reque
 """
 
 import json
+import logging
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow as pa
 from laion_etl.blocklists.column_masks import compared_hashes, to_hashes
 from laion_etl.blocklists.near_hashes import is_informative
 from laion_etl.blocklists.removal_requests import Matcher, Request
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.dataset.locator.keys import wanted_keys
 from laion_etl.dataset.locator.lookup import find_files
@@ -21,6 +22,8 @@ from laion_etl.dataset.locator.units import located_crawls
 from laion_etl.io.storage import Store
 from laion_etl.removal.lists import Line, RemovalList, hashes_of_url
 from laion_etl.removal.rewrite import read_table
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 1
 FOLDER = "removal-images"
@@ -71,9 +74,16 @@ def _look_up(wanted: dict[Url, _Images], store: Store) -> None:
     for crawl in located_crawls(store):
         candidates = find_files(crawl, wanted_keys([request], 0), store)
         for name in sorted(candidates.found | candidates.uncovered):
-            if name.startswith(_WITH_IMAGES):
+            if not name.startswith(_WITH_IMAGES):
+                continue
+            try:
                 rows = read_table(name, store, _COLUMNS)
-                _add(rows.filter(pa.array(matcher.finds(rows))), wanted)
+            except MissingFileError:
+                continue  # deleted meanwhile, as raw shards are after scoring
+            except InputError as error:  # the removal names it too, ends with exit code 1, and is repeated
+                _log.warning("%s", error)
+                continue
+            _add(rows.filter(pa.array(matcher.finds(rows))), wanted)
 
 
 def _add(rows: pa.Table, wanted: dict[Url, _Images]) -> None:

@@ -169,6 +169,18 @@ def test_the_image_of_a_url_is_not_that_of_a_longer_url(store: LocalStore, world
     assert with_images(read_lines(f"image-of:{world.kept[0]['url']}".encode(), "list"), store) == listed
 
 
+def test_an_image_is_looked_up_in_the_files_that_can_be_read(
+    store: LocalStore, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = read_lines(f"image-of:{world.kept[0]['url']}".encode(), "list")
+    *others, last = [name for name in store.list("scored") if name.endswith(".parquet")]
+    store.write(last, store.read(last)[:-100])
+    [line] = with_images(listed, store).lines
+    assert others
+    assert line.rules["sha256"] == {world.kept[0]["sha256"]}
+    assert last in caplog.text
+
+
 def test_the_image_of_an_unknown_url_is_a_miss(run: Any, tmp_path: Path) -> None:
     done = run("remove", "--list", write_list(tmp_path, "image-of:https://a.example/no.jpg"))
     assert "line 1 (image-of:https://a.example/no.jpg) match nothing" in str(done.exception)
