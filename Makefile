@@ -95,7 +95,7 @@ docs-site: $(VENV)-docs/bin/mkdocs  ## the documentation as a site with a refere
 docs-serve: $(VENV)-docs/bin/mkdocs  ## the same on http://127.0.0.1:8000, made again when a page changes
 	$(VENV)-docs/bin/mkdocs serve
 
-screenshots: setup  ## the pictures of the documentation, from the demo; needs Chromium
+screenshots: setup  ## the images of the documentation, from the demo; needs Chromium
 	$(BIN)/python -m scripts.docs.screenshots
 
 $(VENV)-docs/bin/mkdocs: pyproject.toml

@@ -1,4 +1,4 @@
-"""Takes the pictures of the documentation from the demo: python -m scripts.docs.screenshots
+"""Takes the images of the documentation from the demo: python -m scripts.docs.screenshots
 
 Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images.
 It takes two to three minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
@@ -99,7 +99,7 @@ def _page(browser: Any, scheme: str) -> Any:
 
 
 def _save(page: Any, name: str) -> None:
-    page.wait_for_timeout(1_500)  # pictures fade in
+    page.wait_for_timeout(1_500)  # images fade in
     page.screenshot(path=str(IMAGES / f"{name}.png"))
     print(f"docs/images/{name}.png", flush=True)
 
