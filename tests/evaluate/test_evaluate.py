@@ -233,7 +233,7 @@ def test_scores_of_several_models_give_no_threshold(tmp_path: Path) -> None:
     store.write_stats(name, replace(other, details=other.details | {"function": {"precision": "fp16"}}))
     assert len(read_similarities(CRAWL, [3, 4], store).by_route["en"]) == 2
     store.write_stats(name, replace(other, details=other.details | {"model": "other-model"}))
-    with pytest.raises(InputError, match="several models .*other-model, weights"):
+    with pytest.raises(InputError, match=r"several models .*other-model, weights"):
         read_similarities(CRAWL, [3, 4], store)
 
 
