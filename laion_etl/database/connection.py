@@ -252,7 +252,10 @@ def _explanation(error: psycopg.Error, name: str, cause: str) -> str:
             "LAION_ETL_DATABASE_STATEMENT_TIMEOUT_S or LAION_ETL_DATABASE_BULK_TIMEOUT_S"
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return f"cannot use Postgres at {name}: {cause}; this step needs another role, see docs/how-to/postgres.md"
+        return (
+            f"cannot use Postgres at {name}: {cause}; this step needs another role, "
+            "see docs/how-to/postgres.md"
+        )
     if is_refusal(error):
         return (
             f"cannot connect to Postgres at {name}: {cause}; "
