@@ -21,7 +21,7 @@ FAILED = Alert(
     RUN,
     "parse",
     "partition 17",
-    "s3://commoncrawl/... can't be read: access denied (laion-etl stage parse ended with exit code 1)",
+    "cannot read s3://commoncrawl/...: access denied (laion-etl stage parse ended with exit code 1)",
     attempt=4,
     log_url=f"{RUN_URL}/tasks/partition.parse/mapped/17?try_number=4",
     command=f"LAION_ETL_PARSE_LANGUAGES=en laion-etl stage parse --crawl {CRAWL} --partition 17",
@@ -71,7 +71,7 @@ def digest(folder: Path) -> Alert:
         "rows": 148_302_117,
         "version": f"laion/{CRAWL}",
         "dataset": f"s3://bucket/{VERSION}",
-        "report": f"s3://bucket/{VERSION}/report.html",
+        "report": f"s3://bucket/{VERSION}/report/index.html",
     }
     return run_digest(RunEnd(CRAWL, RUN, states, RUN_URL, published), settings)
 

@@ -69,6 +69,8 @@ def steps(crawl: str) -> Iterator[list[str]]:
     yield ["stage", "score", *of]
     yield ["stage", "publish", *of]
     yield ["run", crawl, *files]
+    yield ["stage", "download", *of]  # nothing is left
+    yield ["stage", "score", *of]
     yield ["requeue", *of]
     yield ["db", "requeue", *of, "--dry-run"]
     yield ["estimate", *of, *files]
@@ -118,6 +120,7 @@ def test_stdout_is_one_json_object(
     place: Path, minicrawl: MiniCrawl, capfd: pytest.CaptureFixture[str]
 ) -> None:
     found: dict[tuple[str, ...], Any] = {}
+    said: dict[tuple[str, ...], str] = {}
     for arguments in steps(minicrawl.crawl):
         done = CliRunner().invoke(
             app, [*arguments, "--json"], env={"HF_TOKEN": TOKEN} if "push" in arguments else {}
@@ -127,10 +130,12 @@ def test_stdout_is_one_json_object(
         result = json.loads(line, parse_constant=not_json)
         assert isinstance(result, dict)
         words = next(tuple(arguments[:n]) for n in (3, 2, 1) if tuple(arguments[:n]) in KNOWN)
-        found[words] = result
+        found[words], said[words] = result, done.stderr
         # What a library or a child process prints on its own reaches the task's stdout, too.
         assert capfd.readouterr().out == "", arguments
     assert set(found) == {words for words, command in KNOWN.items() if has_json(command)}
+    assert "no batch of" in said["stage", "download"]
+    assert "no batch of" in said["stage", "score"]
     assert found["stage", "publish"]["variants"][0]["unit"] == found["stage", "publish"]["unit"]
     assert found["dataset", "verify"]["problems"] == []
     assert found["run",]["published"][0]["rows"] == found["stage", "publish"]["kept"]

@@ -245,6 +245,18 @@ def test_a_file_that_only_lies_in_the_current_folder_names_no_code(
     assert found == (("os:system",) if lists else "os:system")
 
 
+def test_a_file_that_only_lies_in_the_current_folder_names_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "laion_etl.toml").write_text('[airflow]\nvenv = "./python"\n')
+    with pytest.raises(
+        SettingsError, match=r"cannot use LAION_ETL_AIRFLOW_VENV='\./python' of laion_etl\.toml"
+    ):
+        load_settings({})
+    assert load_settings({"LAION_ETL_CONFIG": "laion_etl.toml"}).airflow.venv == "./python"
+
+
 def test_every_setting_that_takes_a_factory_is_known_as_such() -> None:
     assert {field.name for field in NAMES_CODE} == {
         field.name for field in setting_fields() if "module:factory" in field.doc

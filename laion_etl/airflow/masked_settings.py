@@ -5,15 +5,10 @@ import shlex
 from collections.abc import Mapping
 
 from laion_etl.settings import setting_fields
+from laion_etl.settings.provenance import SECRET_PARAMETER
 
 # `user:password@` of a URL, of each of its hosts.
 _LOGIN = re.compile(r"(://[^:/@\s]*):[^/\s]*@")
-# Parameters of libpq and of URLs that storage services sign, in a query or in libpq's `name=value` form.
-_PARAMETER = re.compile(
-    r"(?<![\w-])((?:ssl)?password|passwd|access_token|token|secret|api_?key|sig|signature|awsaccesskeyid"
-    r"|x-(?:amz|goog)-(?:signature|credential|security-token)|key-pair-id)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s,']+)",
-    re.IGNORECASE,
-)
 _SECRETS = {field.variable for field in setting_fields() if field.secret}
 _SERVERS = {"LAION_ETL_DATABASE_URL", "LAION_ETL_DATABASE_URLS"}  # of which host and user help in a log
 
@@ -26,6 +21,6 @@ def shown_settings(environment: Mapping[str, str]) -> str:
 
 def without_secrets(name: str, value: str) -> str:
     """The value of a setting for logs; a secret one is masked as a whole unless its password is found."""
-    masked = _PARAMETER.sub(r"\1\2***", _LOGIN.sub(r"\1:***@", value))
+    masked = SECRET_PARAMETER.sub(r"\1\2***", _LOGIN.sub(r"\1:***@", value))
     hidden = name in _SECRETS and value and (masked == value or name not in _SERVERS)
     return "***" if hidden else masked

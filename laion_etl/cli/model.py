@@ -242,12 +242,13 @@ def calibrate(
     from laion_etl.evaluate import calibrate as task
 
     _, store = settings_and_store()
-    similarities = task.read_similarities(crawl, shard or (), store)
+    read = task.read_similarities(crawl, shard or (), store)
     found = (
-        task.propose_from_labels(similarities, task.read_labels(labels))
+        task.propose_from_labels(read.by_route, task.read_labels(labels))
         if labels
-        else task.propose(similarities, keep)
+        else task.propose(read.by_route, keep)
     )
+    say(f"scores of {read.model}")
     table = Table("route", "samples", *(f"{share:.0%}" for share in task.QUANTILES), "threshold", "kept")
     for one in found:
         quantiles = (f"{value:.3f}" for value in one.quantiles.values())
@@ -260,7 +261,7 @@ def calibrate(
             )
         say(f"export LAION_ETL_CLIP_THRESHOLD_{one.route.upper()}={one.threshold:.4f}")
     if as_json:
-        say_json({"crawl": crawl, "routes": [asdict(one) for one in found]})
+        say_json({"crawl": crawl, "model": read.model, "routes": [asdict(one) for one in found]})
 
 
 @commands.command("convert-head")

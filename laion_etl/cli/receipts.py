@@ -88,8 +88,8 @@ def check(
     for one in found["lines"]:
         say(f"line {one['line']}: {one['asked'][:200]}: {one['pairs']:,} pairs")
     for one in found["datasets"]:
-        before = one["before"]["version"] if one["before"] else "a deleted version"
-        say(f"{one['name']}: gone from {before} to {one['after']['version']}")
+        before = one["before"]["version"] if one["before"] else "was deleted"
+        say(f"{one['name']}: last version with it {before}, first without it {one['after']['version']}")
     if as_json:
         say_json(found)
 

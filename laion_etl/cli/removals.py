@@ -57,7 +57,10 @@ def locate(
         return
     number, count = read_range(part) if part else (1, 1)
     found = build.locate(crawl, store, number, count)
-    say(f"{crawl}: {found.units:,} units located in {found.segments:,} segments, {found.covered:,} were so")
+    say(
+        f"{crawl}: {found.units:,} units located in {found.segments:,} segments, "
+        f"{found.covered:,} already were"
+    )
     if as_json:
         say_json({"crawl": crawl, "range": part, **found._asdict()})
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from laion_etl.cli.common import CrawlOption, JsonOption, console, open_settings, say_json
+from laion_etl.cli.common import CrawlOption, JsonOption, console, open_settings, say, say_json
 from laion_etl.cli.console import summary
 from laion_etl.cli.extras import needs
 from laion_etl.core.errors import InputError, SettingsError
@@ -129,6 +129,11 @@ def _score_from_queue(
         open_database(settings) as database,
     ):
         done = score_queue(crawl, settings, store, database, stop, on_done, again=again)
+    if not done.scored and on_done is _say_summary:
+        say(
+            f"score: no batch of {crawl} is left, {done.scored_in_all:,} are scored; with --again another "
+            "model, or other settings, score them once more"
+        )
     if as_json:
         say_json(done.to_plain())
     done.check(done.total, allow_missing)

@@ -16,6 +16,7 @@ from laion_etl.cli.common import (
     done,
     open_settings,
     read_range,
+    say,
     say_json,
 )
 from laion_etl.cli.console import progress, summary
@@ -166,6 +167,8 @@ def download(
         batches_done = 0 if stopped else queue.counts().shards
     for stats in finished:
         console().print(summary(stats), highlight=False)
+    if not finished and not stopped:
+        say(f"download: no batch of {crawl} is left")
     if stopped:  # not exit code 0, which says that the queue has nothing left
         raise Stopped(f"stopped after {len(finished)} batches; run the same command again to continue")
     if as_json:

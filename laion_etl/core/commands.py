@@ -1,7 +1,12 @@
 """The words of the `laion-etl` command that runs a stage: Airflow starts them, and messages name them."""
 
 # All others are in the group of the stages.
-_ELSEWHERE = {"crawls": ("crawl", "list"), "discover": ("crawl", "partitions"), "estimate": ("estimate",)}
+_ELSEWHERE = {
+    "crawls": ("crawl", "list"),
+    "discover": ("crawl", "partitions"),
+    "estimate": ("estimate",),
+    "index": ("search", "index"),
+}
 
 
 def stage_command(stage: str) -> tuple[str, ...]:

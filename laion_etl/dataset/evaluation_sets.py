@@ -85,9 +85,8 @@ def read_set(name: str, store: Store) -> EvaluationSet:
         table = pq.ParquetFile(io.BytesIO(data)).read()
         number, model, weights = ((table.schema.metadata or {})[key.encode()].decode() for key in _KEYS)
         check_format(store.uri(file_of(name)), int(number), FORMAT)
-        return EvaluationSet(
-            name, model, weights, vectors_of(table[_COLUMN]), hashlib.sha256(data).hexdigest()
-        )
+        vectors = _finite(vectors_of(table[_COLUMN]))
+        return EvaluationSet(name, model, weights, vectors, hashlib.sha256(data).hexdigest())
     except MissingFileError as error:
         raise InputError(
             f"cannot find the evaluation set {name}: {store.uri(file_of(name))} does not exist; make it by "
@@ -97,6 +96,12 @@ def read_set(name: str, store: Store) -> EvaluationSet:
         raise InputError(
             f"cannot read {store.uri(file_of(name))}: it is not an evaluation set ({error}); restore it"
         ) from error
+
+
+def _finite(vectors: NDArray[np.float16]) -> NDArray[np.float16]:
+    if not np.isfinite(vectors).all():  # one NaN would make every sample far from all images
+        raise ValueError("some of its embeddings are not finite numbers")
+    return vectors
 
 
 def read_sets(names: Sequence[str], store: Store) -> list[EvaluationSet]:

@@ -20,7 +20,7 @@ from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
-from laion_etl.download.images import ImageSettings, StoredImage
+from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage
 from laion_etl.sandbox.limits import prepare_parent
 from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start, start_confined
 from laion_etl.settings import DownloadSettings
@@ -29,6 +29,9 @@ _ANSWER_BYTES = 1 << 17
 _MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
+_PHASH, _PDQ = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}")
+_MOST_PDQS = 8  # an image as it is, mirrored and turned
+_MAX_QUALITY, _MAX_SIDE = 100, (1 << 31) - 1
 _FIELDS: dict[str, type | UnionType] = {
     "format": str,
     **dict.fromkeys(("width", "height", "original_width", "original_height"), int),
@@ -111,7 +114,10 @@ class _Decoder:
 
 
 def _decoded(header: dict[str, Any], data: bytes) -> Decoded:
-    """Returns the result that an answer describes. Raises one of several errors if it describes none."""
+    """Returns the result that an answer describes. Raises one of several errors if it describes none.
+
+    What is not refused here goes into names of files, columns of a shard and searches of lists.
+    """
     hashes = Digests(header.pop("sha256"), header.pop("md5"))
     original_pdqs = tuple(header.pop("original_pdqs", ()))
     if not all(
@@ -119,11 +125,30 @@ def _decoded(header: dict[str, Any], data: bytes) -> Decoded:
     ):
         raise ValueError
     if "status" in header:
+        if header["status"] == DownloadStatus.SUCCESS:  # which is not a reason
+            raise ValueError
         return Decoded(DownloadStatus(header["status"]), hashes)
     wrong = [name for name, value in header.items() if not isinstance(value, _FIELDS[name])]
-    if wrong or not all(isinstance(one, str) for one in original_pdqs):
+    if wrong:
         raise TypeError
-    return Decoded(StoredImage(data=data, original_pdqs=original_pdqs, **header), hashes)
+    found = StoredImage(data=data, original_pdqs=original_pdqs, **header)
+    if not _is_possible(found):
+        raise ValueError
+    return Decoded(found, hashes)
+
+
+def _is_possible(found: StoredImage) -> bool:
+    """Whether a decoder may describe an image so; an image may have taken it over."""
+    sides = (found.width, found.height, found.original_width, found.original_height)
+    pdqs = [*found.original_pdqs, *filter(None, (found.pdq,))]
+    return (
+        found.format in ENCODINGS
+        and all(0 < side <= _MAX_SIDE for side in sides)
+        and (found.pdq_quality is None or 0 <= found.pdq_quality <= _MAX_QUALITY)
+        and (found.phash is None or _PHASH.fullmatch(found.phash) is not None)
+        and len(found.original_pdqs) <= _MOST_PDQS
+        and all(isinstance(pdq, str) and _PDQ.fullmatch(pdq) for pdq in pdqs)
+    )
 
 
 class Decoders:

@@ -7,7 +7,7 @@ A file is a list of rules; by the report whatever else it has is an error that r
 robots.txt, what is not well-formed is read as a reservation where its author must have meant one: `true` for
 1, a whole URL, no leading slash, several locations or none in a rule, rules within an object
 (`{"policies": [...]}`), a comma too many, Latin-1. Of a file that is not JSON, or was cut off, every rule
-that is whole counts. Only a rule that stands where it belongs can permit.
+that is whole counts. Only a rule that stands where it belongs, with 0, can permit.
 """
 
 import json
@@ -24,6 +24,7 @@ from laion_etl.download.path_patterns import (
 )
 
 _RULE = re.compile(r"\{[^{}]*\}")  # takes linear time: no match goes past the next brace
+_NOT_RESERVED = frozenset({"0", "false"})
 _LAST_COMMA = re.compile(r",\s*\}\Z")
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
@@ -61,18 +62,18 @@ def _lines(document: object) -> Iterator[TdmLine]:
 
 def _permissions(rule: dict[str, object]) -> Iterator[TdmLine]:
     location = rule.get("location")
-    if isinstance(location, str) and not _is_one(_reservation(rule)):
+    if isinstance(location, str) and _is_zero(_reservation(rule)):
         yield _encoded(location), False
 
 
 def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
     if not _is_one(_reservation(rule)):
         return
-    locations = rule.get("location", "/")
-    for location in locations if isinstance(locations, list) else [locations]:
-        if isinstance(location, str):
-            # A location without a character is the beginning of every path.
-            yield from ((path, True) for path in as_paths(_encoded(location)) or [b"/"])
+    given = rule.get("location")
+    locations = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
+    for location in locations or ["/"]:
+        # A location without a character is the beginning of every path.
+        yield from ((path, True) for path in as_paths(_encoded(location)) or [b"/"])
 
 
 def _reservation(rule: dict[str, object]) -> object:
@@ -100,6 +101,10 @@ def _rules_within(text: str) -> list[dict[str, object]]:
 
 def _is_one(value: object) -> bool:
     return value == 1 or (isinstance(value, str) and is_reservation(value))
+
+
+def _is_zero(value: object) -> bool:
+    return value == 0 or (isinstance(value, str) and value.strip().lower() in _NOT_RESERVED)
 
 
 def compiled(lines: Iterable[TdmLine]) -> TdmRules:

@@ -4,6 +4,7 @@ The scored shards hold the similarity of every sample, including dropped ones, s
 enough to choose thresholds; comparing another choice needs no new scoring.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from laion_etl.evaluate.label_file import rows_by_key
 from laion_etl.io.storage import Store
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_WHERE = re.compile(r", (?!weights )[^,]*\Z")  # precision and device make small differences only
 _COLUMNS = ["key", "language", "similarity"]
 
 Floats = NDArray[np.float64]
@@ -36,19 +38,34 @@ class Proposal:
     recall: float | None = None
 
 
-def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> dict[str, dict[str, float]]:
-    """Similarity by key, for `en` and `other`, of these scored batches, or of all where none is named.
+@dataclass(frozen=True, slots=True)
+class Similarities:
+    """Similarity by key, for `en` and `other`, and the model that computed them."""
 
-    Raises InputError when one has not been scored, or none at all.
+    model: str
+    by_route: Mapping[str, Mapping[str, float]]
+
+
+def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Similarities:
+    """Similarities of these scored batches, or of all where none is named.
+
+    Raises InputError when one has not been scored, or none at all, and when several models scored them.
     """
-    found: dict[str, dict[str, float]] = {"en": {}, "other": {}}
     scored = find_scored(crawl, store)
-    for batch in _chosen(scored, batches):
+    chosen = _chosen(scored, batches)
+    models = sorted({_WHERE.sub("", batch.model) for batch in chosen})
+    if len(models) > 1:
+        raise InputError(
+            f"cannot compare similarities of several models ({'; '.join(models)}): name batches of one of "
+            "them with --shard, or score all with `laion-etl stage score --again`"
+        )
+    found: dict[str, dict[str, float]] = {"en": {}, "other": {}}
+    for batch in chosen:
         for rows in read_batch(scored, batch, store):
             for row in rows.select(_COLUMNS).to_pylist():
                 if row["similarity"] is not None:
                     found["en" if row["language"] == "en" else "other"][row["key"]] = row["similarity"]
-    return found
+    return Similarities(models[0] if models else "", found)
 
 
 def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:

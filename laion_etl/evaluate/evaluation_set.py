@@ -25,8 +25,11 @@ def embed_folder(name: str, folder: Path, model: ClipModel, preparers: int) -> E
     if unreadable or not parts:
         raise InputError(
             f"cannot embed the images of {folder}: "
-            + (f"{unreadable:,} of them cannot be read; remove them" if unreadable else "it has none")
-            + " and run the command again"
+            + (
+                f"{unreadable:,} of them cannot be read; remove them and run the command again"
+                if unreadable
+                else "it has none; name a folder of JPEG, PNG or WebP files"
+            )
         )
     return EvaluationSet(name, model.name, model.weights_sha256, np.concatenate(parts))
 

@@ -45,8 +45,9 @@ class Ages:
     @property
     def identity(self) -> tuple[str, ...]:
         """Changes with the lists."""
-        both = (*self.after_in.values(), *self.before_in.values(), self.below, self.infants)
-        return tuple(one.pattern for one in (self.numbers, *both, self.tens, self.not_ages))
+        of_languages = (*self.after_in.values(), *self.before_in.values())
+        of_all = (self.after, self.before, self.below, self.infants, self.numbers, self.tens, self.not_ages)
+        return tuple(one.pattern for one in (*of_all, *of_languages))
 
     def found_in(self, text: str) -> bool:
         """Whether a folded text states an age below 18, or one of up to 18 as a limit."""

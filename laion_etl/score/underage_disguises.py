@@ -23,7 +23,8 @@ _ALPHABETS = tuple(
     re.compile(letters)
     for letters in ("[a-z]", "[\u0400-\u052f]", "[\u0370-\u03ff\u1f00-\u1fff]", "[\u0530-\u058f]")
 )
-_TOKEN = re.compile(r"[a-z0-9@$!€|]*[a-z][a-z0-9@$!€|]*")
+# The condition makes a run without a letter cost one attempt and not one for each of its characters.
+_TOKEN = re.compile(r"(?<![a-z0-9@$!€|])[a-z0-9@$!€|]*[a-z][a-z0-9@$!€|]*")
 _LETTER_OF = str.maketrans("03457@$€", "oeastase")
 _I_OR_L = "1!|"
 _READ_AS = (str.maketrans(_I_OR_L, "iii"), str.maketrans(_I_OR_L, "lll"))

@@ -15,6 +15,7 @@ from laion_etl.settings.registry import SettingField, group_classes, setting_fie
 from laion_etl.settings.settings import Settings
 
 _log = logging.getLogger(__name__)
+_PROGRAM = variable_of("airflow", "venv")
 _CONFIG = f"{PREFIX}CONFIG"
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
     "0": False,
@@ -86,7 +87,7 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
 
 
 def _refuse_code(path: Path, values: Mapping[str, Any], known: Mapping[str, SettingField]) -> None:
-    """Raises SettingsError if a file that only lies in the current folder names code to import.
+    """Raises SettingsError if a file that only lies in the current folder names code to import or to run.
 
     Anyone who can write there, or an archive unpacked there, would decide what a command runs.
     """
@@ -94,8 +95,10 @@ def _refuse_code(path: Path, values: Mapping[str, Any], known: Mapping[str, Sett
 
     for variable, value in values.items():
         entries = value if isinstance(value, list) else str(value).split(",")
-        code = [entry for entry in map(str, entries) if is_factory(entry.strip())]
-        if code and known[variable].declaration.or_factory:
+        of_program = [value] if variable == _PROGRAM and value else []
+        may_name_code = known[variable].declaration.or_factory
+        code = of_program or [one for one in map(str, entries) if may_name_code and is_factory(one.strip())]
+        if code:
             raise SettingsError(
                 f"cannot use {variable}={code[0]!r} of {path}: a file that is read only because it is in the "
                 f"current folder cannot name code; set {_CONFIG}={path} if it is yours"

@@ -9,13 +9,19 @@ from laion_etl.settings.fields import Stage
 from laion_etl.settings.registry import recorded, setting_fields
 from laion_etl.settings.settings import Settings
 
+# Parameters of libpq and of URLs that storage services sign, in a query or in libpq's `name=value` form.
+SECRET_PARAMETER = re.compile(
+    r"(?<![\w-])((?:ssl)?password|passwd|access_token|token|secret|api_?key|sig|signature|awsaccesskeyid"
+    r"|x-(?:amz|goog)-(?:signature|credential|security-token)|key-pair-id)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s,']+)",
+    re.IGNORECASE,
+)
 _ACCESS = re.compile(r"://[^/@\s]*@")
 
 
 def shown_settings(settings: Settings, *stages: Stage) -> dict[str, dict[str, Any]]:
     """Return the settings that change the output of these stages as JSON values.
 
-    Paths are cut to file names, URLs have no credentials.
+    Paths are cut to file names, URLs have no credentials and no signatures.
     """
     return {
         group: {name: _without_folders(value) for name, value in values.items()}
@@ -38,4 +44,8 @@ def _without_folders(value: Any) -> Any:
         return tuple(_without_folders(entry) for entry in value)
     if not isinstance(value, str):
         return value
-    return PurePath(value).name if PurePath(value).is_absolute() else _ACCESS.sub("://", value)
+    if PurePath(value).is_absolute():
+        return PurePath(value).name
+    if "://" not in value:
+        return value
+    return SECRET_PARAMETER.sub(r"\1\2***", _ACCESS.sub("://", value))

@@ -12,6 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from laion_etl.database.connection import Connection
+from laion_etl.dataset.evaluation_sets import file_of
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import Settings
@@ -145,6 +146,13 @@ def test_a_stolen_key_changes_only_what_its_stage_writes(stage: str) -> None:
     for action in ("GetObject", "PutObject", "DeleteObject", "ListBucket"):
         assert not may(action, "other/x")
         assert not allows(policy, f"s3:{action}", "arn:aws:s3:::bucket-2/laion/pairs/x")
+
+
+def test_publish_reads_evaluation_sets_and_changes_none() -> None:
+    policy, name = policies("bucket")["publish"], f"arn:aws:s3:::bucket/laion/{file_of('flickr')}"
+    assert allows(policy, "s3:GetObject", name)
+    assert not allows(policy, "s3:PutObject", name)
+    assert not allows(policy, "s3:DeleteObject", name)
 
 
 def test_there_is_a_policy_for_every_stage() -> None:

@@ -249,6 +249,8 @@ def test_decoders_that_can_not_start_are_the_machines_fault(monkeypatch: pytest.
 
 
 HASHES = {"sha256": "a" * 64, "md5": "b" * 32}
+SIZES: dict[str, object] = dict.fromkeys(("width", "height", "original_width", "original_height"), 9)
+STORED = HASHES | SIZES | {"format": "jpg", "phash": None, "pdq": None, "pdq_quality": None}
 
 
 @pytest.mark.parametrize(
@@ -261,6 +263,13 @@ HASHES = {"sha256": "a" * 64, "md5": "b" * 32}
         ((None, 0), json.dumps(HASHES | {"status": "nonsense"})),
         ((None, 0), json.dumps(HASHES | {"sha256": 1, "status": "not_an_image"})),
         ((None, 0), json.dumps(HASHES | {"format": "jpg", "width": "x"})),
+        ((None, 0), json.dumps(HASHES | {"status": "success"})),
+        ((None, 0), json.dumps(STORED | {"format": "../jpg"})),
+        ((None, 0), json.dumps(STORED | {"width": 1 << 31})),
+        ((None, 0), json.dumps(STORED | {"pdq": "no hash", "pdq_quality": 99})),
+        ((None, 0), json.dumps(STORED | {"pdq_quality": 1 << 31})),
+        ((None, 0), json.dumps(STORED | {"original_pdqs": ["ab"]})),
+        ((None, 0), json.dumps(STORED | {"original_pdqs": ["a" * 64] * 9})),
         (((1 << 32) - 1, 0), ""),
         ((2, (1 << 32) - 1), "{}"),
     ],

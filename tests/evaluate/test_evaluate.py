@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError, ModelError
+from laion_etl.core.schemas import scored_stem
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.evaluation_set import embed_folder
@@ -102,7 +104,7 @@ def test_the_images_of_a_folder_become_an_evaluation_set(folder: Path, tiny_mode
     expected = tiny_model.embed_images([tiny_model.preprocess(first)])[0]
     assert found.vectors.shape == (24, tiny_model.dim)
     assert float(found.vectors[0].astype(np.float32) @ expected) > 0.999
-    with pytest.raises(InputError, match="it has none"):
+    with pytest.raises(InputError, match="it has none; name a folder"):
         embed_folder("val", folder / "empty", tiny_model, 1)
 
 
@@ -234,13 +236,30 @@ def test_labels_give_the_threshold_with_the_best_f1() -> None:
         propose_from_labels(similarities, {"a": True})
 
 
+def test_scores_of_several_models_give_no_threshold(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    write_shard(store, [fitting(Scene("red", "star", "beach", "two"))], 3)
+    write_shard(store, [fitting(Scene("blue", "heart", "bricks", "single"))], 4)
+    score(store, batch=3)
+    other = score(store, batch=4)
+    assert len(read_similarities(CRAWL, [3, 4], store).by_route["en"]) == 2
+    name = f"{scored_stem(CRAWL, 4)}_stats.json"
+    store.write_stats(name, replace(other, details=other.details | {"function": {"precision": "fp16"}}))
+    assert len(read_similarities(CRAWL, [3, 4], store).by_route["en"]) == 2
+    store.write_stats(name, replace(other, details=other.details | {"model": "other-model"}))
+    with pytest.raises(InputError, match=r"several models .*other-model, weights"):
+        read_similarities(CRAWL, [3, 4], store)
+
+
 def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     store = LocalStore(tmp_path / "store")
     star, heart = Scene("red", "star", "beach", "two"), Scene("blue", "heart", "bricks", "single")
     wrong = Entry(jpeg(star), fitting(heart).text)
     shard = write_shard(store, [fitting(star), wrong, fitting(heart), fitting(star, "de", 3)])
     score(store)
-    similarities = read_similarities(CRAWL, [3], store)
+    read = read_similarities(CRAWL, [3], store)
+    assert re.fullmatch("laion-etl-tiny/scenes, weights [0-9a-f]{12}", read.model)
+    similarities = read.by_route
     assert (len(similarities["en"]), len(similarities["other"])) == (3, 1)
     set_environment(monkeypatch, tmp_path / "store")
     labels = tmp_path / "labels.csv"
@@ -251,6 +270,7 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert shown.exit_code == 0, shown.output
     assert "en: precision 1.000, recall 1.000" in shown.output
     assert "export LAION_ETL_CLIP_THRESHOLD_EN=" in shown.output
+    assert f"scores of {read.model}" in shown.output
     shown = RUNNER.invoke(app, ["model", "calibrate", "--crawl", CRAWL, "--keep", "0.34"])
     assert "export LAION_ETL_CLIP_THRESHOLD_OTHER=" in shown.output
     shown = RUNNER.invoke(app, ["model", "eval", "retrieval", "--crawl", CRAWL, "--shard", "3"])

@@ -123,7 +123,7 @@ def test_all_copies_of_an_image_are_removed_and_the_receipt_proves_it(
 
     checked = run("receipt", "check", str(out))
     assert checked.exit_code == 0
-    assert f"laion: gone from {CRAWL} to {CRAWL}.2" in checked.output
+    assert f"last version with it {CRAWL}, first without it {CRAWL}.2" in checked.output
     out.write_text(json.dumps(receipt))
     (tmp_path / "data/receipt-key.pem").rename(tmp_path / "elsewhere.pem")
     assert "give the public key of who sent" in str(run("receipt", "check", str(out)).exception)

@@ -340,6 +340,14 @@ def test_embeddings_of_a_file_become_an_evaluation_set(
     assert "embeddings do not say which model made them" in str(anonymous.exception)
     np.save(tmp_path / "flat.npy", vectors[0])
     assert "a row for each image" in str(run(str(tmp_path / "flat.npy"), "--name", "x", *of_model).exception)
+    whole = pq.read_table(io.BytesIO(store.read("evaluation/val.parquet")))
+    spoiled = vectors.copy()
+    spoiled[0, 0] = np.nan
+    column = pa.FixedSizeListArray.from_arrays(pa.array(spoiled.ravel()), spoiled.shape[1])
+    with store.create("evaluation/val.parquet") as file:
+        pq.write_table(whole.set_column(0, whole.field(0).name, column), file)
+    with pytest.raises(InputError, match="not finite numbers"):
+        read_set("val", store)
     store.write("evaluation/val.parquet", b"PAR1")
     with pytest.raises(InputError, match="it is not an evaluation set"):
         read_set("val", store)

@@ -4,6 +4,7 @@
 makes of them, which looks for four lower-case substrings.
 """
 
+import json
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from laion_etl.score.safety import PROMPTS, load_prompts
+from laion_etl.score.underage_ages import compiled_ages
 from laion_etl.score.underage_words import UnderageWords, folded
 
 ORIGINAL = ("teen", "kid", "child", "baby")
@@ -99,6 +101,20 @@ def test_the_shipped_prompt_files_add_no_word_that_others_would_lack(words: Unde
     """A prompt file of one's own is as strict as the shipped ones."""
     shipped = load_prompts(PROMPTS / "clip.json").underage_words
     assert missed(words, sorted(shipped)) == []
+
+
+def test_every_list_of_ages_is_part_of_the_identity() -> None:
+    lists = json.loads((PROMPTS / "underage.json").read_text(encoding="utf-8"))["ages"]
+    before, unnoticed = compiled_ages(lists, folded).identity, []
+    for name in ("after", "before", "below", "numbers"):
+        for language, words in lists[name].items():
+            changed = lists | {name: lists[name] | {language: [*words, "zzz"]}}
+            if compiled_ages(changed, folded).identity == before:
+                unnoticed.append((name, language))
+    for name in ("infants", "tens", "not_ages"):
+        if compiled_ages(lists | {name: [*lists[name], "zzz"]}, folded).identity == before:
+            unnoticed.append((name, ""))
+    assert unnoticed == []
 
 
 def test_folding_is_stable() -> None:
