@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from laion_etl.database.embedded import running_server
-from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, free_port
+from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, reserved_port
 from laion_etl.demo.login import new_login
 from laion_etl.demo.services import Service, Services
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
@@ -100,7 +100,7 @@ def rig(folder: Path) -> Iterator[Rig]:
         crawl = build_minicrawl(folder / "minicrawl")
         web = stack.enter_context(MiniWeb(crawl))
         server = stack.enter_context(running_server(folder))
-        port, home = free_port(), folder / "airflow"
+        port, home = stack.enter_context(reserved_port()), folder / "airflow"
         home.mkdir()
         login = new_login(home)
         variables = environment(home, server.url("airflow", "psycopg2"), port, sources, login)
