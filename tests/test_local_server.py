@@ -1,9 +1,8 @@
 """Who is let in by the servers of the search page and the dashboard, and how long and how many may wait."""
 
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from http.cookies import SimpleCookie
 
 import httpx
@@ -13,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from laion_etl.io.local_server import Limits, LocalServer, listening
+from laion_etl.io.local_server import Limits, LocalServer
+from tests.local_servers import served
 
 WAIT_S = 60  # for a hang only
 
@@ -22,23 +22,12 @@ async def hello(request: Request) -> PlainTextResponse:
     return PlainTextResponse(f"hello {request.url.query} {len(await request.body())}")
 
 
-@contextmanager
-def served(limits: Limits | None = None) -> Iterator[LocalServer]:
-    app = Starlette(routes=[Route("/", hello), Route("/upload", hello, methods=["POST"])])
-    with listening(0) as made:
-        server = LocalServer(app, made, limits)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join()
+APP = Starlette(routes=[Route("/", hello), Route("/upload", hello, methods=["POST"])])
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
-    with served() as made:
+    with served(APP) as made:
         yield made
 
 
@@ -90,7 +79,7 @@ def test_a_web_page_that_rebinds_its_name_is_refused(server: LocalServer) -> Non
 
 
 def test_headers_that_do_not_arrive_end_the_connection() -> None:
-    with served(Limits(headers_s=0.1)) as server:
+    with served(APP, Limits(headers_s=0.1)) as server:
         for sent in (b"", b"GET / HTTP/1.1\r\nHost: 127"):
             with connect(server) as slow:
                 slow.sendall(sent)
@@ -99,7 +88,7 @@ def test_headers_that_do_not_arrive_end_the_connection() -> None:
 
 
 def test_a_body_that_does_not_arrive_is_answered_and_the_connection_ends() -> None:
-    with served(Limits(body_s=0.1)) as server, httpx.Client(timeout=WAIT_S) as mine:
+    with served(APP, Limits(body_s=0.1)) as server, httpx.Client(timeout=WAIT_S) as mine:
         mine.get(server.address)
         [cookie] = mine.cookies.jar
         head = (
@@ -115,7 +104,7 @@ def test_a_body_that_does_not_arrive_is_answered_and_the_connection_ends() -> No
 
 
 def test_connections_past_the_limit_are_closed_and_others_work() -> None:
-    with served(Limits(connections=3)) as server, ExitStack() as stack:
+    with served(APP, Limits(connections=3)) as server, ExitStack() as stack:
         mine = stack.enter_context(httpx.Client(timeout=WAIT_S))
         assert mine.get(server.address).status_code == 303  # the first connection, which stays open
         waiting = [stack.enter_context(connect(server)) for _ in range(2)]

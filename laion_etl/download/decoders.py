@@ -18,6 +18,7 @@ import trio
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.plain_json import parse_json
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage
@@ -80,8 +81,8 @@ class _Decoder:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _DecoderDied from error
         try:
-            return _decoded(json.loads(text), stored or data)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return _decoded(parse_json(text), stored or data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise _DecoderDied from error  # an image may have taken it over
 
     async def _answer(self) -> tuple[bytes, bytes]:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+from laion_etl.core.plain_json import parse_json
 from laion_etl.download.content_opt_out import is_reservation
 from laion_etl.download.path_patterns import (
     PathPattern,
@@ -40,8 +41,8 @@ def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
     """Returns the locations of a file; () if it has none that can be read."""
     text = body.decode(json.detect_encoding(body), "replace")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        document = parse_json(text)
+    except ValueError:
         return tuple(line for rule in _rules_within(text) for line in _reservations(rule))
     return tuple(_lines(document))
 

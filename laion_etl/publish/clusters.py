@@ -22,11 +22,11 @@ import numpy as np
 from laion_etl.blocklists.near_hashes import Ints
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.dataset.scored import ScoredBatch, read_batch_stats
+from laion_etl.dataset.scored import ScoredBatch
 from laion_etl.io.storage import Store
 from laion_etl.publish.band_files import Records
+from laion_etl.publish.batch_choice import scored_by_hash
 from laion_etl.publish.batch_vectors import Floats, Vectors, read_vectors, unit
-from laion_etl.report.contact_sheets import by_hash
 
 RULES = 1  # of learning and assigning: another number means other clusters
 SAMPLE_BATCHES = 64
@@ -58,8 +58,8 @@ class ClusterPlan:
 
 def plan_clusters(crawl: str, numbers: Sequence[int], store: Store) -> ClusterPlan:
     """Choose the batches to learn from and the number of clusters; `numbers`: the planned batches."""
-    found = (read_batch_stats(crawl, number, store) for number in islice(by_hash(numbers), _LOOKED_AT))
-    batches = tuple(islice((one for one in found if one is not None and one.kept), SAMPLE_BATCHES))
+    found = scored_by_hash(crawl, numbers, _LOOKED_AT, store)
+    batches = tuple(islice((one for one in found if one.kept), SAMPLE_BATCHES))
     kept = sum(one.kept for one in batches)
     learned_from = sum(min(one.kept, SAMPLES_PER_BATCH) for one in batches)
     samples = kept * len(numbers) // max(len(batches), 1)

@@ -7,8 +7,7 @@ far, is compared batch by batch with the version that is published, to publish i
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -17,11 +16,12 @@ from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset import manifest
 from laion_etl.dataset.manifest import STATS, ManifestPart
-from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch_stats, scored_among
+from laion_etl.dataset.scored import ScoredCrawl, scored_among
 from laion_etl.dataset.subsets import subsets
 from laion_etl.dataset.variants import dataset_name
 from laion_etl.dataset.versions import Release, is_named, read_versions
 from laion_etl.io.storage import Store
+from laion_etl.publish.batch_choice import read_scored, scored_by_hash
 from laion_etl.publish.clusters import learn_clusters, plan_clusters, write_clusters
 from laion_etl.publish.commit import refresh_card, removals_of
 from laion_etl.publish.compared_ranges import NO_DIGESTS, Digests, digests_of
@@ -30,10 +30,9 @@ from laion_etl.publish.image_dedupe import compared_with
 from laion_etl.publish.join import has_restored
 from laion_etl.publish.prepared import BatchRange, Former, Prepared, divide, read_prepared
 from laion_etl.publish.repeated_ids import check_ids
-from laion_etl.report.contact_sheets import BATCHES_LOOKED_AT, by_hash
+from laion_etl.report.contact_sheets import BATCHES_LOOKED_AT
 from laion_etl.settings import Settings
 
-_READERS = 8
 _MOST_LOOKED_AT = 600  # batches, for some that are scored
 
 
@@ -222,19 +221,9 @@ def _some_batches(
 
     Raises InputError if none is scored, or if batches were scored by different heads.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-
-        def read(numbers: Sequence[int]) -> Iterator[ScoredBatch]:
-            found = pool.map(lambda number: read_batch_stats(crawl, number, store), numbers)
-            return (batch for batch in found if batch is not None)
-
-        preferred = islice(by_hash(planned), _MOST_LOOKED_AT)
-        sheet: list[ScoredBatch] = []
-        while len(sheet) < BATCHES_LOOKED_AT and (chunk := list(islice(preferred, BATCHES_LOOKED_AT))):
-            sheet += read(chunk)
-        del sheet[BATCHES_LOOKED_AT:]
-        first = read([one.first for one in ranges])
-        known = {batch.number: batch for batch in (*sheet, *first)}
+    sheet = list(islice(scored_by_hash(crawl, planned, _MOST_LOOKED_AT, store), BATCHES_LOOKED_AT))
+    first = read_scored(crawl, [one.first for one in ranges], store)
+    known = {batch.number: batch for batch in (*sheet, *first)}
     if not known:
         raise InputError(
             f"cannot publish {crawl}: none of the batches looked at is scored; run "

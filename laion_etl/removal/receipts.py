@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import read_manifest
 from laion_etl.dataset.versions import Version, read_versions
@@ -86,7 +87,7 @@ def receipt(
 def check_receipt(data: bytes, source: str) -> dict[str, Any]:
     """Return a receipt whose signature is that of its public key; raises InputError for any other."""
     try:
-        document: dict[str, Any] = json.loads(data)
+        document: dict[str, Any] = parse_json(data)
         check_format(source, document["format"], FORMAT)
         kinds = {KIND: Ed25519PublicKey}
         signer = kinds[document["kind"]].from_public_bytes(unhexlify(document["public_key"]))

@@ -14,6 +14,7 @@ from typing import Any
 from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
@@ -151,7 +152,7 @@ def read_publications(request_id: str, store: Store) -> Publications | None:
     if (found := store.read_with_etag(_name(request_id))) is None:
         return None
     try:
-        document: dict[str, Any] = json.loads(found[0])
+        document: dict[str, Any] = parse_json(found[0])
         check_format(store.uri(_name(request_id)), document.get("format"), FORMAT)
         listed = tuple(
             Publication(one["crawl"], tuple(one["datasets"]), tuple(one["variants"]), int(one["ranges"]))
@@ -251,7 +252,7 @@ def _is_done(found: Publications, number: int, store: Store) -> bool:
     if (read := store.read_with_etag(_done_name(found, number))) is None:
         return False
     try:
-        return bool(json.loads(read[0])["publications"] == found.fingerprint)
+        return bool(parse_json(read[0])["publications"] == found.fingerprint)
     except (ValueError, KeyError, TypeError):
         return False
 

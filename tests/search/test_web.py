@@ -3,7 +3,6 @@
 import io
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from laion_etl.search.filters import Filters
 from laion_etl.search.query import SearchIndex
 from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.web import SearchBackend, build_app
+from tests.local_servers import served
 from tests.score.conftest import jpeg
 from tests.search.conftest import HOSTILE, STEERED, World
 
@@ -36,15 +36,8 @@ def server(world: World, encoder: QueryEncoder) -> Iterator[LocalServer]:
     """The server on a free port of this machine."""
     settings = replace(world.settings, download=replace(world.settings.download, max_bytes=MAX_BYTES))
     source = CurrentIndex("laion", "", settings, world.store)
-    with listening(0) as made:
-        server = LocalServer(build_app(SearchBackend(source, encoder, settings, world.store)), made)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join()
+    with served(build_app(SearchBackend(source, encoder, settings, world.store))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
