@@ -19,7 +19,6 @@ import json
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,7 @@ from rich.table import Table
 from benchmarks.crawl_rig import BUCKET
 from benchmarks.soak_work import KEPT, OBJECTS
 from laion_etl.database.embedded import running_server
+from laion_etl.demo.airflow import reserved_port
 from laion_etl.minicrawl.build import CRAWL, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
 from tests.flaky_s3 import Fault, FlakyS3, serving
@@ -221,8 +221,9 @@ def _services(folder: Path) -> Iterator[tuple[Soak, dict[str, FlakyS3]]]:
     folder.chmod(0o755)  # as root, Postgres runs as another user
     (folder / "objects" / BUCKET).mkdir(parents=True)
     (folder / "logs").mkdir()
-    crawl, port = build_minicrawl(folder / "minicrawl"), _free_port()
+    crawl = build_minicrawl(folder / "minicrawl")
     with ExitStack() as stack:
+        port = stack.enter_context(reserved_port())
         web = stack.enter_context(MiniWeb(crawl))
         server = stack.enter_context(running_server(folder))
         store = stack.enter_context(
@@ -251,12 +252,6 @@ def _services(folder: Path) -> Iterator[tuple[Soak, dict[str, FlakyS3]]]:
 
 
 _STORE_FAULTS = (Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.RESET, Fault.LOST_ANSWER, Fault.CUT_BODY)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _end(soak: Soak) -> None:
