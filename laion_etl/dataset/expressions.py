@@ -24,7 +24,7 @@ from laion_etl.core.schemas import DATASET_FILES
 
 _MAX_CHARS = 4_000
 _MAX_S = 60.0  # for one table, of at most the rows of a batch: plain conditions take milliseconds
-_AGAIN_S = 0.1
+_AGAIN_S = 0.01
 _ROWS_PER_CHUNK = 64
 _CLASSES = frozenset({"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN",
                       "FUNCTION", "CAST", "CASE", "TYPE"})  # fmt: skip
