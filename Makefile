@@ -57,7 +57,7 @@ soak: setup  ## MINUTES=20: long-lived processes while services fail; exit code 
 check: setup  ## format, lint, types, which package imports which, spelling, length of modules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict laion_etl dags plugins
+	$(BIN)/mypy --strict laion_etl dags plugins benchmarks scripts
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_words.py

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -148,10 +149,10 @@ def warm_up(kind: ListKind, path: Path) -> None:
 def look_up(kind: ListKind, count: int, path: Path) -> dict[str, float]:
     """Runs in a separate process, as a worker of the parse stage would."""
     listed, others = (_links(kind, first, count) for first in (0, count))
-    answer(kind, Blocklists(**{str(kind): [np.zeros(1, np.uint64)]}), others[:10])  # compiles the kernels
+    answer(kind, _of(kind, np.zeros(1, np.uint64)), others[:10])  # compiles the kernels
     before = memory_mib()
     started = time.perf_counter()
-    lists = Blocklists(**{str(kind): [map_hashes(path)]})
+    lists = _of(kind, map_hashes(path))
     opened = time.perf_counter()
     answer(kind, lists, others[:_LOOKUPS])
     first = time.perf_counter()
@@ -171,6 +172,11 @@ def look_up(kind: ListKind, count: int, path: Path) -> dict[str, float]:
     }
 
 
+def _of(kind: ListKind, hashes: Any) -> Blocklists:
+    lists: dict[str, Any] = {str(kind): [hashes]}
+    return Blocklists(**lists)
+
+
 def _links(kind: ListKind, first: int, count: int) -> "pa.StringArray | np.ndarray":
     """A million links whose entries are among those from `first` on."""
     numbers = first + np.random.default_rng(1).integers(0, count, _LOOKUPS)
@@ -185,7 +191,7 @@ def _links(kind: ListKind, first: int, count: int) -> "pa.StringArray | np.ndarr
 def answer(kind: ListKind, lists: Blocklists, links: "pa.StringArray | np.ndarray") -> int:
     """How many are blocked, asked in the batches of the parse stage."""
     if kind is ListKind.DOMAINS:
-        return sum(map(lists.domain_blocked, links.to_pylist()))
+        return sum(map(lists.domain_blocked, pa.array(links).to_pylist()))
     ask = lists.urls_blocked if kind is ListKind.URLS else lists.pairs_blocked
     return sum(int(ask(links[first : first + _BATCH]).sum()) for first in range(0, len(links), _BATCH))
 

@@ -75,7 +75,7 @@ def full(document: Plain, stage: str, metric: str, parts: Sequence[str] | None =
     of_rows = 0.0
     if whole is not None and (rows := value(whole, stage, metric, parts)) is not None:
         of_rows = max(0.0, rows - first) / share
-    return first + slope * (1 - share) + of_rows
+    return float(first + slope * (1 - share) + of_rows)
 
 
 def ratio(document: Plain, stage: str, metric: str) -> float | None:
@@ -84,7 +84,7 @@ def ratio(document: Plain, stage: str, metric: str) -> float | None:
     first, second = (value(run, stage, metric) for run in (small, large))
     if large is None or not first or second is None or second < _LEAST:
         return None
-    return second / first / (large["size"]["share"] / small["size"]["share"])
+    return float(second / first / (large["size"]["share"] / small["size"]["share"]))
 
 
 def stages(document: Plain) -> list[str]:

@@ -119,7 +119,7 @@ def pairs_file(store: Store, partition: int, rows: int, crawl: str = CRAWL) -> f
     lengths_of = [
         pc.sum(pc.binary_length(column)).as_py() for column in (url, caption, language, unknown, page)
     ]
-    return sum(lengths_of) / rows
+    return float(sum(lengths_of) / rows)
 
 
 def _words(rng: np.random.Generator, columns: int, rows: int) -> list[pa.StringArray]:
@@ -147,7 +147,7 @@ def copy_rows(store: Store, partition: int) -> bytes:
 
 
 def send(connection: psycopg.Connection, statement: str, data: bytes) -> None:
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[arg-type]
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for start in range(0, len(data), 1 << 18):
             copy.write(data[start : start + (1 << 18)])
 
@@ -227,13 +227,13 @@ def loads(settings: Settings, empty: Settings, store: Store, rows: int, millions
     curve = []
     with open_database(settings) as database, open_database(empty) as other:
         load_seconds(0, settings, store, database)  # compiles
-        limit, plain, empty = [], [], []
+        limit, plain, into_empty = [], [], []
         for _ in range(3):
             limit.append(raw_copy(other.connection, data))
             plain.append(plain_way(other.connection, data))
-            empty.append(empty_seconds(0, empty, store, other))
+            into_empty.append(empty_seconds(0, empty, store, other))
         other.connection.execute("drop table raw")
-        a, b, c = (statistics.median(values) for values in (limit, plain, empty))
+        a, b, c = (statistics.median(values) for values in (limit, plain, into_empty))
         print(f"text per pair: {text:.0f} bytes; {rows:,} pairs a load", flush=True)
         for label, seconds in (("(a) raw COPY", a), ("(b) staging, ON CONFLICT", b), ("(c) ours, empty", c)):
             print(
@@ -499,7 +499,7 @@ def ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     try:
         yield
         if process.poll() is not None:
-            raise SystemExit(f"{process.args} ended too early: give it more to do")
+            raise SystemExit(f"{process.args!r} ended too early: give it more to do")
     finally:
         process.kill()
         process.wait()

@@ -283,9 +283,10 @@ def _key(name: str, bucket: str) -> str:
 
 def _next(names: Any, skip: str) -> str | None:
     try:
-        return names.send(skip) if skip else next(names)
+        following: str = names.send(skip) if skip else next(names)
     except StopIteration:
         return None
+    return following
 
 
 async def _body(receive: Any) -> bytes:

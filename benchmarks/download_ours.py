@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -23,7 +24,9 @@ from laion_etl.settings import DownloadSettings, Settings
 
 def main() -> None:
     urls = Path(sys.argv[1]).read_text().split()
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()}
+    changes: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()
+    }
     batches = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     rows = [
         {

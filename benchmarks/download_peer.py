@@ -9,10 +9,11 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from img2dataset import download
 
-_MODES = {
+_MODES: dict[str, dict[str, Any]] = {
     "resize": {
         "resize_mode": "keep_ratio",
         "image_size": 256,

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _EVERY_MS = 200
@@ -26,6 +26,11 @@ class Busy:
         return sum(found) / len(found) if found else None
 
 
+def _read(lines: Iterable[str], busy: Busy) -> None:
+    for line in lines:
+        busy.add(line)
+
+
 @contextmanager
 def watched(device: str) -> Iterator[Busy]:
     """Watches a GPU in this block; on a CPU, or without the tool, there are no samples."""
@@ -40,7 +45,7 @@ def watched(device: str) -> Iterator[Busy]:
         if running.stdout is None:
             raise RuntimeError("no output of nvidia-smi")
         lines = running.stdout
-        reader = threading.Thread(target=lambda: [busy.add(line) for line in lines], daemon=True)
+        reader = threading.Thread(target=_read, args=(lines, busy), daemon=True)
         reader.start()
         try:
             yield busy

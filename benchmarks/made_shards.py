@@ -150,7 +150,7 @@ def _scored(shard: pa.Table, chance: np.random.Generator) -> pa.Table:
         "pwatermark": chance.random(rows),
         "aesthetic": chance.uniform(3, 7, rows),
         "subset": subset,
-        "reason": pa.array(np.where(kept, None, "low_similarity"), pa.string()),
+        "reason": pa.array(["low_similarity"] * rows, pa.string(), mask=kept),
     }
     columns = []
     for field in SCORED_SCHEMA:

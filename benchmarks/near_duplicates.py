@@ -19,6 +19,7 @@ import numpy as np
 from laion_etl.blocklists.near_hashes import Hashes, Ints, is_informative, near_better
 from laion_etl.io.storage import LocalStore
 from laion_etl.publish.band_files import IMAGE, RECORDS_AT_ONCE, Bands, BandsWriter, Records
+from laion_etl.publish.near_checkpoints import ComparedSlices
 from laion_etl.publish.near_compare import HashFiles, write_decided
 
 _BITS = 10
@@ -66,7 +67,9 @@ def _run(store: LocalStore, images: Records) -> tuple[float, float, int]:
         outputs.append(file.output)
     middle = time.process_time()
     files = HashFiles(bands, tuple(outputs), ())
-    output, _ = write_decided(files, "compared.parquet", store)
+    done = ComparedSlices("compared", "made-up", store)
+    done.delete()  # those of an earlier run
+    output, _ = write_decided(files, "compared.parquet", done, store)
     end = time.process_time()
     return middle - start, end - middle, len(images) - _dropped(output.name, images, store)
 

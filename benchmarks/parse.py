@@ -69,7 +69,7 @@ _WAYS = (
 
 
 def _gunzip(path: Path) -> int:
-    with igzip.open(path, "rb") as file:
+    with igzip.open(path, "rb") as file:  # type: ignore[no-untyped-call]
         return sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
 
 

@@ -40,4 +40,4 @@ def _noise(rng: np.random.Generator, height: int, width: int, fall: float) -> np
     frequency[0, 0] = 1
     waves = (rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)) / frequency**fall
     noise = np.fft.irfft2(waves, s=(height, width))
-    return (noise - noise.mean()) / noise.std()
+    return np.asarray((noise - noise.mean()) / noise.std())

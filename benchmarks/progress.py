@@ -149,7 +149,7 @@ def write_store(store: LocalStore, numbers: range, files: int) -> None:
 def write_links(store: LocalStore, numbers: range) -> None:
     """Write the links of the first batch of each thousand: one file under many names."""
     statuses = [status for status, count in {"success": KEPT, **DROPPED}.items() for _ in range(count)]
-    rows = [
+    rows: list[dict[str, object]] = [
         {name: "" for name in SHARD_SCHEMA.names if pa.types.is_string(SHARD_SCHEMA.field(name).type)}
         | {
             "pair_id": number.to_bytes(16, "big"),
@@ -199,8 +199,8 @@ class Server:
 def timed(name: str, command: list[str], environment: dict[str, str], server: Server) -> None:
     """Run a command; print its wall time, its most memory, and processor time, with the start of Python."""
     began, before = time.perf_counter(), server.cpu_s()
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=nothing, stderr=pipe) as process:
         error = process.stderr.read() if process.stderr else b""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

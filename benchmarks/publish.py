@@ -92,7 +92,7 @@ def drawn(batch: int, kept: int) -> pa.Table:
         "nsfw_tag": rng.choice(["UNLIKELY"] * 18 + ["UNSURE", "NSFW"], count),
         "punsafe": rng.random(count, np.float32),
         "aesthetic": rng.uniform(3, 7, count).astype(np.float32),
-        "reason": pa.array(np.where(rejected, "low_similarity", None), pa.string()),
+        "reason": pa.array(["low_similarity"] * count, pa.string(), mask=~rejected),
     }
     arrays = [
         pa.array(columns[field.name]).cast(field.type)

@@ -18,12 +18,11 @@ import torch
 
 def main() -> None:
     folder, model, weights, device, batch, shards = sys.argv[1:]
-    if (
-        device == "cpu"
-    ):  # torchvision of PyPI is built for CUDA: with a CPU build of torch two schemas are missing
-        library = torch.library.Library("torchvision", "DEF")
+    if device == "cpu":  # PyPI's torchvision is built for CUDA: a CPU build of torch lacks two schemas
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
     from clip_retrieval.clip_inference.main import main as clip_inference
 
     with tempfile.TemporaryDirectory(prefix="laion-bench-") as output, redirect_stdout(sys.stderr):

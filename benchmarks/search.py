@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def build(folder: Path, rows: int, dim: int, settings: IndexSettings) -> Made:
             pool.map(lambda one: build_part(folder, *one, dim=dim, rows=rows, settings=settings), starts)
         )
     parts = [part for part, _, _, _ in built]
-    seconds, bytes_graph, bytes_rows = (sum(one[place] for one in built) for place in (1, 2, 3))
+    seconds = sum(seconds for _, seconds, _, _ in built)
+    bytes_graph = sum(graph for _, _, graph, _ in built)
+    bytes_rows = sum(table for _, _, _, table in built)
     stats = StageStats("index", "", "made/up", "", rows, rows)
     index = SearchIndex(Release("made", "up"), stats, tuple(parts))
     return Made(index, seconds, bytes_graph / rows, bytes_rows / rows)
@@ -168,7 +171,7 @@ def show(made: Made, queries: Floats, console: Console) -> None:
         found = [{hit.sample_id for hit in made.index.search(query, _K, filters)} for query in queries]
         true = brute_force(made.index, queries, filters)
         recall = np.mean([len(one & other) / _K for one, other in zip(found, true, strict=True)])
-        middle, late = latencies(lambda query, f=filters: made.index.search(query, _K, f), queries)
+        middle, late = latencies(partial(made.index.search, count=_K, filters=filters), queries)
         table.add_row(name, f"{middle:.1f}", f"{late:.1f}", f"{recall:.3f}")
     middle, late = latencies(lambda query: compare_all(made.index, query), queries[:10])
     table.add_row("every vector compared, no filter", f"{middle:.1f}", f"{late:.1f}", "1.000")

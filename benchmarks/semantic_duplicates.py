@@ -56,7 +56,7 @@ def _measure(folder: Path, count: int) -> None:
     store = LocalStore(folder / str(count))
     path = folder / f"{count}.embeddings"
     batches = [ScoredBatch(number, _PER_BATCH, (), "m") for number in range(count // _PER_BATCH)]
-    batch_vectors.read_vectors = lambda _, batch, __: _batch(path, batch.number)  # of made files
+    batch_vectors.read_vectors = lambda _, batch, __: _batch(path, batch.number)  # type: ignore[assignment]  # of made files
     before, started, cpu = _memory(), time.perf_counter(), time.process_time()
     learned_from = [_batch(path, batch.number)[1] for batch in batches[:: max(1, count // _LEARNED_FROM)]]
     wanted = min(count // SAMPLES_PER_CLUSTER, MOST_CLUSTERS)
@@ -83,7 +83,7 @@ def _measure(folder: Path, count: int) -> None:
 def _write_embeddings(folder: Path, count: int) -> None:
     """Write embeddings, and which are planted with what cosine; an original is better than its copies."""
     rng = np.random.default_rng(7)
-    common = unit(rng.normal(size=(1, _DIM)))
+    common = unit(rng.normal(size=(1, _DIM)).astype(np.float32))
     file = np.memmap(folder / f"{count}.embeddings", np.float16, "w+", shape=(count, _DIM))
     for start in range(0, count, _PER_BATCH):
         file[start : start + _PER_BATCH] = unit(common + unit(_drawn(rng, _PER_BATCH)))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gcld3.pybind_ext
 import numpy as np
@@ -125,7 +126,7 @@ def agreeing(network: Cld3Network, points: list[int]) -> npt.NDArray[np.bool_]:
 def main() -> None:
     """Write the file, and say how many characters are left to the library."""
     path = Path(cld3_model.__file__).with_name("cld3.npz")
-    arrays = weights()
+    arrays: dict[str, Any] = dict(weights())
     arrays["script_of"] = np.full(LAST_POINT, UNKNOWN, np.uint8)
     arrays["lower_by"] = np.zeros(LAST_POINT, np.int32)
     left = list(_points())

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from laion_etl.core.errors import ModelError
+from laion_etl.minicrawl.backgrounds import BACKGROUNDS
 from laion_etl.minicrawl.lexicon import LEXICONS
-from laion_etl.minicrawl.scenes import BACKGROUNDS, COLOURS, LAYOUTS, SHAPES, Scene
+from laion_etl.minicrawl.scenes import COLOURS, LAYOUTS, SHAPES, Scene
 from laion_etl.score import demo_model
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.tokens import ClipTokenizer, text_plan
