@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from laion_etl.core.ids import batch_name
-from laion_etl.core.schemas import SCORED_SCHEMA, plan_stats_name, scored_stem, shard_stem
+from laion_etl.core.schemas import SCORED_SCHEMA, pair_id, plan_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
 from laion_etl.io.tarshard import finish
@@ -73,12 +73,16 @@ def drawn(batch: int, kept: int) -> pa.Table:
     words = _WORDS[rng.integers(0, len(_WORDS), (count, 8))]
     hosts = rng.zipf(1.4, count) % 200_000
     digests = rng.integers(0, 256, (count, 64), np.uint8).tobytes().hex()
+    urls = [f"https://img{h}.example/{k}.jpg" for h, k in zip(hosts.tolist(), keys, strict=True)]
+    captions = [" ".join(line) for line in words.tolist()]
+    languages = rng.choice(["en", "en", "de", "fr", "es", ""], count)
+    thresholds = np.where(languages == "en", np.float32(0.28), np.float32(0.26))  # as verify expects
     columns = {
         "key": keys,
-        "pair_id": [bytes.fromhex(digests[i * 128 : i * 128 + 32]) for i in range(count)],
-        "url": [f"https://img{h}.example/{k}.jpg" for h, k in zip(hosts.tolist(), keys, strict=True)],
-        "caption": [" ".join(line) for line in words.tolist()],
-        "language": rng.choice(["en", "en", "de", "fr", "es", ""], count),
+        "pair_id": [pair_id(url, caption) for url, caption in zip(urls, captions, strict=True)],
+        "url": urls,
+        "caption": captions,
+        "language": languages,
         "license": rng.choice(["?", "?", "?", "https://creativecommons.org/licenses/by/4.0/"], count),
         "page_url": [f"https://www{h}.example/page" for h in hosts.tolist()],
         "status": pa.repeat("success", count),
@@ -87,8 +91,8 @@ def drawn(batch: int, kept: int) -> pa.Table:
         "original_width": rng.integers(200, 3000, count),
         "original_height": rng.integers(200, 3000, count),
         "bytes": rng.integers(5_000, 900_000, count),
-        "similarity": rng.uniform(0.26, 0.5, count).astype(np.float32),
-        "threshold": pa.repeat(np.float32(0.26), count),
+        "similarity": thresholds + rng.uniform(0, 0.2, count).astype(np.float32),
+        "threshold": thresholds,
         "nsfw_tag": rng.choice(["UNLIKELY"] * 18 + ["UNSURE", "NSFW"], count),
         "punsafe": rng.random(count, np.float32),
         "aesthetic": rng.uniform(3, 7, count).astype(np.float32),
