@@ -28,5 +28,5 @@ def test_it_serves_on_loopback_until_it_is_asked_to_end(crawl_settings: Settings
                 assert "<h1>Crawls</h1>" in client.get(match[0]).text
         finally:
             process.send_signal(signal.SIGTERM)
-            code = process.wait(30)
+            code = process.wait(120)
     assert code == 130

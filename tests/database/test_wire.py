@@ -210,7 +210,7 @@ def shaky(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[Network, S
     name = f"test_{uuid4().hex}"
     postgres.url(name)
     with Network(postgres.socket_dir) as network:
-        yield network, through(network.url(name), tmp_path, retry_for_s=10)
+        yield network, through(network.url(name), tmp_path, retry_for_s=60)
 
 
 def test_a_lost_connection_is_opened_again(shaky: tuple[Network, Settings]) -> None:
@@ -280,7 +280,7 @@ def test_two_in_each_others_way_both_get_through(settings: Settings, database: D
             tries.append(first)
             connection.execute("update two set hits = hits + 1 where n = %s", [first])
             if len(tries) <= 2:
-                met.wait(10)
+                met.wait(60)
             connection.execute("update two set hits = hits + 1 where n = %s", [second])
 
         with open_database(settings) as own:

@@ -172,7 +172,10 @@ REFUSED: dict[str, SiteReply] = {
 
 
 @pytest.mark.parametrize("reply", REFUSED.values(), ids=REFUSED)
-def test_30_refused_answers_of_one_host_take_one_connection(reply: SiteReply) -> None:
+def test_30_refused_answers_of_one_host_take_one_connection(
+    reply: SiteReply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_DRAINED_S", 60.0)
     with site() as running:
         running.answers = {f"/{number}": lambda: reply for number in range(30)}
         assert len(fetch_in_turn(running.port, 30)) == 30

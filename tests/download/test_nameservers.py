@@ -27,6 +27,8 @@ from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, Resolve
 from laion_etl.download.ssrf import AddressPolicy
 from tests.download.search_list import DEAD
 
+LIMIT_S = 60.0  # for a hang
+
 Answerer = Callable[[dns.message.Message, bool], dns.message.Message | None]
 
 
@@ -186,7 +188,7 @@ def test_a_query_that_is_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> 
         return normal(question, over_tcp) if len(lost) > 1 else None
 
     assert look_up("a.example", lossy) == Addresses(("8.8.8.8",), 90.0)
-    assert len(lost) == 2
+    assert len(lost) >= 2  # more where an answer takes longer than a try
 
 
 def test_a_name_without_an_address_is_an_answer() -> None:
@@ -268,7 +270,9 @@ def test_after_half_an_answer_the_next_source_is_asked(
 
     async def main(first: tuple[str, int], second: tuple[str, int]) -> tuple[str, ...]:
         sources = [StubSource([first], ipv6=True), StubSource([second], ipv6=False)]
-        return await Resolver(sources, AddressPolicy(), 0.3).resolve("a.example")
+        sources[0]._resolver.lifetime = 0.3
+        sources[1]._resolver.timeout = LIMIT_S
+        return await Resolver(sources, AddressPolicy(), LIMIT_S).resolve("a.example")
 
     with nameserver(by_family(a=failing, aaaa=empty)) as first, nameserver(normal) as second:
         assert trio.run(main, first, second) == ("8.8.8.8",)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -44,8 +45,15 @@ def test_connections_are_reused(store: Store) -> None:
 
 
 def test_a_host_gets_few_requests_at_once_and_few_a_second(store: Store) -> None:
+    two = Barrier(2)
+
+    def together() -> Reply:
+        two.wait(60)
+        return 200, {}, GOOD
+
     with site() as running:
         running.delay_s = 0.05
+        running.answers = {"/0.jpg": together, "/1.jpg": together}
         urls = [f"http://127.0.0.1:{running.port}/{n}.jpg" for n in range(12)]
         run(store, urls, running, connections_per_host=2, requests_per_host_s=20)
         assert running.max_at_once == 2

@@ -115,7 +115,7 @@ def secure_site(authority: Authority, folder: Path, host: str, days: int = 2) ->
 def fetch(running: Site, host: str = "a.secure.example", **changes: bool) -> S | bytes:
     url = f"https://{host}/1.jpg"
     connect_to = (f"*.secure.example=127.0.0.1:{running.port}",)
-    return fetch_all([url], DownloadSettings(connect_to=connect_to, tls_timeout_s=3, **changes))[url]
+    return fetch_all([url], DownloadSettings(connect_to=connect_to, tls_timeout_s=60, **changes))[url]
 
 
 def test_a_good_certificate_is_accepted(authority: Authority, tmp_path: Path) -> None:

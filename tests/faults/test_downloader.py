@@ -23,7 +23,7 @@ from laion_etl.demo.airflow import reserved_port
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.stage import download_batch
 from laion_etl.io import storage
-from laion_etl.io.storage import LocalStore, Store, open_store
+from laion_etl.io.storage import LocalStore, Store, open_store, s3_retry
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import DownloadSettings, Settings
 from tests.database.pairs import write_pairs
@@ -88,6 +88,7 @@ def test_an_s3_server_killed_in_an_upload(
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    monkeypatch.setattr(s3_retry, "PAUSES_S", (0.0,))  # the killed server does not come back
     server = moto(port)
 
     def at_the_tar(data: bytes) -> None:

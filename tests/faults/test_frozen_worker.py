@@ -239,7 +239,8 @@ def test_a_worker_that_hangs_on_a_slow_host_stops_when_another_one_has_finished_
             hooks.check()
 
     monkeypatch.setitem(HANGING, 1, hang)
-    short = replace(settings, download=replace(settings.download, lease_s=1))
+    # It looks for its lease every 1.5 s, and keeps it on a machine that lets it wait for four seconds.
+    short = replace(settings, download=replace(settings.download, lease_s=6))
     slow = SuspendedWorker(None, short, any_store)
     slow.start()
     assert hangs.wait(LIMIT_S)

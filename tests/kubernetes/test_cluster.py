@@ -310,7 +310,7 @@ def test_an_image_that_can_not_be_pulled_and_a_pod_without_room(cluster: Cluster
     condition = until(api, "no-room", lambda s: s.conditions).conditions[0]
     assert (condition.type, condition.status, condition.reason) == ("PodScheduled", "False", "Unschedulable")
     found = watch.Watch().stream(
-        api.list_namespaced_event, SPACE, field_selector="involvedObject.name=no-room", timeout_seconds=20
+        api.list_namespaced_event, SPACE, field_selector="involvedObject.name=no-room", timeout_seconds=200
     )
     assert next(found)["object"].reason == "FailedScheduling"
 

@@ -347,7 +347,7 @@ def test_the_command_prints_the_settings_and_stops_on_a_signal(minicrawl: MiniCr
         address = lines[0].partition("=")[2].strip()
         assert urllib3.request("GET", f"{address}/collinfo.json").status == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.communicate()

@@ -108,7 +108,8 @@ def test_progress_counts_files(wat: str, store: Store) -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_any_number_of_jobs_gives_the_same_output(tmp_path: Path) -> None:
+def test_several_jobs_give_the_output_of_one(tmp_path: Path) -> None:
+    """Two for three files, so that one reads two; each starts a process that imports for two seconds."""
     wats = []
     for number in range(3):
         links = [
@@ -118,12 +119,12 @@ def test_any_number_of_jobs_gives_the_same_output(tmp_path: Path) -> None:
         records = [page_record(PAGE, links), compact_page_record(PAGE, links), record(PAGE, b"{broken")]
         wats.append((number, write_wat(tmp_path / f"{number}.wat.gz", records)))
     found = {}
-    for jobs in (1, 2, 3):
+    for jobs in (1, 2):
         store = LocalStore(tmp_path / f"jobs{jobs}")
         settings, seen = Settings(parse=ParseSettings(jobs=jobs)), list[tuple[int, int]]()
         found[jobs] = parse_partition("C", 0, wats, settings, store, lambda *step: seen.append(step))  # noqa: B023 - called in it
         assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert found[1] == found[2] == found[3]
+    assert found[1] == found[2]
     assert found[1].kept == 42
     assert found[1].dropped == {"duplicate_in_partition": 3 * 80 - 42}
 
