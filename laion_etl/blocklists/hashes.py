@@ -82,8 +82,12 @@ def hash_names(data: Bytes, spans: tuple[Ints, Ints], hashes: Hashes) -> None:
 
 
 @kernel
-def hash_expressions(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes) -> int:
-    """Hashes URL expressions (as absolute URLs) and their hosts, in any order; returns how many hashes."""
+def hash_expressions(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes, ends: Ints) -> int:
+    """Hashes URL expressions (as absolute URLs) and their hosts; returns how many hashes.
+
+    `ends` gets where the hashes of each expression end: its own is the last, and before it comes that of its
+    host unless the expression before has the same.
+    """
     count, known_host = 0, np.uint64(0)
     for row in range(urls[0].size):
         end = urls[1][row]
@@ -94,6 +98,7 @@ def hash_expressions(data: Bytes, urls: tuple[Ints, Ints], hashes: Hashes) -> in
             count += 1
         hashes[count] = expression_hash(data, path, end, host)
         count += 1
+        ends[row] = count
     return count
 
 

@@ -9,9 +9,10 @@ import hashlib
 import ipaddress
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from io import BufferedReader
+from itertools import pairwise
 from typing import IO, NamedTuple, cast
 
 import ada_url
@@ -21,7 +22,7 @@ from laion_etl.blocklists.hashes import hash_expressions, hash_names
 from laion_etl.blocklists.line_kernels import copy_urls, find_entries, find_plain_names, read_pair_ids
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import InputError
-from laion_etl.core.kernels import Hashes, Ints
+from laion_etl.core.kernels import Bytes, Hashes, Ints
 from laion_etl.urls.escapes import compare_spans
 from laion_etl.urls.normalize import resolve_urls
 
@@ -56,6 +57,14 @@ class Entries(NamedTuple):
             f"cannot read {self.source} line {self.numbers[row]}: {self.entry(row)[:200]!r} is not {wanted}; "
             "correct or remove the line"
         )
+
+    @classmethod
+    def of_values(cls, values: Sequence[str], numbers: Sequence[int], source: str) -> "Entries":
+        """Returns entries that were found in other ways; none is empty."""
+        encoded = [value.encode() for value in values]
+        ends = np.cumsum([len(value) for value in encoded], dtype=np.int32)
+        starts = np.concatenate([np.zeros(1, np.int32), ends[:-1]])
+        return cls(source, b"".join(encoded), (starts, ends), np.asarray(numbers, np.int32))
 
 
 class TextReader:
@@ -139,19 +148,27 @@ def pair_hashes(lines: Entries) -> Hashes:
 
 def domain_hashes(lines: Entries) -> Hashes:
     """Hashes domains; a line of a hosts file may have several."""
+    hashes, hard = _hash_plain_names(lines)
+    names = [name for row in np.flatnonzero(hard).tolist() for name in _names(lines, row)]
+    return np.concatenate([hashes[hard == 0], _hash_hosts(names)]) if names else hashes
+
+
+def _hash_plain_names(lines: Entries) -> tuple[Hashes, Bytes]:
+    """Returns the hash of each line, and 1 for those for which it does not count: not in a simple form."""
     data = np.frombuffer(lines.text, np.uint8)
     hard = np.empty(lines.numbers.size, np.uint8)
     find_plain_names(data, lines.spans, hard)
     hashes = np.empty(hard.size, np.uint64)
     hash_names(data, lines.spans, hashes)
-    names = [name for row in np.flatnonzero(hard).tolist() for name in _names(lines, row)]
-    if not names:
-        return hashes
+    return hashes, hard
+
+
+def _hash_hosts(names: Sequence[str]) -> Hashes:
     ends = np.cumsum([len(name) for name in names], dtype=np.int32)
     starts = np.concatenate([np.zeros(1, np.int32), ends[:-1]])
-    others = np.empty(len(names), np.uint64)
-    hash_names(np.frombuffer("".join(names).encode(), np.uint8), (starts, ends), others)
-    return np.concatenate([hashes[hard == 0], others])
+    hashes = np.empty(len(names), np.uint64)
+    hash_names(np.frombuffer("".join(names).encode(), np.uint8), (starts, ends), hashes)
+    return hashes
 
 
 def _names(lines: Entries, row: int) -> list[str]:
@@ -179,6 +196,11 @@ def normal_host(name: str) -> str:
 
 def url_hashes(lines: Entries) -> Hashes:
     """Hashes URL expressions and their hosts; only paths on these hosts need to be looked up."""
+    return _hash_urls(lines)[0]
+
+
+def _hash_urls(lines: Entries) -> tuple[Hashes, Ints]:
+    """Returns the hashes, and where those of each line end: see `hash_expressions`."""
     data = np.frombuffer(lines.text, np.uint8)
     starts, ends = lines.spans[0].copy(), lines.spans[1].copy()
     wrong = np.empty(starts.size, np.uint8)
@@ -191,5 +213,28 @@ def url_hashes(lines: Entries) -> Hashes:
     if wrong.any():
         raise lines.error(int(np.argmax(wrong > 0)), "a URL or host/path")
     compare_spans(arena, starts, ends)
-    hashes = np.empty(2 * starts.size, np.uint64)
-    return hashes[: hash_expressions(arena.data, (starts, ends), hashes)]
+    hashes, stops = np.empty(2 * starts.size, np.uint64), np.empty(starts.size, np.int32)
+    return hashes[: hash_expressions(arena.data, (starts, ends), hashes, stops)], stops
+
+
+def hashes_by_line(kind: ListKind, lines: Entries) -> list[frozenset[int]]:
+    """Returns the hashes of each line of URLs or domains. Raises InputError for the first invalid one."""
+    return _url_hashes_by_line(lines) if kind is ListKind.URLS else _domain_hashes_by_line(lines)
+
+
+def _url_hashes_by_line(lines: Entries) -> list[frozenset[int]]:
+    hashes, ends = _hash_urls(lines)
+    found, host = hashes.tolist(), 0
+    by_line = []
+    for start, end in pairwise([0, *ends.tolist()]):
+        host = found[start] if end - start > 1 else host
+        by_line.append(frozenset({host, found[end - 1]}))
+    return by_line
+
+
+def _domain_hashes_by_line(lines: Entries) -> list[frozenset[int]]:
+    hashes, hard = _hash_plain_names(lines)
+    by_line = [frozenset({one}) for one in hashes.tolist()]
+    for row in np.flatnonzero(hard).tolist():
+        by_line[row] = frozenset(_hash_hosts(_names(lines, row)).tolist())
+    return by_line

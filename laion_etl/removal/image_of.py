@@ -7,6 +7,7 @@ be repeated. So `removal-images/<hashes of the URL>.json` has them; like a reque
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from laion_etl.dataset.locator.keys import wanted_keys
 from laion_etl.dataset.locator.lookup import find_files
 from laion_etl.dataset.locator.units import located_crawls
 from laion_etl.io.storage import Store
-from laion_etl.removal.lists import Line, RemovalList, hashes_of_url
+from laion_etl.removal.lists import Line, RemovalList, hashes_of_urls
 from laion_etl.removal.rewrite import read_table
 
 _log = logging.getLogger(__name__)
@@ -94,18 +95,20 @@ def _add(rows: pa.Table, wanted: dict[Url, _Images]) -> None:
     sha256 = rows["sha256"] if "sha256" in rows.schema.names else nothing
     pdq = compared_hashes(rows) if "pdq" in rows.schema.names else nothing
     columns = (rows["url"].to_pylist(), sha256.to_pylist(), pdq.to_pylist())
-    for url, digest, near in zip(*columns, strict=True):
-        if (images := wanted.get(_own_hashes(url))) is not None:
+    for url, digest, near in zip(_own_hashes(columns[0]), *columns[1:], strict=True):
+        if (images := wanted.get(url)) is not None:
             images.sha256 |= {digest} if digest else set()
             images.pdq |= {near} if near and is_informative(to_hashes([near])).all() else set()
 
 
-def _own_hashes(url: str) -> Url:
-    """Return the hashes of a row's URL: a rule also matches what is below the URL, which is another image."""
+def _own_hashes(urls: Sequence[str]) -> list[Url]:
+    """Return the hashes of the URLs of rows: a rule also matches what is below its URL, another image."""
     try:
-        return hashes_of_url(url, "a row")
+        return hashes_of_urls(urls, "a row")
     except InputError:
-        return ()
+        if len(urls) == 1:
+            return [()]
+        return [hashes for url in urls for hashes in _own_hashes([url])]
 
 
 def _recorded(url: Url, store: Store) -> _Images:

@@ -1,18 +1,19 @@
 """Reads a removal list: URLs, domains, samples, image hashes and pair ids, one per line."""
 
-import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import ada_url
 
 from laion_etl.blocklists.removal_requests import RULES, Request
-from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher, normal_host
+from laion_etl.blocklists.syntax import Entries, ListKind, hashes_by_line, normal_host
 from laion_etl.core.errors import InputError
 from laion_etl.urls.public_suffix import is_public_suffix
 
 MAX_BYTES = 256_000_000
+_LINES_AT_ONCE = 4096
 _PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq|key|image-of):(?!//)\s*(.+)", re.IGNORECASE)
 _PLACES = {"domain": "domains", "url": "urls", "pair": "pairs"}
 _HEX_DIGITS = {"pairs": 32, "md5": 32, "sha256": 64, "pdq": 64}
@@ -100,13 +101,62 @@ def read_lines(data: bytes, source: str) -> RemovalList:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {source}: it is not UTF-8; convert the file") from error
-    texts = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
-    lines = tuple(_LineReader(source, number).read(line) for number, line in texts if line and line[0] != "#")
+    stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    texts = ((number, line) for number, line in stripped if line and line[0] != "#")
+    lines: list[Line] = []
+    while block := [*islice(texts, _LINES_AT_ONCE)]:
+        lines += _read_block(block, source)
     if not lines:
         raise InputError(
             f"cannot read {source}: it names nothing to remove; write one URL, domain, key or hash per line"
         )
-    return RemovalList(source, lines)
+    return RemovalList(source, tuple(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A line; if it has a `kind`, it names the URL or domain `value`, which is not hashed yet."""
+
+    line: Line
+    kind: ListKind | None = None
+    value: str = ""
+    as_image: bool = False
+
+    def with_hashes(self, hashes: frozenset[int]) -> Line:
+        found = frozenset(f"{one:016x}" for one in hashes)
+        if self.as_image:
+            return replace(self.line, image_of=tuple(sorted(found)))
+        folder = self.kind is ListKind.URLS and _may_be_folder(self.value)
+        return replace(self.line, rules={str(self.kind): found}, folders=found if folder else frozenset())
+
+
+def _read_block(block: Iterable[tuple[int, str]], source: str) -> list[Line]:
+    """Read lines, by number. Raises InputError for the first invalid one."""
+    drafts: list[_Draft] = []
+    try:
+        for number, text in block:
+            drafts.append(_LineReader(source, number).read(text))
+        return _hashed(drafts, source)
+    except InputError:
+        for draft in drafts:  # one by one: an invalid line before that of this error comes first
+            _hashed([draft], source)
+        raise
+
+
+def _hashed(drafts: Sequence[_Draft], source: str) -> list[Line]:
+    """Hash all URLs at once, and all domains: one by one they take thirty times as long."""
+    lines = {draft.line.number: draft.line for draft in drafts}
+    for kind in (ListKind.URLS, ListKind.DOMAINS):
+        named = [draft for draft in drafts if draft.kind is kind]
+        if not named:
+            continue
+        values, numbers = [draft.value for draft in named], [draft.line.number for draft in named]
+        found = hashes_by_line(kind, Entries.of_values(values, numbers, source))
+        lines |= {draft.line.number: draft.with_hashes(one) for draft, one in zip(named, found, strict=True)}
+    for draft in drafts:
+        if draft.kind is not None and not draft.as_image:
+            _LineReader(source, draft.line.number).check_hosts(draft.kind, draft.value)
+    return [*lines.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,35 +164,42 @@ class _LineReader:
     source: str
     number: int
 
-    def read(self, line: str) -> Line:
+    def read(self, line: str) -> _Draft:
         """Return what a line names, which is neither blank nor a comment."""
         kinds, value = _kinds(line)
+        if value.startswith("#"):
+            raise self._error("it has a comment in place of a value")
         if "key" in kinds:
             if not _SAMPLE.match(value):
                 raise self._error("it is not a key or SAMPLE_ID of at most 17 digits")
-            return Line(self.number, line, {}, sample=int(value))
+            return _Draft(Line(self.number, line, {}, sample=int(value)))
         if "image-of" in kinds:
             return self._image_of(line, value)
-        rules: dict[str, frozenset[str]] = {}
-        for kind in kinds & _HEX_DIGITS.keys():
-            if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
-                raise self._error(f"it is not a {kind} of {_HEX_DIGITS[kind]} hexadecimal digits")
-            rules[kind] = frozenset({value})
         for kind in kinds & {"domains", "urls"}:
             self._check(kind, value)
-            rules[kind] = self._hashes(ListKind(kind), value)
-            self._check_hosts(kind, value)
-        folder = "urls" in kinds and _may_be_folder(value)
-        return Line(self.number, line, rules, rules["urls"] if folder else frozenset())
+            return _Draft(Line(self.number, line, {}), ListKind(kind), value)
+        for kind in kinds:
+            if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
+                raise self._error(f"it is not a {kind} of {_HEX_DIGITS[kind]} hexadecimal digits")
+        return _Draft(Line(self.number, line, dict.fromkeys(kinds, frozenset({value}))))
 
-    def _image_of(self, line: str, value: str) -> Line:
+    def _image_of(self, line: str, value: str) -> _Draft:
         """Return a line that names the image of a URL. Raises InputError if that names no single file."""
         self._check("urls", value)
         if "://" not in value or _hosts("urls", value) or value.endswith("/"):
             raise self._error(
                 f"{value[:_SHOWN]!r} is not the URL of an image", "write it with https:// and path"
             )
-        return Line(self.number, line, {}, image_of=tuple(sorted(self._hashes(ListKind.URLS, value))))
+        return _Draft(Line(self.number, line, {}), ListKind.URLS, value, as_image=True)
+
+    def check_hosts(self, kind: str, value: str) -> None:
+        """Raise InputError for a name below which anyone has domains."""
+        for host in _hosts(kind, value):
+            if is_public_suffix(host):
+                raise self._error(
+                    f"{host!r} is a public suffix, below which anyone has domains",
+                    "name the domains themselves",
+                )
 
     def _check(self, kind: str, value: str) -> None:
         """Raise InputError for what would pass for a URL or domain and match nothing."""
@@ -152,14 +209,6 @@ class _LineReader:
             )
         if kind == "urls":
             self._check_url(value)
-
-    def _check_hosts(self, kind: str, value: str) -> None:
-        for host in _hosts(kind, value):
-            if is_public_suffix(host):
-                raise self._error(
-                    f"{host!r} is a public suffix, below which anyone has domains",
-                    "name the domains themselves",
-                )
 
     def _check_url(self, value: str) -> None:
         if value.startswith("/"):
@@ -175,26 +224,14 @@ class _LineReader:
         if "*" in path.split("://")[-1].split("/")[0]:
             raise self._error("a URL has no wildcards", "write the domain alone for all hosts below it")
 
-    def _hashes(self, kind: ListKind, value: str) -> frozenset[str]:
-        try:
-            return _hashes_of(kind, value, self.source)
-        except InputError as error:
-            message = str(error).replace(f"{self.source} line 1:", f"{self.source} line {self.number}:")
-            raise InputError(message) from error
-
     def _error(self, cause: str, advice: str = "correct or remove the line") -> InputError:
         return InputError(f"cannot read {self.source} line {self.number}: {cause}; {advice}")
 
 
-def hashes_of_url(url: str, source: str) -> tuple[str, ...]:
-    """Return the hashes of a URL and its host, as requests have them. Raises InputError naming the source."""
-    return tuple(sorted(_hashes_of(ListKind.URLS, url, source)))
-
-
-def _hashes_of(kind: ListKind, value: str, source: str) -> frozenset[str]:
-    reader = TextReader(io.BufferedReader(io.BytesIO(value.encode())), source)
-    found = [get_hasher(kind)(entries).tolist() for entries in reader.blocks()]
-    return frozenset(f"{one:016x}" for hashes in found for one in hashes)
+def hashes_of_urls(urls: Sequence[str], source: str) -> list[tuple[str, ...]]:
+    """Return the hashes of each URL and its host, as requests have them. Raises InputError."""
+    entries = Entries.of_values(urls, range(1, len(urls) + 1), source)
+    return [tuple(sorted(f"{one:016x}" for one in found)) for found in hashes_by_line(ListKind.URLS, entries)]
 
 
 def _may_be_folder(line: str) -> bool:

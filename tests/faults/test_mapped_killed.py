@@ -189,6 +189,15 @@ class Before:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a task printed, and the files when it had ended and when the commands after it had."""
+
+    output: str
+    of_task: dict[str, bytes]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
 class Try:
     """One try: its store, and its database, if it has one."""
 
@@ -196,32 +205,57 @@ class Try:
     store: Path
     request: str
 
-    def run(self, command: str, moment: int = 0) -> tuple[int, str]:
+    def kill_at(self, moment: int, command: str) -> bool:
+        """Run a command until it is killed at a moment; return False if it ended before."""
+        return self._run_counted(moment, command)[0] != 0
+
+    def count_moments(self, command: str) -> tuple[str, int]:
+        """Run a command to the end and return its output, and how many moments it has."""
+        code, output = self._run_counted(0, command)
+        assert code == 0, command
+        return output, int(self._moments.read_text())
+
+    def complete(self, command: str) -> str:
+        """Run a command to the end and return its output."""
+        code, output = self._run("laion_etl", *self._arguments(command))
+        assert code == 0, command
+        return output
+
+    def outcome(self, task: Task, output: str, undisturbed: Outcome | None = None) -> Outcome:
+        """Return the outcome of a task that has printed `output`, once the commands after it have run.
+
+        Where all is in files, and these are those that the `undisturbed` task left, the same commands would
+        make the same of them: they are not run.
+        """
+        of_task = self._files()
+        if undisturbed is not None and not task.database and of_task == undisturbed.of_task:
+            return Outcome(output, of_task, undisturbed.files)
+        for command in task.after:
+            self.complete(command)
+        return Outcome(output, of_task, self._files())
+
+    @property
+    def _moments(self) -> Path:
+        return self.store.with_suffix(".moments")
+
+    def _run_counted(self, moment: int, command: str) -> tuple[int, str]:
+        counted = (str(self._moments), str(moment), *self._arguments(command))
+        return self._run("tests.killed_command", *counted)
+
+    def _arguments(self, command: str) -> list[str]:
+        return command.format(request=self.request).split()
+
+    def _run(self, module: str, *arguments: str) -> tuple[int, str]:
         """Return the exit code and standard output."""
-        arguments = command.format(request=self.request).split()
-        counted = ["-m", "tests.killed_command", str(self.moments), str(moment), *arguments]
-        done = completed(counted, self.environment, ROOT)
+        done = completed(["-m", module, *arguments], self.environment, ROOT)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.returncode, done.stdout.replace(str(self.store), "STORE")
 
-    def finish(self, task: Task) -> tuple[dict[str, bytes], str]:
-        """Run the task and those after it to the end; return its output and all files but those that differ
-        from run to run, which say what the processes used."""
-        code, output = self.run(task.command)
-        self.moments.rename(self.moments_of_task)
-        assert [code, *(self.run(command)[0] for command in task.after)] == [0] * (len(task.after) + 1)
+    def _files(self) -> dict[str, bytes]:
+        """All files but those that say what processes used: that is recorded for each of them."""
         found = (path for path in self.store.rglob("*") if path.is_file())
         files = {str(path.relative_to(self.store)): path.read_bytes() for path in found}
-        # What its processes used is recorded for each of them.
-        return {name: data for name, data in files.items() if not name.startswith("usage/")}, output
-
-    @property
-    def moments(self) -> Path:
-        return self.store.with_suffix(".moments")
-
-    @property
-    def moments_of_task(self) -> Path:
-        return self.store.with_suffix(".task")
+        return {name: data for name, data in files.items() if not name.startswith("usage/")}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -229,17 +263,19 @@ def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
     name: str, tmp_path: Path, postgres: EmbeddedServer, migrated_template: str
 ) -> None:
     before = prepared(TASKS[name], tmp_path, postgres, migrated_template)
-    calm = before.begin(tmp_path / "calm")
-    expected, last = calm.finish(before.task), int(calm.moments_of_task.read_text())
+    calm, command = before.begin(tmp_path / "calm"), before.task.command
+    output, last = calm.count_moments(command)
+    expected = calm.outcome(before.task, output)
     killed = 0
     for number in range(KILLS):
         moment = random.Random(f"{name} {number}").randint(1, last)
         disturbed = before.begin(tmp_path / "disturbed")
-        killed += disturbed.run(before.task.command, moment)[0] != 0
-        found = disturbed.finish(before.task)
-        assert sorted(found[0]) == sorted(expected[0]), f"killed at {moment} of {last}"
-        assert [one for one in found[0] if found[0][one] != expected[0][one]] == [], f"{moment} of {last}"
-        assert found[1] == expected[1]
+        killed += disturbed.kill_at(moment, command)
+        found = disturbed.outcome(before.task, disturbed.complete(command), expected)
+        assert sorted(found.files) == sorted(expected.files), f"killed at {moment} of {last}"
+        different = [one for one in found.files if found.files[one] != expected.files[one]]
+        assert different == [], f"{moment} of {last}"
+        assert found.output == expected.output
     assert killed >= KILLS - KILLS // 10, "nearly all moments come before the end"
     print(f"{name}: killed {killed} times among {last:,} moments")
 

@@ -457,9 +457,31 @@ def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_
         (b"\n# only this\n", "names nothing to remove"),
         (b"example.org\nsha256:12\n", "list line 2: it is not a sha256 of 64 hexadecimal digits"),
         (b"\n\nexample.org\nno host\n", "list line 4: 'no host' is not a domain"),
+        (b"no host\nftp://a.org/b\ncom\nkey:x", "list line 1: 'no host' is not a domain"),
+        (b"example.org\nftp://a.org/b\nno host\n/media", "list line 2: 'ftp://a.org/b' is not a URL"),
+        (b"example.org\nco.uk\nno host", "line 2: 'co.uk' is a public suffix"),
+        (b"domain:#example.org", "line 1: it has a comment in place of a value"),
         (b"\xff\xfe", "is not UTF-8"),
     ],
 )
 def test_a_list_with_a_wrong_line_is_refused(text: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_lines(text, "list")
+
+
+def test_each_line_of_a_long_list_has_the_rules_that_it_has_alone() -> None:
+    """Lines are hashed in blocks of 4,096, URLs together and domains together."""
+    kinds = (
+        "h{}.example.org",
+        "https://h.org/{}/a.jpg",
+        "h.org/{}/",
+        "127.0.0.1 a{}.org b.org",
+        "url:b{}.org/é",
+    )
+    texts = [kind.format(number) for number in range(900) for kind in kinds]
+    lines = read_lines("\n".join(texts).encode(), "list").lines
+    assert [line.text for line in lines] == texts
+    assert len({line.rules.get("urls", line.rules.get("domains")) for line in lines}) == len(texts)
+    for line in (*lines[:6], *lines[4093:4099], lines[-1]):
+        [alone] = read_lines(line.text.encode(), "list").lines
+        assert (line.rules, line.folders) == (alone.rules, alone.folders)
