@@ -20,6 +20,7 @@ PAGES = sorted(
         *(ROOT / "examples").glob("*.md"),
     ]
 )
+HOW_TO = sorted(set((ROOT / "docs" / "how-to").glob("*.md")) - {ROOT / "docs" / "how-to" / "README.md"})
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _BLOCK = re.compile(r"(?m)^(?:    .*\n|\n(?=    ))+|```.*?```", re.DOTALL)
 _HEADING = re.compile(r"(?m)^#{1,6} (.+)$")
@@ -63,12 +64,34 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             check(words.rstrip("\\. "), line)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=relative)
+def test_a_page_begins_with_who_needs_it_and_ends_with_what_next(page: Path) -> None:
+    title, first, *_, last = page.read_text().strip().split("\n\n")
+    assert title.startswith("# ")
+    assert re.fullmatch(r"\*[^*].*\*", first, re.DOTALL), first
+    assert last.startswith("Next: "), last
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=relative)
+def test_a_how_to_page_has_steps_and_says_what_can_go_wrong(page: Path) -> None:
+    text = page.read_text()
+    assert "\n1. " in text
+    assert "\n2. " in text
+    assert "\n## What can go wrong\n" in text
+
+
+@cache
+def whole_command() -> Any:
+    """All commands; making them takes a tenth of a second, and the pages have hundreds of lines."""
+    return get_command(app)
+
+
 def check(words: str, line: str) -> None:
     try:
         parts = shlex.split(words)
     except ValueError:
         return  # prose with an apostrophe
-    command: Any = get_command(app)
+    command = whole_command()
     while hasattr(command, "commands") and parts and parts[0] in command.commands:
         command = command.commands[parts.pop(0)]
     if hasattr(command, "commands"):
