@@ -18,6 +18,7 @@ from laion_etl.io.storage import LocalStore
 from laion_etl.settings import CoreSettings
 
 DOCKER = Path(__file__).parents[1] / "docker"
+SENT = [metric for metric in (*STAGE_METRICS, *DOWNLOAD_METRICS) if metric.statsd]
 NAME = "pairs/CC-1/part-00007.json"
 STATS = StageStats("parse", "CC-1", "part-00007", "fingerprint", 30, 10, {"no_alt": 15, "tracker": 5})
 
@@ -125,10 +126,14 @@ def test_the_exporter_gives_a_metric_its_declared_name(metric: Metric, file: str
 
 
 def exported(sent: str, rules: list[dict[str, Any]]) -> tuple[str, dict[str, str], str]:
-    """What the exporter makes of a name by the first rule that matches; without one, dots become underscores."""
+    """What the exporter makes of a name by the first rule that matches; without one, dots are underscores."""
     for rule in rules:
-        if match := re.fullmatch(re.escape(rule["match"]).replace(r"\*", r"([^.]+)"), sent):
-            expand = lambda text: re.sub(r"\$\{?(\d)\}?", lambda group: match[int(group[1])], text)  # noqa: B023, E731
-            labels = {label: expand(value) for label, value in rule.get("labels", {}).items()}
-            return expand(rule["name"]), labels, rule.get("observer_type", "")
+        match = re.fullmatch(re.escape(rule["match"]).replace(r"\*", r"([^.]+)"), sent)
+        if match:
+            labels = {label: expanded(value, match) for label, value in rule.get("labels", {}).items()}
+            return expanded(rule["name"], match), labels, rule.get("observer_type", "")
     return sent.replace(".", "_"), {}, ""
+
+
+def expanded(template: str, match: re.Match[str]) -> str:
+    return re.sub(r"\$\{?(\d)\}?", lambda group: match[int(group[1])], template)

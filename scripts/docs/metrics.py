@@ -1,4 +1,4 @@
-"""Makes docs/metrics.md from the declared metrics and alerts: python -m scripts.docs.metrics > docs/metrics.md"""
+"""Makes docs/metrics.md from the metrics and alerts that are declared: `make docs`."""
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -8,21 +8,23 @@ from laion_etl.core.metrics import DOWNLOAD_METRICS, STAGE_METRICS, Metric
 
 _HEAD = """# Metrics and alerts
 
-*For operators who watch crawls with Prometheus, StatsD or a log collector, or handle alerts. Made by `make docs`.*
+*For operators who watch crawls with Prometheus, StatsD or a log collector, or handle alerts.
+Made by `make docs`.*
 
-Nothing has to be installed for either: metrics are sent where a setting says so, and alerts are always in the log.
+Metrics are sent where a setting says so; alerts are always in the log of the task.
 """
 _STAGES = """## Metrics of stages
 
-Each process of a stage sends them to the StatsD server at `LAION_ETL_STATSD`, once for each unit that it finishes; a unit
-that was done before is not counted again. `LAION_ETL_STATSD_TAGS` adds the tags `crawl` and `run`, which become labels. The log has
-the same as one line: `stage=... crawl=... unit=... seconds=... input=... kept=...` and the reasons. Stages and their drop
-reasons are in [the formats](formats.md).
+Each process of a stage sends them to the StatsD server at `LAION_ETL_STATSD`, once for each unit that it
+finishes; a unit that was done before is not counted again. `LAION_ETL_STATSD_TAGS` adds the tags `crawl` and
+`run`, which become labels. The log has the same as one line: `stage=... crawl=... unit=... seconds=...
+input=... kept=...` and the reasons. Drop reasons are in [the formats](formats.md).
 """
 _DOWNLOAD = """## Metrics of download workers
 
-A download worker sends them to the same server at most every five seconds, and writes them to the Prometheus text file
-`LAION_ETL_DOWNLOAD_METRICS_FILE`, for node_exporter's textfile collector. Those without a name in StatsD are in the file only.
+A download worker sends them to the same server, and writes them to the Prometheus text file
+`LAION_ETL_DOWNLOAD_METRICS_FILE` for node_exporter's textfile collector, at most every five seconds. Those
+without a name in StatsD are in the file only.
 """
 _ALERTS = """## Alerts
 
@@ -55,14 +57,20 @@ def reference() -> str:
 
 
 def _table(metrics: Iterable[Metric]) -> str:
-    rows = [
-        f"| {f'`{one.statsd}`' if one.statsd else ''} | `{one.prometheus}` | {', '.join(one.labels)} | {one.type} | "
-        f"{one.meaning} |\n"
-        for one in metrics
-    ]
-    return "| name in StatsD | in Prometheus | labels | type | meaning |\n|---|---|---|---|---|\n" + "".join(
-        rows
+    head = "| name in StatsD | in Prometheus | labels | type | meaning |\n|---|---|---|---|---|\n"
+    return head + "".join(map(_row, metrics))
+
+
+def _row(metric: Metric) -> str:
+    statsd = f"`{metric.statsd}`" if metric.statsd else ""
+    cells = (
+        statsd,
+        f"`{metric.prometheus}`",
+        ", ".join(metric.labels),
+        metric.type,
+        metric.meaning,
     )
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _link(page: str) -> str:
