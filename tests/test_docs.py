@@ -101,3 +101,29 @@ def check(words: str, line: str) -> None:
     for word in parts:
         option = word.partition("=")[0]
         assert option in known or not re.fullmatch(r"--?[a-z][a-z-]*", option), line
+
+
+_FIGURE = re.compile(r"[\d.]+ (?:times|min|s)\b")
+
+
+def figures(page: Path, heading: str) -> list[str]:
+    return [figure for row in rows(page, heading) for cell in row for figure in _FIGURE.findall(cell)]
+
+
+def test_figures_of_the_first_page_are_those_of_the_latest_measurements() -> None:
+    latest = figures(ROOT / "benchmarks" / "RESULTS.md", "Today's figures")
+    shown = [
+        *figures(ROOT / "README.md", "What you get"),
+        *figures(ROOT / "README.md", "How it scales"),
+        *figures(ROOT / "docs" / "comparison.md", "Speed, today"),
+    ]
+    assert len(shown) > 12
+    assert [figure for figure in shown if figure not in latest] == []
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading."""
+    _, _, section = page.read_text().partition(f"\n## {heading}\n")
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert table is not None, heading
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
