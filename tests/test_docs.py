@@ -21,6 +21,14 @@ PAGES = sorted(
     ]
 )
 HOW_TO = sorted(set((ROOT / "docs" / "how-to").glob("*.md")) - {ROOT / "docs" / "how-to" / "README.md"})
+# Tests that run the Python of a page; a block of any other page needs a line above it: <!-- not run: why -->
+RUN_BY = {
+    "docs/formats.md": ("tests/publish/test_loaders.py", "tests/evaluate/test_train_check.py"),
+    "docs/how-to/airflow.md": ("tests/airflow/test_dags.py",),
+    "docs/how-to/own-dags.md": ("tests/airflow/test_dags.py",),
+    "docs/languages.md": ("tests/parse/test_language.py",),
+    "docs/library.md": ("tests/test_examples.py",),
+}
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _BLOCK = re.compile(r"(?m)^(?:    .*\n|\n(?=    ))+|```.*?```", re.DOTALL)
 _HEADING = re.compile(r"(?m)^#{1,6} (.+)$")
@@ -78,6 +86,15 @@ def test_a_how_to_page_has_steps_and_says_what_can_go_wrong(page: Path) -> None:
     assert "\n1. " in text
     assert "\n2. " in text
     assert "\n## What can go wrong\n" in text
+
+
+@each_page
+def test_every_python_block_is_run_by_a_test_or_says_why_not(page: Path) -> None:
+    blocks = re.findall(r"(.*)\n+ *```python\n", page.read_text())
+    tests = RUN_BY.get(relative(page), ())
+    assert blocks or not tests
+    assert all(page.name in (ROOT / test).read_text() for test in tests)
+    assert tests or all(re.match(r" *<!-- not run: .+ -->", before) for before in blocks)
 
 
 @cache
