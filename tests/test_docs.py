@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 from laion_etl.cli import app
+from laion_etl.settings import setting_fields
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -95,6 +96,15 @@ def test_every_python_block_is_run_by_a_test_or_says_why_not(page: Path) -> None
     assert blocks or not tests
     assert all(page.name in (ROOT / test).read_text() for test in tests)
     assert tests or all(re.match(r" *<!-- not run: .+ -->", before) for before in blocks)
+
+
+@each_page
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it has those of its day
+    known = {"LAION_ETL_CONFIG", *(field.variable for field in setting_fields())}
+    named = set(re.findall(r"\bLAION_ETL_[A-Z0-9_]*[A-Z0-9]\b(?![_*])", page.read_text()))
+    assert named - known == set()
 
 
 @cache
