@@ -23,7 +23,7 @@ def index_demo(folder: Path, settings: dict[str, str]) -> str:
 
 
 def _program() -> str:
-    """Return the command as this shell finds it: `make demo` runs it from an environment that is not active."""
+    """Return the command as the shell finds it: the environment of `make demo` is not active."""
     installed = Path(sys.executable).with_name("laion-etl")
     return "laion-etl" if shutil.which("laion-etl") or not installed.exists() else str(installed)
 
