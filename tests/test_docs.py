@@ -98,6 +98,14 @@ def test_every_python_block_is_run_by_a_test_or_says_why_not(page: Path) -> None
     assert tests or all(re.match(r" *<!-- not run: .+ -->", before) for before in blocks)
 
 
+def test_the_list_of_how_to_pages_has_each_with_its_title() -> None:
+    listed = re.findall(
+        r"^\| \[(.+)\]\((.+)\) \|", (HOW_TO[0].parent / "README.md").read_text(), re.MULTILINE
+    )
+    titles = {(page.read_text().partition("\n")[0].removeprefix("# "), page.name) for page in HOW_TO}
+    assert set(listed) == titles
+
+
 @each_page
 def test_settings_that_a_page_names_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":
