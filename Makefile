@@ -89,6 +89,7 @@ docs: setup  ## what of the docs is made from commands, settings and drop reason
 	$(BIN)/python -m scripts.docs.reference > docs/configuration.md
 	$(BIN)/python -m scripts.docs.commands > docs/commands.md
 	$(BIN)/python -m scripts.docs.dags > docs/dags.md
+	$(BIN)/python -m scripts.docs.metrics > docs/metrics.md
 	$(BIN)/python -m scripts.docs.reproduction > docs/reproduction.md
 	$(BIN)/python -m scripts.docs.reason_tables docs/formats.md
 

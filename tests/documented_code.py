@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -17,9 +18,9 @@ def code_blocks(page: str | Path, heading: str, language: str) -> list[str]:
     rest = text[found.end() :]
     end = re.search(rf"^#{{1,{len(found[1])}}} ", re.sub(r"(?ms)^```.*?^```", _blanked, rest), re.MULTILINE)
     section = rest[: end.start()] if end else rest
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    assert blocks, f"no {language} below {heading}"
-    return blocks
+    found_blocks = re.findall(rf"^( *)```{language}\n(.*?)^\1```", section, re.MULTILINE | re.DOTALL)
+    assert found_blocks, f"no {language} below {heading}"
+    return [dedent(block) for _, block in found_blocks]
 
 
 def run_python(code: str) -> dict[str, object]:

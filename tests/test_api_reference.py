@@ -12,6 +12,7 @@ import pytest
 
 import laion_etl as le
 from laion_etl.api.shards import download
+from scripts.docs.site_pages import OUTSIDE, rewritten
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/reference/api.md").read_text()
@@ -88,7 +89,19 @@ def test_the_page_has_every_public_name_and_no_other() -> None:
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     navigation = set(re.findall(r"[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    assert navigation == pages
+    assert navigation == pages | {*OUTSIDE}
+
+
+def test_links_of_the_site_lead_to_its_pages() -> None:
+    page = "[a](../../benchmarks/RESULTS.md#today) [`b`](../../laion_etl/api.py) [c](../formats.md)"
+    shown = "[a](../benchmarks/RESULTS.md#today) `b` [c](../formats.md)"
+    assert rewritten(page, "how-to/costs.md") == shown
+    assert (
+        rewritten("[e](../docs/scaling.md#figures)", "benchmarks/RESULTS.md") == "[e](../scaling.md#figures)"
+    )
+    assert rewritten("![f](../docs/images/a.svg)", "benchmarks/RESULTS.md") == "![f](../images/a.svg)"
+    untouched = "[g](https://a.example/b.md) [h](#here)"
+    assert rewritten(untouched, "index.md") == untouched
 
 
 def test_the_site_needs_nothing_that_the_project_installs() -> None:

@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 from laion_etl.cli import app
+from laion_etl.settings import setting_fields
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -20,6 +21,15 @@ PAGES = sorted(
         *(ROOT / "examples").glob("*.md"),
     ]
 )
+HOW_TO = sorted(set((ROOT / "docs" / "how-to").glob("*.md")) - {ROOT / "docs" / "how-to" / "README.md"})
+# Tests that run the Python of a page; a block of any other page needs a line above it: <!-- not run: why -->
+RUN_BY = {
+    "docs/formats.md": ("tests/publish/test_loaders.py", "tests/evaluate/test_train_check.py"),
+    "docs/how-to/airflow.md": ("tests/airflow/test_dags.py",),
+    "docs/how-to/own-dags.md": ("tests/airflow/test_dags.py",),
+    "docs/languages.md": ("tests/parse/test_language.py",),
+    "docs/library.md": ("tests/test_examples.py",),
+}
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _BLOCK = re.compile(r"(?m)^(?:    .*\n|\n(?=    ))+|```.*?```", re.DOTALL)
 _HEADING = re.compile(r"(?m)^#{1,6} (.+)$")
@@ -63,12 +73,60 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             check(words.rstrip("\\. "), line)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=relative)
+def test_a_page_begins_with_who_needs_it_and_ends_with_what_next(page: Path) -> None:
+    title, first, *_, last = page.read_text().strip().split("\n\n")
+    assert title.startswith("# ")
+    assert re.fullmatch(r"\*[^*].*\*", first, re.DOTALL), first
+    assert last.startswith("Next: "), last
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=relative)
+def test_a_how_to_page_has_steps_and_says_what_can_go_wrong(page: Path) -> None:
+    text = page.read_text()
+    assert "\n1. " in text
+    assert "\n2. " in text
+    assert "\n## What can go wrong\n" in text
+
+
+@each_page
+def test_every_python_block_is_run_by_a_test_or_says_why_not(page: Path) -> None:
+    blocks = re.findall(r"(.*)\n+ *```python\n", page.read_text())
+    tests = RUN_BY.get(relative(page), ())
+    assert blocks or not tests
+    assert all(page.name in (ROOT / test).read_text() for test in tests)
+    assert tests or all(re.match(r" *<!-- not run: .+ -->", before) for before in blocks)
+
+
+def test_the_list_of_how_to_pages_has_each_with_its_title() -> None:
+    listed = re.findall(
+        r"^\| \[(.+)\]\((.+)\) \|", (HOW_TO[0].parent / "README.md").read_text(), re.MULTILINE
+    )
+    titles = {(page.read_text().partition("\n")[0].removeprefix("# "), page.name) for page in HOW_TO}
+    assert set(listed) == titles
+
+
+@each_page
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it has those of its day
+    known = {"LAION_ETL_CONFIG", *(field.variable for field in setting_fields())}
+    named = set(re.findall(r"\bLAION_ETL_[A-Z0-9_]*[A-Z0-9]\b(?![_*])", page.read_text()))
+    assert named - known == set()
+
+
+@cache
+def whole_command() -> Any:
+    """All commands; making them takes a tenth of a second, and the pages have hundreds of lines."""
+    return get_command(app)
+
+
 def check(words: str, line: str) -> None:
     try:
         parts = shlex.split(words)
     except ValueError:
         return  # prose with an apostrophe
-    command: Any = get_command(app)
+    command = whole_command()
     while hasattr(command, "commands") and parts and parts[0] in command.commands:
         command = command.commands[parts.pop(0)]
     if hasattr(command, "commands"):
@@ -78,3 +136,29 @@ def check(words: str, line: str) -> None:
     for word in parts:
         option = word.partition("=")[0]
         assert option in known or not re.fullmatch(r"--?[a-z][a-z-]*", option), line
+
+
+_FIGURE = re.compile(r"[\d.]+ (?:times|min|s)\b")
+
+
+def figures(page: Path, heading: str) -> list[str]:
+    return [figure for row in rows(page, heading) for cell in row for figure in _FIGURE.findall(cell)]
+
+
+def test_figures_of_the_first_page_are_those_of_the_latest_measurements() -> None:
+    latest = figures(ROOT / "benchmarks" / "RESULTS.md", "Today's figures")
+    shown = [
+        *figures(ROOT / "README.md", "What you get"),
+        *figures(ROOT / "README.md", "How it scales"),
+        *figures(ROOT / "docs" / "comparison.md", "Speed, today"),
+    ]
+    assert len(shown) > 12
+    assert [figure for figure in shown if figure not in latest] == []
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading."""
+    _, _, section = page.read_text().partition(f"\n## {heading}\n")
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert table is not None, heading
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]

@@ -1,18 +1,24 @@
 """What stages report to a StatsD server, over a real socket, and to their log."""
 
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from laion_etl.core.metrics import DOWNLOAD_METRICS, STAGE_METRICS, Metric, MetricType
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.statsd import StageMetrics, Statsd
 from laion_etl.io.storage import LocalStore
 from laion_etl.settings import CoreSettings
 
+DOCKER = Path(__file__).parents[1] / "docker"
+SENT = [metric for metric in (*STAGE_METRICS, *DOWNLOAD_METRICS) if metric.statsd]
 NAME = "pairs/CC-1/part-00007.json"
 STATS = StageStats("parse", "CC-1", "part-00007", "fingerprint", 30, 10, {"no_alt": 15, "tracker": 5})
 
@@ -86,3 +92,48 @@ def test_an_unreachable_server_stops_no_stage_and_is_logged_once(
         statsd.send(lambda pipeline: pipeline.incr("a"))
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("cannot send metrics to no-such-host.invalid:8125: ")
+
+
+def test_every_declared_metric_of_stages_is_sent(tmp_path: Path, server: socket.socket) -> None:
+    store = watched(tmp_path, server, ())
+    assert store.finished(NAME, "fingerprint") is None
+    store.write_stats(NAME, STATS)
+    names = {line.partition(":")[0] for line in received(server)}
+    declared = {
+        one.statsd.format(stage="parse", reason=reason) for one in STAGE_METRICS for reason in STATS.dropped
+    }
+    assert names == declared
+
+
+def mappings(name: str) -> list[dict[str, Any]]:
+    """The mappings of the StatsD exporter, of the compose file or the Helm values."""
+    found = yaml.safe_load((DOCKER / name).read_text())
+    return list(found["mappings"] if "mappings" in found else found["statsd"]["extraMappings"])
+
+
+@pytest.mark.parametrize("file", ["observability/statsd-mapping.yaml", "kubernetes/values.yaml"])
+@pytest.mark.parametrize(
+    "metric",
+    [one for one in (*STAGE_METRICS, *DOWNLOAD_METRICS) if one.statsd],
+    ids=lambda one: one.prometheus,
+)
+def test_the_exporter_gives_a_metric_its_declared_name(metric: Metric, file: str) -> None:
+    sent = metric.statsd.format(stage="parse", reason="no_alt", status="timeout")
+    name, labels, observer = exported(sent, mappings(file))
+    assert name == metric.prometheus
+    assert tuple(labels) == metric.labels
+    assert (observer == "histogram") == (metric.type is MetricType.TIMER)
+
+
+def exported(sent: str, rules: list[dict[str, Any]]) -> tuple[str, dict[str, str], str]:
+    """What the exporter makes of a name by the first rule that matches; without one, dots are underscores."""
+    for rule in rules:
+        match = re.fullmatch(re.escape(rule["match"]).replace(r"\*", r"([^.]+)"), sent)
+        if match:
+            labels = {label: expanded(value, match) for label, value in rule.get("labels", {}).items()}
+            return expanded(rule["name"], match), labels, rule.get("observer_type", "")
+    return sent.replace(".", "_"), {}, ""
+
+
+def expanded(template: str, match: re.Match[str]) -> str:
+    return re.sub(r"\$\{?(\d)\}?", lambda group: match[int(group[1])], template)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl.settings import SettingField, setting_fields
-from scripts.docs import commands
+from scripts.docs import commands, metrics
 from scripts.docs.reference import reference
 from scripts.docs.reproduction import reproduction
 
@@ -16,6 +16,11 @@ def test_the_configuration_reference_is_current() -> None:
 def test_the_command_reference_is_current() -> None:
     page = Path(__file__).parents[1] / "docs" / "commands.md"
     assert page.read_text() == commands.reference(), "run `make docs`"
+
+
+def test_the_reference_of_metrics_and_alerts_is_current() -> None:
+    page = Path(__file__).parents[1] / "docs" / "metrics.md"
+    assert page.read_text() == metrics.reference(), "run `make docs`"
 
 
 def test_the_reproduction_table_has_the_defaults_of_the_settings() -> None:

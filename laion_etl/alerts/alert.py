@@ -6,10 +6,10 @@ Causes quote server responses, so every field is reduced to one printable line b
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from enum import StrEnum
 from typing import Any
 
 from laion_etl.core.causes import cause_of
+from laion_etl.core.documented_enum import DocumentedEnum
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.one_line import one_line
 from laion_etl.core.stage_stats import fingerprint
@@ -22,13 +22,20 @@ _LIMIT = re.compile(r"(\w+)=(\d+(?:\.\d+)?)([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-class Kind(StrEnum):
+class Kind(DocumentedEnum):
     """What an alert is about."""
 
-    FAILED = "failed"
-    LATE = "late"
-    RUN_LATE = "run late"
-    DIGEST = "digest"
+    FAILED = (
+        "failed",
+        "A task failed after its last retry. Has the cause, what to do, the command and the page of the "
+        "documentation that helps.",
+    )
+    LATE = "late", "A task takes longer than `LAION_ETL_ALERTS_LATE_AFTER` allows its stage. It goes on."
+    RUN_LATE = "run late", "A run has not ended after `LAION_ETL_ALERTS_RUN_DAYS`. It goes on."
+    DIGEST = (
+        "digest",
+        "A run ended: what was done by stage, what is still broken, and how many rows it published.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """What remains after the demo: an index of its dataset, and a settings file that commands can use."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 from laion_etl.io.storage import open_store
@@ -17,7 +19,13 @@ def index_demo(folder: Path, settings: dict[str, str]) -> str:
     found = load_settings({"LAION_ETL_CONFIG": str(file)})
     store = open_store(found.store_uri)
     index_dataset(find_published(found.publish.name, "", store), found, store)
-    return f"LAION_ETL_CONFIG={file} laion-etl search serve"
+    return f"LAION_ETL_CONFIG={file} {_program()} search serve"
+
+
+def _program() -> str:
+    """Return the command as the shell finds it: the environment of `make demo` is not active."""
+    installed = Path(sys.executable).with_name("laion-etl")
+    return "laion-etl" if shutil.which("laion-etl") or not installed.exists() else str(installed)
 
 
 def _toml(folder: Path, settings: dict[str, str]) -> str:

@@ -8,11 +8,16 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from statsd.client.udp import Pipeline
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.metrics import (
+    DOWNLOAD_BYTES,
+    DOWNLOAD_IN_FLIGHT,
+    DOWNLOAD_LINKS,
+    DOWNLOAD_SECONDS,
+)
 from laion_etl.io.statsd import Statsd
 
 _BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 _FLUSH_S = 5.0
-_PREFIX = "laion_etl_download"
 
 # Otherwise each counter has a series with the time at which it was made: nothing reads them here.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -23,19 +28,16 @@ class Metrics:
 
     def __init__(self, file: str = "", statsd: str = "") -> None:
         self.in_flight = 0
-        self._registry = CollectorRegistry()
+        registry = self._registry = CollectorRegistry()
         self._links = prometheus_client.Counter(
-            f"{_PREFIX}_links", "Links by outcome.", ["status"], registry=self._registry
+            DOWNLOAD_LINKS.prometheus, DOWNLOAD_LINKS.meaning, DOWNLOAD_LINKS.labels, registry=registry
         )
         self._bytes = prometheus_client.Counter(
-            f"{_PREFIX}_bytes", "Bytes of images kept.", registry=self._registry
+            DOWNLOAD_BYTES.prometheus, DOWNLOAD_BYTES.meaning, registry=registry
         )
-        self._running = Gauge(f"{_PREFIX}_in_flight", "Links in flight.", registry=self._registry)
+        self._running = Gauge(DOWNLOAD_IN_FLIGHT.prometheus, DOWNLOAD_IN_FLIGHT.meaning, registry=registry)
         self._seconds = Histogram(
-            f"{_PREFIX}_seconds",
-            "Time on the network of images kept, seconds.",
-            buckets=_BUCKETS_S,
-            registry=self._registry,
+            DOWNLOAD_SECONDS.prometheus, DOWNLOAD_SECONDS.meaning, buckets=_BUCKETS_S, registry=registry
         )
         self._file = file
         self._statsd = Statsd(statsd) if statsd else None
@@ -46,7 +48,7 @@ class Metrics:
     def kept(self, size: int, seconds: float) -> None:
         self._count(DownloadStatus.SUCCESS)
         self._bytes.inc(size)
-        self._counted["bytes"] += size
+        self._counted[DOWNLOAD_BYTES.statsd] += size
         self._seconds.observe(seconds)
 
     def dropped(self, status: DownloadStatus) -> None:
@@ -67,9 +69,9 @@ class Metrics:
 
     def _count(self, status: DownloadStatus) -> None:
         self._links.labels(status.value).inc()
-        self._counted[f"links.{status.value}"] += 1
+        self._counted[DOWNLOAD_LINKS.statsd.format(status=status.value)] += 1
 
     def _report(self, pipeline: Pipeline, added: Counter[str]) -> None:
         for name, count in sorted(added.items()):
-            pipeline.incr(f"{_PREFIX}.{name}", count)
-        pipeline.gauge(f"{_PREFIX}.in_flight", self.in_flight)
+            pipeline.incr(name, count)
+        pipeline.gauge(DOWNLOAD_IN_FLIGHT.statsd, self.in_flight)

@@ -16,6 +16,7 @@ from typing import Any
 from statsd import StatsClient
 from statsd.client.udp import Pipeline
 
+from laion_etl.core.metrics import STAGE_DROPPED, STAGE_DURATION, STAGE_INPUT, STAGE_KEPT, STAGE_UNITS
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.settings import CoreSettings
 
@@ -124,10 +125,10 @@ def _network(network: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report(pipeline: Pipeline, stats: StageStats, seconds: float) -> None:
-    name = f"laion_etl.stage.{stats.stage}"
-    pipeline.incr(f"{name}.units")
-    pipeline.incr(f"{name}.input", stats.input)
-    pipeline.incr(f"{name}.kept", stats.kept)
-    pipeline.timing(f"{name}.duration", seconds * 1_000)
+    stage = stats.stage
+    pipeline.incr(STAGE_UNITS.statsd.format(stage=stage))
+    pipeline.incr(STAGE_INPUT.statsd.format(stage=stage), stats.input)
+    pipeline.incr(STAGE_KEPT.statsd.format(stage=stage), stats.kept)
+    pipeline.timing(STAGE_DURATION.statsd.format(stage=stage), seconds * 1_000)
     for reason, count in stats.dropped.items():
-        pipeline.incr(f"{name}.dropped.{reason}", count)
+        pipeline.incr(STAGE_DROPPED.statsd.format(stage=stage, reason=reason), count)

@@ -9,10 +9,15 @@ from laion_etl.cli import app
 
 _HEAD = """# Commands
 
+*For those who look up what a command does and takes.*
+
 Made from the help of the commands by `make docs`. With `--json` stdout is one JSON object; everything else
 goes to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 75 an outage (run the same command
 again), 130 stopped. The names of version 0.1
 are in the [changelog](../CHANGELOG.md).
+"""
+_END = """
+Next: [the how-to pages](how-to/README.md), which use them, and [the settings](configuration.md).
 """
 
 
@@ -26,7 +31,7 @@ def reference() -> str:
             panel = command.rich_help_panel
             lines.append(f"## {panel}\n")
         lines += _section(command, f"laion-etl {name}")
-    return "\n".join(lines)
+    return "\n".join(lines) + _END
 
 
 def _section(command: Any, words: str) -> Iterator[str]:

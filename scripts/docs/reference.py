@@ -5,6 +5,8 @@ from laion_etl.settings.fields import Entries
 
 _INTRODUCTION = """# Configuration
 
+*For those who set something up, or look up what a setting means and takes.*
+
 Generated from `laion_etl/settings` by `make docs`; edit it there.
 
 A setting is an environment variable, or an entry of a TOML file: `LAION_ETL_CONFIG` names the file, else
@@ -16,6 +18,9 @@ environment takes precedence. Lists are comma separated in the environment. All 
 any work: a name that does not exist, a value out of range or an unknown choice ends a command with exit code
 2 and one line that says what to do. Column *changes* names the stage whose output a setting changes: after a
 change its finished work is done again, and the manifest of a dataset records the value.
+"""
+_END = """
+Next: [other settings for the same crawl](how-to/other-settings.md), [the commands](commands.md).
 """
 _HEAD = "| variable | default | unit | values | changes | meaning |\n|---|---|---|---|---|---|"
 
@@ -43,7 +48,7 @@ def reference() -> str:
     for group, title in _TITLES.items():
         rows = [_row(field) for field in setting_fields() if field.group == group]
         parts.append(f"## {title}\n\n{_HEAD}\n" + "\n".join(rows) + "\n")
-    return "\n".join(parts)
+    return "\n".join(parts) + _END
 
 
 def _row(field: SettingField) -> str:

@@ -28,6 +28,8 @@ MINI_CRAWL = {
 
 _INTRODUCTION = """# Reproduction
 
+*For those who know LAION-5B and ask what is done as it was there, and what is not.*
+
 Generated from `scripts/docs/reproduction.py` by `make docs`; edit it there.
 
 How LAION-5B was collected, according to its makers, and what this pipeline does with its default settings.
@@ -40,6 +42,9 @@ found.
 on purpose. Its shares show that a rule works, not what the web is like. The figures of your own crawl are in
 its report.
 
+"""
+_END = """
+Next: [compared with other tools](comparison.md), [accuracy of scores](accuracy.md).
 """
 
 
@@ -64,7 +69,7 @@ def reproduction() -> str:
             "| | original | laion_etl | mini crawl | where it differs, and why |\n|---|---|---|---|---|\n"
         )
         parts.append(f"## {title}\n\n{heading}" + "\n".join(rows) + "\n\n")
-    return "".join(parts).rstrip("\n") + "\n"
+    return "".join(parts).rstrip("\n") + "\n" + _END
 
 
 def _share(part: str, whole: str) -> str:

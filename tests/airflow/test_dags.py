@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.airflow.conftest import ROOT, Airflow, write_catalogue
+from tests.documented_code import code_blocks
 
 pytestmark = pytest.mark.airflow
 
@@ -219,3 +220,14 @@ def test_every_task_and_every_dag_says_what_it_does(parsed: Any) -> None:
         assert dag["description"], name
         for task, facts in dag["tasks"].items():
             assert facts["doc"], (name, task)
+
+
+def test_the_dag_files_of_the_how_to_pages_make_dags(airflow: Airflow, tmp_path: Path) -> None:
+    [of_crawls] = code_blocks("how-to/airflow.md", "Airflow with an installed package", "python")
+    [own] = code_blocks("how-to/own-dags.md", "Your own DAGs", "python")
+    (tmp_path / "crawls_dag.py").write_text(of_crawls)
+    (tmp_path / "own_dag.py").write_text(own)
+    found = airflow.python(PARSE, AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path))
+    assert found["errors"] == {}
+    assert found["dags"].keys() > {"new_crawls", "search_index"}
+    assert found["dags"]["search_index"]["tasks"].keys() == {"index"}

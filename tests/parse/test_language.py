@@ -1,14 +1,18 @@
 """Both shipped detectors work, and a custom one can be configured."""
 
 import csv
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from laion_etl.core.errors import SettingsError
 from laion_etl.parse.language import LanguageDetector, Languages, language_detector
 from laion_etl.settings import ParseSettings, load_settings
+from tests.documented_code import code_blocks, run_python
 
 DETECTORS = ("cld3", "py3langid")
 HERE = __name__
@@ -217,3 +221,19 @@ def test_accuracy_on_sentences_in_75_languages(
     right, without = _shares(detectors[name], sentences)
     assert right >= min_right
     assert without <= max_without
+
+
+def test_the_detector_of_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for ELDC, which the project does not install."""
+    guesses = {
+        "shalom": SimpleNamespace(language="he", scores={"he": 0.9}),
+        "x": SimpleNamespace(language="", scores={}),
+    }
+    eldc: Any = ModuleType("eldc")
+    eldc.LANGUAGES, eldc.init, eldc.detect_details = ["en", "he"], list, guesses.__getitem__
+    monkeypatch.setitem(sys.modules, "eldc", eldc)
+    [code] = code_blocks("languages.md", "Your own detector", "python")
+    factory: Any = run_python(code)["detector"]
+    detector = factory(ParseSettings())
+    assert detector.languages == {"en", "iw"}
+    assert detector.detect(["shalom", "x"]) == Languages(["iw", ""], [0.9, 0.0])
