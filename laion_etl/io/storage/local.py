@@ -17,7 +17,7 @@ from uuid import uuid4
 from laion_etl.core.errors import StoreOutageError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.file_locks import folder_lock
-from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.errors import closed, storage_errors
 from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, ListedFile, NewFile, Store
 
 PARTIAL_SUFFIX = ".partial"
@@ -45,7 +45,7 @@ class LocalStore(Store):
                 _remove_leftovers(path)
                 raw = partial.open("xb")
                 fcntl.flock(raw, fcntl.LOCK_EX)  # shows that the writer is alive
-            with raw:
+            with closed(raw):
                 yield NewFile(name, raw, self.uri(name))
                 with storage_errors("write", path):
                     raw.flush()

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from laion_etl.core.errors import ChangedError, MissingFileError
 from laion_etl.core.stage_stats import Output
-from laion_etl.io.storage.errors import NOT_THERE, storage_errors
+from laion_etl.io.storage.errors import NOT_THERE, closed, storage_errors
 from laion_etl.io.storage.s3_counting import counted
 from laion_etl.io.storage.s3_retry import ATTEMPTS, READ_TIMEOUT_S, retried
 from laion_etl.io.storage.s3_upload import upload_if
@@ -41,7 +41,8 @@ class S3Store(Store):
 
     @contextmanager
     def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
-        with tempfile.TemporaryFile() as spool:
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 - `closed` closes it
+        with closed(spool):
             yield NewFile(name, spool, self.uri(name))
             if guard is None:
                 with storage_errors("write", self.uri(name)):
