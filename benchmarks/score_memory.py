@@ -2,8 +2,9 @@
 
     python -m benchmarks.score_memory [--crawls 60] [--kept]
 
-Each crawl is two shards of drawn scenes, scored with the model of the demo. `--kept` leaves out what returns freed
-memory (core/freed_memory.py), to compare. Prints the resident MiB of this process, without those it shares with files.
+Each crawl is two shards of drawn scenes, scored with the model of the demo. `--kept` leaves out what returns
+freed memory (core/freed_memory.py), to compare. Prints the resident MiB of this process, without those it
+shares with files.
 """
 
 import argparse

@@ -14,8 +14,8 @@ START_LIMIT_S = 120.0  # a busy machine may take long to import numpy and Pillow
 def start_confined(command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Starts a process, with pipes to its input and from its output, that is to call `confine`.
 
-    It has a process group of its own: Ctrl-C and signals to the group of this process, which may finish its work
-    first, would end it in the middle of an image, and the image would count as damaged.
+    It has a process group of its own: Ctrl-C and signals to the group of this process, which may finish its
+    work first, would end it in the middle of an image, and the image would count as damaged.
     """
     return subprocess.Popen(
         command,

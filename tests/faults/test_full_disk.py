@@ -132,7 +132,7 @@ def test_download_to_a_full_disk(
     store = LocalStore(disk / "store")
     planned(store, settings, database, batches=1)
     filler = fill(disk)
-    with pytest.raises(StoreOutageError, match="cannot write .*: the disk is full; free space") as ended:
+    with pytest.raises(StoreOutageError, match=r"cannot write .*: the disk is full; free space") as ended:
         worker_of(store, settings, database, time).run()
     assert ended.value.exit_code == 75
     assert states(database) == [("ready", 0, 1)]
@@ -149,7 +149,7 @@ def test_download_to_a_read_only_disk(
     store = LocalStore(disk / "store")
     planned(store, settings, database, batches=1)
     read_only(disk, now=True)
-    with pytest.raises(StoreRefusedError, match="cannot write .*: the file system is read-only") as ended:
+    with pytest.raises(StoreRefusedError, match=r"cannot write .*: the file system is read-only") as ended:
         worker_of(store, settings, database, time).run()
     assert (ended.value.exit_code, time.now_s) == (2, 0)  # it does not pass: a setting is wrong
     assert states(database) == [("ready", 0, 1)]
@@ -173,7 +173,7 @@ def test_score_to_a_full_disk(scoring: World, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Outages, "pause", give_up)
     filler = fill(disk_of(scoring))
     before = scoring.states()
-    with pytest.raises(StoreOutageError, match="cannot write .*: the disk is full; free space") as ended:
+    with pytest.raises(StoreOutageError, match=r"cannot write .*: the disk is full; free space") as ended:
         scoring.worker().run()
     assert ended.value.exit_code == 75
     assert scoring.states() == before
@@ -190,7 +190,7 @@ def give_up(_: Outages, error: Exception, __: float = 0.0) -> None:
 def test_score_to_a_read_only_disk(scoring: World) -> None:
     before = scoring.states()
     read_only(disk_of(scoring), now=True)
-    with pytest.raises(StoreRefusedError, match="cannot write .*: the file system is read-only") as ended:
+    with pytest.raises(StoreRefusedError, match=r"cannot write .*: the file system is read-only") as ended:
         scoring.worker().run()
     assert ended.value.exit_code == 2
     assert scoring.states() == before

@@ -1,5 +1,7 @@
-"""`laion-etl run` under storms of signals to its whole process group, as a terminal, systemd or a scheduler in a
-hurry sends them: it ends soon and in plain words, leaves no process, and the next run ends with the same bytes."""
+"""`laion-etl run` under storms of signals to its whole process group, as a terminal or systemd sends them.
+
+It ends soon and in plain words, leaves no process, and the next run ends with the same bytes.
+"""
 
 import os
 import random

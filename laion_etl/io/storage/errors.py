@@ -42,8 +42,8 @@ _S3_ADVICE = {
 def closed(file: IO[bytes]) -> Iterator[None]:
     """Close a file at the end of the block.
 
-    If the block fails because the disk is full, closing tries to write the rest once more, and its error would
-    take the place of the one that says what could not be written.
+    If the block fails because the disk is full, closing tries to write the rest once more, and its error
+    would take the place of the one that says what could not be written.
     """
     try:
         yield

@@ -96,6 +96,10 @@ class LocalStore(Store):
             file.seek(offset)
             return file.read(size)
 
+    def read_with_age(self, name: str) -> tuple[bytes, float]:
+        with self.open(name) as file, storage_errors("read", self.root / name):
+            return file.read(), time.time() - os.fstat(file.fileno()).st_mtime
+
     def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
         if not self.exists(name):
             return None

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -142,6 +143,15 @@ class S3Store(Store):
         with storage_errors("read", self.uri(name)):
             data, _ = retried(lambda: self._get(name))
             return data
+
+    def read_with_age(self, name: str) -> tuple[bytes, float]:
+        with storage_errors("read", self.uri(name)):
+            return retried(lambda: self._get_with_age(name))
+
+    def _get_with_age(self, name: str) -> tuple[bytes, float]:
+        found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+        now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return found["Body"].read(), (now - found["LastModified"]).total_seconds()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         wanted = f"bytes={offset}-{offset + size - 1}"
