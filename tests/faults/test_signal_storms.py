@@ -48,7 +48,7 @@ def test_storms_of_signals_change_nothing(
         assert running.returncode == 130, output
         assert STOPPED in output.splitlines()[-1], output
         assert "Traceback" not in output, output
-        assert [one for one in psutil.pids() if session_of(one) == running.pid] == []
+        wait_until_none_is_left(running.pid)
         with psycopg.connect(url) as connection:
             held = connection.execute("select batch, state from batch where lease_owner is not null")
             assert held.fetchall() == []
@@ -69,7 +69,15 @@ def storm(running: Fork, signals: Sequence[signal.Signals], moments: random.Rand
         time.sleep(moments.random() / 50)
 
 
-def session_of(pid: int) -> int:
-    with suppress(ProcessLookupError):
-        return os.getsid(pid)
-    return 0
+def wait_until_none_is_left(session: int) -> None:
+    """One that was starting ends when it finds that its parent has gone."""
+    end = time.monotonic() + LONGEST_S
+    while left := [one for one in psutil.process_iter() if is_of(one, session)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+def is_of(process: psutil.Process, session: int) -> bool:
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    return False
