@@ -150,7 +150,8 @@ class S3Store(Store):
 
     def _get_with_age(self, name: str) -> tuple[bytes, float]:
         found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
-        now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+        date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else found["LastModified"]  # servers without a clock
         return found["Body"].read(), (now - found["LastModified"]).total_seconds()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
