@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # stay in one process; files begin in the order of tests/conftest.py.
 TEST_PROCESSES := -n $$(( $$(nproc) < 8 ? 2 * $$(nproc) : 16 )) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo run test test-quick gauntlet kills soak check fuzz bench golden peers docs docs-site docs-serve screenshots sbom lock images clean
+.PHONY: setup demo run test test-quick gauntlet kills soak check fuzz bench golden peers docs docs-site docs-serve screenshots sbom lock pin-images images clean
 
 setup: $(READY)  ## make .venv and install the locked requirements
 
@@ -132,6 +132,9 @@ lock: setup  ## requirements.txt from requirements.in; the same with hashes, and
 		$(UV_COMPILE) --no-deps --universal --python-version 3.11.9 -; } > requirements-hashed.txt
 	$(UV_COMPILE) --python-version 3.11 -c requirements.txt docker/requirements-auth.in > $(VENV)/auth.txt
 	$(BIN)/python docker/requirements.py $(VENV)/auth.txt
+
+pin-images:  ## write the digests of other projects' images into docker/ (images.txt, Dockerfiles, compose file); needs docker
+	$(PYTHON) docker/pin_images.py
 
 images: setup  ## build and try the images of workers and Airflow, with docker or buildah
 	docker/try.sh worker airflow

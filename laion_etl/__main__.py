@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
-from laion_etl.core.errors import LaionEtlError, OutageError
+from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
 from laion_etl.core.one_line import one_line
 
 
@@ -22,12 +23,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        _run()
+        try:
+            _run()
+        finally:
+            _end_uninterrupted()
+    except KeyboardInterrupt:  # one more, while the first ended the work
+        _end_uninterrupted()
+        _fail(Stopped("stopped; run the same command again to continue"))
     except LaionEtlError as error:
-        # It may quote a server's answer, which must not control the terminal.
-        lines = map(one_line, str(error).split("\n"))
-        print("error:", "\n".join(lines), file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(error)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -37,6 +41,19 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(OutageError.exit_code)
+
+
+def _fail(error: LaionEtlError) -> NoReturn:
+    # It may quote a server's answer, which must not control the terminal.
+    lines = map(one_line, str(error).split("\n"))
+    print("error:", "\n".join(lines), file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _end_uninterrupted() -> None:
+    """Ignore further signals: what libraries do at the end of the process would print a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _run() -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -47,8 +48,8 @@ def recorded(store: Store) -> UsageRecord:
     return record
 
 
-def record(stage: str, usage: Usage, *, running: bool = False, age_s: float = 0) -> UsageRecord:
-    return UsageRecord(CRAWL, stage, "0", 2, 0, NOW - age_s, running, usage, usage.pod_s)
+def record(stage: str, usage: Usage, *, running: bool = False) -> UsageRecord:
+    return UsageRecord(CRAWL, stage, "0", 2, 0, NOW, running, usage, usage.pod_s)
 
 
 def test_a_record_has_the_processor_time_and_counts_of_this_process_and_its_children(store: Store) -> None:
@@ -233,13 +234,31 @@ def test_records_that_have_not_changed_are_not_read_again(
     for number in range(3):
         store.write(f"usage/{CRAWL}/load/{number}.json", record("load", Usage(pod_s=number)).to_json())
     reader, read = UsageReader(CRAWL), []
-    real = store.read
-    monkeypatch.setattr(store, "read", lambda name: read.append(name) or real(name))
+    real = store.read_with_age
+    monkeypatch.setattr(store, "read_with_age", lambda name: read.append(name) or real(name))
     assert len(reader.records(store)) == 3
     store.write(f"usage/{CRAWL}/load/1.json", record("load", Usage(pod_s=77)).to_json())
     store.delete(f"usage/{CRAWL}/load/2.json")
     assert [one.usage.pod_s for one in reader.records(store)] == [0, 77]
     assert len(read) == 4
+
+
+def test_a_process_that_has_stopped_writing_no_longer_runs_whatever_the_clocks_say(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of the process that wrote it is years ahead, and ours as much behind."""
+    store.write(f"usage/{CRAWL}/load/0.json", record("load", Usage(), running=True).to_json())
+    seconds = [5_000.0]
+    clock = SimpleNamespace(time=lambda: 0.0, monotonic=lambda: seconds[0])
+    monkeypatch.setattr("laion_etl.io.usage_records.time", clock)
+    reader = UsageReader(CRAWL)
+    assert [one.running for one in reader.records(store)] == [True]
+    seconds[0] += 200
+    assert [one.running for one in reader.records(store)] == [True]
+    seconds[0] += 200
+    assert [one.running for one in reader.records(store)] == [False]
+    _, age_s = store.read_with_age(f"usage/{CRAWL}/load/0.json")
+    assert -1 <= age_s < 200
 
 
 def test_a_damaged_record_is_left_out(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -267,7 +286,7 @@ def test_a_bill_prices_pods_by_their_cores_or_gpus_and_requests_and_bytes_throug
         record("download", Usage(pod_s=3_600, core_s=7_200, web_bytes=2_000_000_000, store_writes=3_000)),
         record("download", Usage(pod_s=1_800, core_s=3_600, store_reads=4_000)),
     ]
-    bill = make_bill(CRAWL, records, Settings(prices=PRICES), NOW)
+    bill = make_bill(CRAWL, records, Settings(prices=PRICES))
     download, score = bill.stages
     assert (download.stage, download.processes, score.stage) == ("download", 2, "score")
     assert download.cost.pods == pytest.approx(0.3)
@@ -284,7 +303,7 @@ def test_a_pod_with_a_price_of_its_own_costs_that_whatever_its_cores() -> None:
         record("score", Usage(pod_s=3_600, core_s=14_400, gpu_s=7_200)),
         record("parse", Usage(pod_s=7_200, core_s=7_200)),
     ]
-    bill = make_bill(CRAWL, records, Settings(prices=PRICES, kubernetes=pods), NOW)
+    bill = make_bill(CRAWL, records, Settings(prices=PRICES, kubernetes=pods))
     assert [one.cost.total for one in bill.stages] == [3.0, 9.0]
 
 
@@ -292,8 +311,8 @@ def test_the_present_rate_is_that_of_processes_that_still_report() -> None:
     used = Usage(pod_s=1_800, core_s=3_600, web_bytes=1_000_000_000)
     running = record("download", used, running=True)
     bill = make_bill(
-        CRAWL, [running, replace(running, written_at=NOW - 3_600), replace(running, running=False)],
-        Settings(prices=PRICES), NOW,
+        CRAWL, [running, replace(running, running=False), replace(running, running=False)],
+        Settings(prices=PRICES),
     )  # fmt: skip
     [download] = bill.stages
     assert (download.processes, download.running) == (3, 1)
@@ -303,7 +322,7 @@ def test_the_present_rate_is_that_of_processes_that_still_report() -> None:
 
 def test_the_rate_has_what_a_process_costs_besides_a_machine_that_another_one_pays_for() -> None:
     download = replace(record("download", Usage(web_bytes=2_000_000_000), running=True), ran_s=1_800.0)
-    bill = make_bill(CRAWL, [download], Settings(prices=PRICES), NOW)
+    bill = make_bill(CRAWL, [download], Settings(prices=PRICES))
     assert bill.per_hour == pytest.approx(0.2)
 
 

@@ -38,9 +38,10 @@ def test_waits_double_within_an_hour_up_to_ten_minutes_and_vary() -> None:
 
 
 def test_what_a_try_has_spent_survives_being_deferred() -> None:
-    restarts = Restarts().another(5.0, limit=3).refused(6.0, limit_s=60).waited(7.5)
+    restarts = Restarts().another(5.0, limit=3).refused(6.0, limit_s=60).waited(7.5).worked(2.5)
     assert Restarts.from_plain(restarts.to_plain()) == restarts
     assert Restarts.from_plain(None) == Restarts()
+    assert (restarts.now_s, restarts.refused_s) == (10.0, 4.0)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(42.4, "42 s"), (720, "12 min"), (86_400, "24.0 h")])

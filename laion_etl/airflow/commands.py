@@ -108,7 +108,8 @@ def _run(program: list[str], command: Command, environment: Mapping[str, str]) -
             if ended.asked_to_end or ended.code not in RESUMABLE:
                 raise error
             again = "it is started again"
-            restarts, delay_s = next_restart(restarts, str(error), again, load_settings().core)
+            core = load_settings().core
+            restarts, delay_s = next_restart(restarts, time.monotonic(), str(error), again, core)
             time.sleep(delay_s)
     return _result(ended.printed)
 
@@ -142,13 +143,15 @@ def _once(line: Sequence[str], environment: Mapping[str, str]) -> _Ended:
         return _Ended(process.wait(), asked.is_set(), printed, complained)
 
 
-def next_restart(restarts: Restarts, why: str, what: str, settings: CoreSettings) -> tuple[Restarts, float]:
-    """Return the restarts with one more, and the seconds to wait before it; says so in the task's log.
+def next_restart(
+    restarts: Restarts, now: float, why: str, what: str, settings: CoreSettings
+) -> tuple[Restarts, float]:
+    """Return the restarts with one more, `now`, and the seconds to wait before it; says so in the task's log.
 
     `what` happens then, such as "another pod is started". Raises AirflowException at the limit.
     """
     try:
-        restarts = restarts.another(time.time(), settings.task_restarts)
+        restarts = restarts.another(now, settings.task_restarts)
     except LimitReachedError as limit:
         raise AirflowException(f"{why}; {limit}") from limit
     delay_s = restarts.restart_delay_s(settings.task_restart_delay_s)

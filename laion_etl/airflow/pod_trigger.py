@@ -1,9 +1,14 @@
-"""The triggerer's side of a pod: wait to start it, watch it, fetch its log, send an alert when it is late."""
+"""The triggerer's side of a pod: wait to start it, watch it, fetch its log, send an alert when it is late.
+
+Times are measured here, by this process's monotonic clock, and go back to the task in the event: the clocks
+of the machines that run the task, the triggerer and Kubernetes may differ or jump. A triggerer that takes
+over a trigger measures anew: a wait may take twice as long, and an alert come later. Only Airflow's own
+limit, the execution timeout, is a time of day.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.triggers.pod import ContainerState, KubernetesPodTrigger
@@ -21,6 +26,7 @@ _MIN_DEFERRED_S = 5.0
 _LOST_AFTER_S = 120.0
 
 WAITED = "waited"  # the status of the event of a WaitTrigger
+MEASURED_S = "measured_s"  # in each event: for how long its trigger ran
 
 
 class StagePodTrigger(KubernetesPodTrigger):
@@ -30,6 +36,7 @@ class StagePodTrigger(KubernetesPodTrigger):
         super().__init__(**of_the_pod)
         self.late_after_s = late_after_s
         self.alert = alert
+        self._ending_since: float | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         _, of_the_pod = super().serialize()
@@ -40,11 +47,11 @@ class StagePodTrigger(KubernetesPodTrigger):
         """Yields the completion event, but not within `_MIN_DEFERRED_S` of the deferral (see above)."""
         watch = asyncio.create_task(self._alert_when_late())
         clock = asyncio.get_running_loop()
-        settled = clock.time() + _MIN_DEFERRED_S
+        began = clock.time()
         try:
             async for event in super().run():
-                await asyncio.sleep(settled - clock.time())
-                yield event
+                await asyncio.sleep(began + _MIN_DEFERRED_S - clock.time())
+                yield TriggerEvent({**event.payload, MEASURED_S: clock.time() - began})  # type: ignore[no-untyped-call]
         finally:
             watch.cancel()
 
@@ -53,32 +60,40 @@ class StagePodTrigger(KubernetesPodTrigger):
 
         Of all exceptions this is the one after which the operator does not wait for the pod's end.
         """
-        ended_by = pod.metadata.deletion_timestamp  # the time of the request and the grace period
-        overdue = ended_by is not None and time.time() > ended_by.timestamp() + _LOST_AFTER_S
-        if overdue or pod.status.reason == "NodeLost":
+        if self._is_overdue(pod.metadata) or pod.status.reason == "NodeLost":
             raise PodLaunchTimeoutException("the pod's node no longer reports on it")
         return super().define_pod_container_state(pod)
+
+    def _is_overdue(self, pod: Any) -> bool:
+        """Whether a pod that is being deleted has not ended long after its grace period."""
+        if pod.deletion_timestamp is None:
+            return False
+        if self._ending_since is None:
+            self._ending_since = time.monotonic()
+        grace_s = pod.deletion_grace_period_seconds or 0
+        return time.monotonic() - self._ending_since > grace_s + _LOST_AFTER_S
 
     async def _alert_when_late(self) -> None:
         if self.late_after_s is None:
             return
-        spent = (datetime.now(UTC) - self.trigger_start_time).total_seconds()
-        await asyncio.sleep(max(0.0, self.late_after_s - spent))
+        await asyncio.sleep(self.late_after_s)
         await asyncio.to_thread(notify, Alert.from_plain(self.alert))
 
 
 class WaitTrigger(BaseTrigger):
-    """Ends at a time, in seconds since the epoch, with an event; the task that waits takes no worker slot."""
+    """Ends after a time with an event; the task that waits takes no worker slot."""
 
-    def __init__(self, *, until: float, event: dict[str, Any]) -> None:
+    def __init__(self, *, delay_s: float, event: dict[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.until = until
+        self.delay_s = delay_s
         self.event = event
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return f"{__name__}.{type(self).__name__}", {"until": self.until, "event": self.event}
+        return f"{__name__}.{type(self).__name__}", {"delay_s": self.delay_s, "event": self.event}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields the event, but not within `_MIN_DEFERRED_S` of the deferral."""
-        await asyncio.sleep(max(self.until - time.time(), _MIN_DEFERRED_S))
-        yield TriggerEvent(self.event)  # type: ignore[no-untyped-call]
+        clock = asyncio.get_running_loop()
+        began = clock.time()
+        await asyncio.sleep(max(self.delay_s, _MIN_DEFERRED_S))
+        yield TriggerEvent({**self.event, MEASURED_S: clock.time() - began})  # type: ignore[no-untyped-call]

@@ -14,7 +14,6 @@ Importing this takes seconds, because of the Kubernetes client, so DAG files do 
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,7 +34,7 @@ from laion_etl.airflow.masked_settings import shown_settings
 from laion_etl.airflow.pod_failures import PodLostError, failure
 from laion_etl.airflow.pod_refusals import refusal
 from laion_etl.airflow.pod_spec import pod_parts, result_uri
-from laion_etl.airflow.pod_trigger import WAITED, StagePodTrigger, WaitTrigger
+from laion_etl.airflow.pod_trigger import MEASURED_S, WAITED, StagePodTrigger, WaitTrigger
 from laion_etl.airflow.restarts import LimitReachedError, Restarts, in_words
 from laion_etl.alerts import late_after_s
 from laion_etl.core.errors import LaionEtlError, OutageError
@@ -71,7 +70,8 @@ class StagePodOperator(KubernetesPodOperator):
         """Resumes after the trigger's event: returns the result, or raises the pod's failure."""
         waits = event["status"] == WAITED
         restarts = Restarts.from_plain(event.get("restarts"))
-        self._restarts = restarts.waited(time.time() - event["since"]) if waits else restarts
+        measured_s = float(event[MEASURED_S])
+        self._restarts = restarts.waited(measured_s) if waits else restarts.worked(measured_s)
         if self.execution_timeout is not None:
             self.execution_timeout += timedelta(seconds=self._restarts.waited_s)
         if waits and event["then"] is None:
@@ -97,9 +97,8 @@ class StagePodOperator(KubernetesPodOperator):
         of_the_pod["trigger_kwargs"] = {**of_the_pod["trigger_kwargs"], "restarts": restarts}
         late = late_after_s(self.settings.alerts, self.command.stage)
         alert = late_alert(self.command.context, late or 0).to_plain()
-        if late is not None and self._restarts.started_at:  # the pods before this one worked, too
-            worked = time.time() - self._started_at - self._restarts.waited_s
-            late = late - worked if late > worked else None
+        worked_s = self._restarts.worked_s  # of the pods before this one
+        late = late - worked_s if late is not None and late > worked_s else None
         own = StagePodTrigger(late_after_s=late, alert={**alert, "kind": str(alert["kind"])}, **of_the_pod)
         super().defer(trigger=own, method_name=method_name, kwargs=kwargs, timeout=timeout)
 
@@ -152,14 +151,14 @@ class StagePodOperator(KubernetesPodOperator):
 
     def _start_another(self, why: str) -> NoReturn:
         limit = self.execution_timeout
-        if limit is not None and time.time() >= self._started_at + limit.total_seconds():
+        if limit is not None and self._restarts.now_s >= limit.total_seconds():
             raise AirflowException(f"{why}; the time limit of the task has passed as well")
         started = "another pod is started"
-        self._restarts, delay_s = next_restart(self._restarts, why, started, self.settings.core)
+        self._restarts, delay_s = self._restarted(why, started)
         self._wait(delay_s, then=None)
 
     def _ask_again(self, why: str) -> NoReturn:
-        now, limit_s = time.time(), self.settings.kubernetes.create_timeout_s
+        now, limit_s = self._restarts.now_s, self.settings.kubernetes.create_timeout_s
         try:
             self._restarts = self._restarts.refused(now, limit_s)
         except LimitReachedError as reached:
@@ -169,25 +168,22 @@ class StagePodOperator(KubernetesPodOperator):
             "%s; it is asked again in %s, without using up a retry (refused for %s so far, at most %s)",
             why,
             in_words(delay_s),
-            in_words(now - (self._restarts.refused_since or now)),
+            in_words(self._restarts.refused_s),
             in_words(limit_s),
         )
         self._wait(delay_s, then=dict(self._event) or None)
 
     def _wait(self, delay_s: float, then: dict[str, Any] | None) -> NoReturn:
         """Defers for a time; after it comes the event `then`, or another pod."""
-        now = time.time()
-        event = {"status": WAITED, "since": now, "then": then, "restarts": self._restarts.to_plain()}
-        super().defer(trigger=WaitTrigger(until=now + delay_s, event=event), method_name="trigger_reentry")
+        event = {"status": WAITED, "then": then, "restarts": self._restarts.to_plain()}
+        super().defer(trigger=WaitTrigger(delay_s=delay_s, event=event), method_name="trigger_reentry")
+
+    def _restarted(self, why: str, what: str) -> tuple[Restarts, float]:
+        return next_restart(self._restarts, self._restarts.now_s, why, what, self.settings.core)
 
     @property
     def _pod_name(self) -> str:
         return str(self._event.get("name", "of this task"))
-
-    @property
-    def _started_at(self) -> float:
-        """When the try began, also after it was deferred."""
-        return float(self.command.context["ti"].start_date.timestamp())
 
     def _result(self) -> dict[str, Any]:
         uri = result_uri(self.command, self.settings)
@@ -198,7 +194,7 @@ class StagePodOperator(KubernetesPodOperator):
         except OutageError as error:
             why = f"the pod succeeded, but its result cannot be read yet: {error}"
             again = "it is read again"
-            self._restarts, delay_s = next_restart(self._restarts, why, again, self.settings.core)
+            self._restarts, delay_s = self._restarted(why, again)
             self._wait(delay_s, then={"status": _FINISHED})
         except (LaionEtlError, ValueError) as error:
             raise AirflowException(f"the pod succeeded but left no result in {uri}: {error}") from error

@@ -33,16 +33,28 @@ class LimitReachedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """What one try has spent so far. Times are seconds since the epoch.
+    """What one try has spent so far. Moments are seconds of its own clock, `now_s`.
 
     `started_at`: its restarts of the last 24 hours. `waited_s`: all its waits, which do not count against its
-    execution timeout. `refused_since` and `refusals`: of the pod that the cluster refuses to create now.
+    execution timeout; `worked_s`: for how long its pods have been watched. `refused_since` and `refusals`: of
+    the pod that the cluster refuses to create now.
     """
 
     started_at: tuple[float, ...] = ()
     waited_s: float = 0.0
     refused_since: float | None = None
     refusals: int = 0
+    worked_s: float = 0.0
+
+    @property
+    def now_s(self) -> float:
+        """The sum of what was measured in this try, which moves between machines with clocks of their own."""
+        return self.waited_s + self.worked_s
+
+    @property
+    def refused_s(self) -> float:
+        """For how long the cluster has refused the pod."""
+        return 0.0 if self.refused_since is None else self.now_s - self.refused_since
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any] | None) -> "Restarts":
@@ -56,6 +68,7 @@ class Restarts:
             "waited_s": self.waited_s,
             "refused_since": self.refused_since,
             "refusals": self.refusals,
+            "worked_s": self.worked_s,
         }
 
     def another(self, now: float, limit: int) -> "Restarts":
@@ -87,6 +100,10 @@ class Restarts:
     def waited(self, seconds: float) -> "Restarts":
         """Return it after a wait."""
         return replace(self, waited_s=self.waited_s + seconds)
+
+    def worked(self, seconds: float) -> "Restarts":
+        """Return it after a pod was watched for a time."""
+        return replace(self, worked_s=self.worked_s + seconds)
 
     def restart_delay_s(self, first_s: float) -> float:
         """Return the wait before the newest restart: longer, the more of them there were within an hour."""

@@ -4,7 +4,6 @@ Its size and the work for it do not depend on the number of batches: beyond a th
 thousand, and the cells of one thousand are a document of their own.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
@@ -111,7 +110,7 @@ class CrawlPage:
 
     def _bill(self) -> dict[str, Any]:
         records = self._usage.records(self.sources.store())
-        return make_bill(self.crawl, records, self.sources.load(), time.time()).to_plain()
+        return make_bill(self.crawl, records, self.sources.load()).to_plain()
 
     def _in_database(self) -> _InDatabase:
         with self.sources.database() as database:

@@ -19,7 +19,7 @@ from laion_etl.core.schemas import SHARD_SCHEMA
 from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
-from laion_etl.io.storage import Guard, Store, storage_errors
+from laion_etl.io.storage import Guard, Store, closed, storage_errors
 from laion_etl.io.tarshard import finish, write_member
 
 
@@ -133,5 +133,6 @@ class ShardWriter:
 @contextmanager
 def shard_writer(batch: int, pairs: Sequence[dict[str, Any]]) -> Iterator[ShardWriter]:
     """Yields a writer; its temporary file is deleted when the block ends."""
-    with tempfile.TemporaryFile() as spool:
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - `closed` closes it
+    with closed(spool):
         yield ShardWriter(batch, pairs, spool)

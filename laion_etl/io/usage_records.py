@@ -49,8 +49,8 @@ _DAMAGED = (
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """What one process has used up to a moment. `running`: it had not ended then. `ran_s`: its age then; for
-    some of that time the machine may be in the record of another process."""
+    """What one process has used up to a moment, `written_at` by its own clock. `running`: it had not ended
+    then. `ran_s`: its age then; for some of that time the machine may be in the record of another process."""
 
     crawl: str
     stage: str
@@ -61,10 +61,6 @@ class UsageRecord:
     running: bool
     usage: Usage
     ran_s: float
-
-    def is_running(self, now: float) -> bool:
-        """Whether it still runs: one that was killed stops writing."""
-        return self.running and now - self.written_at < 5 * _EVERY_S
 
     def to_json(self) -> bytes:
         """Return the content of its file."""
@@ -206,15 +202,31 @@ class _Meter:
         return self._counted
 
 
+@dataclass(frozen=True, slots=True)
+class _ReadRecord:
+    """A record as it was read; `written_at`: when it was written, by the monotonic clock of this process."""
+
+    record: UsageRecord
+    written_at: float
+
+    def now(self) -> UsageRecord:
+        """Return the record as it is now: one that was killed stops writing, and no longer runs."""
+        writes = time.monotonic() - self.written_at < 5 * _EVERY_S
+        return replace(self.record, running=self.record.running and writes)
+
+
 @dataclass(slots=True)
 class UsageReader:
     """Reads the records of a crawl repeatedly; unchanged ones are not read twice. For one thread only."""
 
     crawl: str
-    _kept: dict[str, tuple[str, UsageRecord | None]] = field(default_factory=dict)
+    _kept: dict[str, tuple[str, _ReadRecord | None]] = field(default_factory=dict)
 
     def records(self, store: Store) -> list[UsageRecord]:
-        """Return all records; a damaged one is left out. Raises StorageError."""
+        """Return all records; a damaged one is left out. `running`: of those whose process still writes.
+
+        Raises StorageError.
+        """
         etags = store.etags(f"usage/{self.crawl}", ".json")
         wanted = [name for name, etag in etags.items() if self._kept.get(name, ("",))[0] != etag]
         with ThreadPoolExecutor(_READERS) as pool:
@@ -222,12 +234,13 @@ class UsageReader:
                 self._kept[name] = (etags[name], found)
         for name in self._kept.keys() - etags.keys():
             del self._kept[name]
-        return [record for _, (_, record) in sorted(self._kept.items()) if record is not None]
+        return [found.now() for _, (_, found) in sorted(self._kept.items()) if found is not None]
 
 
-def _read(name: str, store: Store) -> UsageRecord | None:
+def _read(name: str, store: Store) -> _ReadRecord | None:
     try:
-        return UsageRecord.from_json(store.read(name), store.uri(name))
+        data, age_s = store.read_with_age(name)
+        return _ReadRecord(UsageRecord.from_json(data, store.uri(name)), time.monotonic() - age_s)
     except _DAMAGED as error:
         _log.warning("the bill leaves out %s: %s", store.uri(name), error)
         return None

@@ -5,7 +5,6 @@ does not include what costs money whether or not a crawl runs (the database serv
 itself), nor monthly storage: docs/scaling.md.
 """
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -110,14 +109,14 @@ class Bill:
 
 def read_bill(crawl: str, settings: Settings, store: Store) -> Bill:
     """Return the bill of a crawl from its usage records. Raises StorageError."""
-    return make_bill(crawl, UsageReader(crawl).records(store), settings, time.time())
+    return make_bill(crawl, UsageReader(crawl).records(store), settings)
 
 
-def make_bill(crawl: str, records: Sequence[UsageRecord], settings: Settings, now: float) -> Bill:
-    """Return the bill of records; `now` (seconds since 1970) decides which processes still run."""
+def make_bill(crawl: str, records: Sequence[UsageRecord], settings: Settings) -> Bill:
+    """Return the bill of records."""
     found = {record.stage for record in records}
     stages = [stage for stage in _STAGES if stage in found] + sorted(found.difference(_STAGES))
-    bills = (_stage(stage, [one for one in records if one.stage == stage], settings, now) for stage in stages)
+    bills = (_stage(stage, [one for one in records if one.stage == stage], settings) for stage in stages)
     return Bill(crawl, tuple(bills))
 
 
@@ -132,8 +131,8 @@ def cost_of(usage: Usage, settings: Settings) -> Cost:
     return Cost(machines / 3_600, requests / 1_000, usage.web_bytes / _GB * prices.nat_gb)
 
 
-def _stage(stage: str, records: Sequence[UsageRecord], settings: Settings, now: float) -> StageBill:
-    running = [one for one in records if one.is_running(now)]
+def _stage(stage: str, records: Sequence[UsageRecord], settings: Settings) -> StageBill:
+    running = [one for one in records if one.running]
     return StageBill(
         stage,
         len(records),

@@ -58,11 +58,13 @@ def confine(memory_mb: int) -> None:
     """Confines this process, for good. Everything it needs must be imported and open.
 
     Address space in MiB; no new open files, sockets or processes, no core files, no writing to regular files;
-    only harmless system calls (`seccomp`). The parent alone handles Ctrl-C, and the process is killed when
-    the thread that started it ends, and thus when its parent dies. It ends where a kernel that filters system
-    calls refuses to do so: its parent has left its own memory open to be read, because of the filter.
+    only harmless system calls (`seccomp`). The parent alone handles Ctrl-C and SIGTERM, which systemd sends
+    to all processes of a service, and the process is killed when the thread that started it ends, and thus
+    when its parent dies. It ends where a kernel that filters system calls refuses to do so: its parent has
+    left its own memory open to be read, because of the filter.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     limits = {
         resource.RLIMIT_AS: memory_mb << 20,

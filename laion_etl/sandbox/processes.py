@@ -12,9 +12,18 @@ START_LIMIT_S = 120.0  # a busy machine may take long to import numpy and Pillow
 
 
 def start_confined(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Starts a process, with pipes to its input and from its output, that is to call `confine`."""
+    """Starts a process, with pipes to its input and from its output, that is to call `confine`.
+
+    It has a process group of its own: Ctrl-C and signals to the group of this process, which may finish its
+    work first, would end it in the middle of an image, and the image would count as damaged.
+    """
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=confined_environment(), bufsize=0
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=confined_environment(),
+        bufsize=0,
+        process_group=0,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laion_etl.core.errors import Stopped
+from laion_etl.core.freed_memory import return_freed_memory
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database
@@ -82,16 +83,20 @@ def score_queue(
 
         claim_on_devices(crawl, found, scored, stop, [AGAIN] if again else [])
     else:
-        worker = ScoreWorker(crawl, settings, store, database, on_done, stop)
-        if again:
-            worker.score_again()
-        else:
-            worker.warn_of_others()
-        done = worker.run()
+        done = _scored_here(ScoreWorker(crawl, settings, store, database, on_done, stop), again=again)
+        return_freed_memory()  # that of the model; a process may score one crawl after the other
     if stop.requested:  # not exit code 0, which says that the queue has nothing left
         raise Stopped(f"stopped after {len(done)} batches; run the same command again to continue")
     queue = score_queue_of(crawl, settings.download, database)
     return ScoredGroup(crawl, done, write_queue_record(crawl, queue, store), queue.counts().scored)
+
+
+def _scored_here(worker: ScoreWorker, *, again: bool) -> list[StageStats]:
+    if again:
+        worker.score_again()
+    else:
+        worker.warn_of_others()
+    return worker.run()
 
 
 def score_group(

@@ -218,6 +218,7 @@ class _Preparer:
                 stdout=other.fileno(),
                 pass_fds=[descriptor],
                 env=confined_environment(),
+                process_group=0,  # as in sandbox/processes.py
             )
         if self._answer() != DONE:
             self.end()

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from laion_etl.core.errors import DamagedFileError, LaionEtlError, MissingFileError
+from laion_etl.core.freed_memory import return_freed_memory
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, check_scored
@@ -93,6 +94,15 @@ def score_each(
     written whether that is still allowed; a shard for which it is not any more is left as it is. Raises like
     `score_shards`.
     """
+    try:
+        yield from _each(crawl, units, settings, store, tools, access or Access())
+    finally:
+        return_freed_memory()
+
+
+def _each(
+    crawl: str, units: Iterable[Unit], settings: Settings, store: Store, tools: Tools, access: Access
+) -> Generator[tuple[Unit, Result]]:
     work = _ShardPipeline(crawl, units, settings, store, tools)
     with (
         work,
@@ -100,7 +110,7 @@ def score_each(
         prefetch(work.computing(steps), 1) as computing,
         prefetch(work.scored(computing), 1) as results,
     ):
-        for unit, result in written_shards(results, store, access or Access()):
+        for unit, result in written_shards(results, store, access):
             if isinstance(result, MissingBatch) and unit.claim is None:
                 warn_of_missing(crawl, result)
             yield unit, result

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from laion_etl.dashboard.app import dashboard_app
 from laion_etl.dashboard.data_sources import Sources
@@ -16,6 +16,7 @@ from laion_etl.dashboard.serve import local_viewer
 from laion_etl.database.connection import open_database
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
+from tests import local_servers
 from tests.dashboard.world import SENTENCE, write_thousands, write_usage
 from tests.publish.world import CRAWL
 
@@ -44,6 +45,32 @@ def address(settings: Settings, store: Store) -> Iterator[str]:
     write_usage(store)
     with served(settings) as found:
         yield found
+
+
+def test_only_the_printed_address_lets_a_browser_in(browser: Browser, crawl_settings: Settings) -> None:
+    app = dashboard_app(Sources(lambda: crawl_settings), local_viewer)
+    with (
+        local_servers.served(app) as server,
+        browser.new_context() as context,
+        browser.new_context() as others,
+    ):
+        page, start = context.new_page(), server.address.partition("?")[0]
+        assert status_of(page, start) == 401
+        page.goto(server.address)
+        expect(page.get_by_role("heading", name="Crawls")).to_be_visible()
+        assert page.url == start  # the token is not left in the address bar
+        assert status_of(page, f"{start}crawl/{CRAWL}") == 200
+        expect(page.locator("#batches .grid button").first).to_be_visible()  # its documents come, too
+        # Browsers resolve every name below localhost to this machine, as an attacker's name server does.
+        assert status_of(page, server.address.replace("127.0.0.1", "attacker.localhost")) == 421
+        assert status_of(page, start.replace("127.0.0.1", "attacker.localhost")) == 421
+        assert status_of(others.new_page(), start) == 401
+
+
+def status_of(page: Page, url: str) -> int:
+    answer = page.goto(url)
+    assert answer is not None
+    return answer.status
 
 
 def test_a_batch_says_why_links_gave_no_image(browser: Browser, crawl_settings: Settings) -> None:

@@ -231,11 +231,12 @@ def test_stages_share_no_secret_and_none_has_the_owner_of_the_schema() -> None:
     assert not {by_stage[stage] for stage in listing} & set(shared)
     assert all("laion-owner" not in names for names in by_stage.values())
     logins = [
-        re.findall(r"//(\w+):", one["stringData"].get("LAION_ETL_DATABASE_URL", ""))
+        found[1]
         for one in of_kind("Secret")
         if one["metadata"]["namespace"] == "laion"
+        and (found := re.search(r"//(\w+):", one["stringData"].get("LAION_ETL_DATABASE_URL", "")))
     ]
-    assert len(set(map(tuple, logins))) == len(logins)
+    assert len(set(logins)) == len(logins)
 
 
 def test_the_charts_policies_let_tasks_report_and_stages_send_metrics() -> None:

@@ -22,7 +22,7 @@ from tests.preloaded_commands import completed
 from tests.runs import run_environment
 
 POLICIES = Path(__file__).parents[2] / "docker" / "s3-policies"
-# What docs/kubernetes.md says. Parse knows no database.
+# What docs/kubernetes.md says. Parse and index have no database.
 ROLES = {
     "discover": "laion_loader",
     "load": "laion_loader",
@@ -60,6 +60,7 @@ CHANGES = {
     "download": {"shards"},
     "score": {"scored", "score"},
     "publish": {"dataset", "publish", "locator"},
+    "index": {"index"},
 }
 
 
@@ -85,12 +86,12 @@ def guarded(s3_endpoint: str, bucket: str) -> Iterator[GuardedS3]:
 
 @pytest.fixture
 def logins(settings: Settings, connection: Connection) -> Iterator[dict[str, str]]:
-    """Addresses of the database by stage; parse gets one that answers nothing."""
+    """Addresses of the database by stage; those without a role get one that answers nothing."""
     names = {stage: f"{stage}_{uuid4().hex}" for stage in ROLES}
     for stage, name in names.items():
         connection.execute(f"create role {name} login; grant {ROLES[stage]} to {name}")  # type: ignore[arg-type]
     urls = {stage: make_conninfo(settings.core.database_url, user=name) for stage, name in names.items()}
-    yield {**urls, "parse": "postgresql://nowhere.invalid/laion"}
+    yield dict.fromkeys(CHANGES, "postgresql://nowhere.invalid/laion") | urls
     for name in names.values():
         connection.execute(f"drop role {name}")  # type: ignore[arg-type]
 
@@ -116,19 +117,22 @@ def test_stages_work_with_their_own_keys_and_logins(
     def run(stage: str, words: str) -> None:
         own = {"AWS_ACCESS_KEY_ID": stage, "LAION_ETL_DATABASE_URL": logins[stage]}
         result = ("--result", f"{store}/results/{crawl}/r/{stage}.json")
-        command = ["-m", "laion_etl", *result, *words.split(), "--crawl", crawl, "--json"]
+        command = ["-m", "laion_etl", *result, *words.split(), "--json"]
         ended = completed(command, environment | own, Path.cwd())
         assert (ended.returncode, guarded.refused) == (0, []), ended.stderr
 
-    run("discover", "crawl partitions --wat-files 0:1")
-    run("parse", "stage parse --partition 0 --wat-files 0:1")
-    run("load", "stage load --partition 0")
-    run("plan", "stage plan --prepare")
-    run("download", "stage download")
-    run("score", "stage score")
-    run("publish", "stage publish --prepare --expect 0")
-    dataset = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"laion/dataset/laion/{crawl}/")
-    assert dataset["KeyCount"] > 3
+    run("discover", f"crawl partitions --wat-files 0:1 --crawl {crawl}")
+    run("parse", f"stage parse --partition 0 --wat-files 0:1 --crawl {crawl}")
+    run("load", f"stage load --partition 0 --crawl {crawl}")
+    run("plan", f"stage plan --prepare --crawl {crawl}")
+    run("download", f"stage download --crawl {crawl}")
+    run("score", f"stage score --crawl {crawl}")
+    run("publish", f"stage publish --prepare --expect 0 --crawl {crawl}")
+    run("index", "search index")
+    run("index", "search index")  # again: deletes what no index lists
+    for folder in (f"dataset/laion/{crawl}", "index/laion"):
+        listed = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"laion/{folder}/")
+        assert listed["KeyCount"] > 2
 
 
 @pytest.mark.parametrize("stage", sorted(CHANGES))

@@ -189,15 +189,22 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
         }
         command = [sys.executable, "-m", "laion_etl", "stage", "download", "--crawl", "C"]
         with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         ) as running:
             end = time.monotonic() + LONGEST_S
             while len(web.image_requests()) < 4:
                 assert running.poll() is None, running.stdout and running.stdout.read()
                 assert time.monotonic() < end
                 time.sleep(0.05)
-            for _ in range(10):
-                running.send_signal(signal.SIGTERM)
+            while running.poll() is None:  # to its decoders, too, as systemd does
+                with suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGTERM)
+                time.sleep(0.02)
             output, _ = running.communicate(timeout=LONGEST_S)
         assert running.returncode == 130, output  # not 0: the queue may have more
         assert "run the same command again to continue" in output
@@ -208,4 +215,7 @@ def test_sigterm_lets_a_download_worker_finish_or_give_back(
         written = store.list("shards/")
     assert rows == [("downloaded", 1)] if finished else rows == [("ready", 0)]
     assert bool(written) is finished
+    if finished:
+        (stats,) = (store.read_stats(name) for name in written if name.endswith("_stats.json"))
+        assert (stats.kept, stats.dropped) == (30, {})
     assert len(web.image_requests()) == 30 if finished else len(web.image_requests()) < 30

@@ -83,6 +83,10 @@ class World:
 
 @pytest.fixture
 def world(settings: Settings, store: Store, database: Database) -> World:
+    return three_batches(settings, store, database)
+
+
+def three_batches(settings: Settings, store: Store, database: Database) -> World:
     """Three batches; the first two are downloaded."""
     database.connection.execute("insert into crawl (crawl) values (%s)", [CRAWL])
     for batch in (1, 2, 3):

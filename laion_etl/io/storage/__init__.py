@@ -5,7 +5,7 @@ is written under a temporary name in the same folder, synced and renamed; a file
 disk and sent in one upload (multipart when large), which S3 makes visible only when it is finished.
 """
 
-from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.errors import closed, storage_errors
 from laion_etl.io.storage.local import PARTIAL_SUFFIX, LocalStore
 from laion_etl.io.storage.opening import local_copy, open_store
 from laion_etl.io.storage.s3 import S3Store, s3_client, s3_reader
@@ -20,6 +20,7 @@ __all__ = [
     "S3Store",
     "Store",
     "Watcher",
+    "closed",
     "local_copy",
     "open_store",
     "s3_client",

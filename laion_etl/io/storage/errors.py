@@ -2,7 +2,8 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import IO
 
 from laion_etl.core.errors import MissingFileError, StorageError, StoreOutageError, StoreRefusedError
 from laion_etl.core.outages import is_outage, is_refusal
@@ -35,6 +36,22 @@ _S3_ADVICE = {
     "403": "access refused; check the AWS credentials",
     "AccessDenied": "access refused; check the AWS credentials",
 }
+
+
+@contextmanager
+def closed(file: IO[bytes]) -> Iterator[None]:
+    """Close a file at the end of the block.
+
+    If the block fails because the disk is full, closing tries to write the rest once more, and its error
+    would take the place of the one that says what could not be written.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            file.close()
+        raise
+    file.close()
 
 
 @contextmanager

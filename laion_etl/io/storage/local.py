@@ -17,7 +17,7 @@ from uuid import uuid4
 from laion_etl.core.errors import StoreOutageError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.file_locks import folder_lock
-from laion_etl.io.storage.errors import storage_errors
+from laion_etl.io.storage.errors import closed, storage_errors
 from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, ListedFile, NewFile, Store
 
 PARTIAL_SUFFIX = ".partial"
@@ -45,7 +45,7 @@ class LocalStore(Store):
                 _remove_leftovers(path)
                 raw = partial.open("xb")
                 fcntl.flock(raw, fcntl.LOCK_EX)  # shows that the writer is alive
-            with raw:
+            with closed(raw):
                 yield NewFile(name, raw, self.uri(name))
                 with storage_errors("write", path):
                     raw.flush()
@@ -95,6 +95,10 @@ class LocalStore(Store):
         with self.open(name) as file:
             file.seek(offset)
             return file.read(size)
+
+    def read_with_age(self, name: str) -> tuple[bytes, float]:
+        with self.open(name) as file, storage_errors("read", self.root / name):
+            return file.read(), time.time() - os.fstat(file.fileno()).st_mtime
 
     def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
         if not self.exists(name):

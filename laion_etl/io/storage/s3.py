@@ -4,12 +4,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from laion_etl.core.errors import ChangedError, MissingFileError
 from laion_etl.core.stage_stats import Output
-from laion_etl.io.storage.errors import NOT_THERE, storage_errors
+from laion_etl.io.storage.errors import NOT_THERE, closed, storage_errors
 from laion_etl.io.storage.s3_counting import counted
 from laion_etl.io.storage.s3_retry import ATTEMPTS, READ_TIMEOUT_S, retried
 from laion_etl.io.storage.s3_upload import upload_if
@@ -41,7 +42,8 @@ class S3Store(Store):
 
     @contextmanager
     def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
-        with tempfile.TemporaryFile() as spool:
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 - `closed` closes it
+        with closed(spool):
             yield NewFile(name, spool, self.uri(name))
             if guard is None:
                 with storage_errors("write", self.uri(name)):
@@ -141,6 +143,16 @@ class S3Store(Store):
         with storage_errors("read", self.uri(name)):
             data, _ = retried(lambda: self._get(name))
             return data
+
+    def read_with_age(self, name: str) -> tuple[bytes, float]:
+        with storage_errors("read", self.uri(name)):
+            return retried(lambda: self._get_with_age(name))
+
+    def _get_with_age(self, name: str) -> tuple[bytes, float]:
+        found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+        date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else found["LastModified"]  # servers without a clock
+        return found["Body"].read(), (now - found["LastModified"]).total_seconds()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         wanted = f"bytes={offset}-{offset + size - 1}"

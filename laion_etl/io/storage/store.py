@@ -150,6 +150,13 @@ class Store(ABC):
         with self.open(name) as file, storage_errors("read", self.uri(name)):
             return file.read()
 
+    @abstractmethod
+    def read_with_age(self, name: str) -> tuple[bytes, float]:
+        """Return the bytes of a file, and how many seconds ago it was written.
+
+        By the clock of the store: those who write and read may have others.
+        """
+
     def write(self, name: str, data: bytes, guard: Guard | None = None) -> Output:
         with self.create(name, guard) as file:
             file.write(data)
