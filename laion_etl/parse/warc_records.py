@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MAGIC = b"WARC/"
-_BEGINNING = re.compile(_MAGIC, re.IGNORECASE)  # of a record: some writers have the version line in lower case
+_BEGINNING = re.compile(
+    _MAGIC, re.IGNORECASE
+)  # of a record: some writers have the version line in lower case
 # Possessive: a pattern that could go back would need 120 bytes of memory for each byte of padding.
 _PADDING = re.compile(rb"(?:[\r\n\t \0]|\xef\xbb\xbf)*+")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
