@@ -3,13 +3,13 @@
 - `X-Robots-Tag: noai` and related directives (the convention of img2dataset and DeviantArt's noai/noimageai;
   noindex and noimageindex by Google's documentation of the header), separated by whatever is not a letter,
   `no-ai` like `noai`. A directive may be limited to an agent, `examplebot: noai`; we honour it whatever the
-  agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date on.
+  agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
 - `Content-Usage: train-ai=n` (IETF AIPREF) and `Content-Signal: ai-train=no`, also as lines of robots.txt.
-- The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there, and the training
-  and data mining assertions of C2PA and CAWG. Both are found by searching for their names, also in UTF-16 and in
-  the compressed and hexadecimal texts of PNG; other compressed or signed containers are not unpacked.
-  `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
+- The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
+  and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
+  also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
+  containers are not unpacked. `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
 """
 
 import re
@@ -80,7 +80,7 @@ def _is_past(written: str) -> bool:
 
 
 def forbids_training(usage: str) -> bool:
-    """Whether a usage preference forbids training: `ai-train=no` of Content-Signal, `train-ai=n` of AIPREF."""
+    """Whether a usage preference forbids training: `ai-train=no` or `train-ai=n`."""
     return _AI_USAGE.search(usage) is not None
 
 

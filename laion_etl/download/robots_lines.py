@@ -3,8 +3,8 @@
 Large crawlers pass over some mistakes (`Dissallow`, no colon, a byte order mark); an owner who made another
 one wants the same. So names of lines are compared by their letters, with one mistake allowed, and what an
 editor, a template or a word processor adds is ignored: other blanks, quotes and dashes, invisible characters,
-HTML, several lines in one. `Allow` has to be right. Text is decoded with `surrogateescape`, so octets of other
-encodings remain what they are.
+HTML, several lines in one. `Allow` has to be right. Text is decoded with `surrogateescape`, so octets of
+other encodings remain what they are.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Our own parser, because those that are published differ from the RFC where it matters to owners: they end a
 group at lines that they do not know, or choke on a byte order mark. Where a file is not well-formed, a
-`Disallow` is read as its author must have meant it (robots_lines.py: misspelt, no colon, quotes, other blanks;
+`Disallow` is read as its author must have meant it (robots_lines.py: misspelt, no colon, quotes, blanks;
 loose_paths.py: no leading slash, a whole URL, two paths); an `Allow` has to be right.
 
 Rules without wildcards are found in a table by the beginning of the path, so a file of 25,000 lines costs a

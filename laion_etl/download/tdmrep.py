@@ -37,7 +37,8 @@ _LOOSE_RESERVATION = re.compile(
     re.IGNORECASE,
 )
 _LOOSE_LOCATION = re.compile(
-    rf"\blocation{_QUOTES}{{0,3}}\s{{0,9}}[:=][ \t]{{0,9}}{_QUOTES}{{0,3}}([^\s\"'`,\\\u201c\u201d\u2018\u2019{{}}]{{1,2000}})",
+    rf"\blocation{_QUOTES}{{0,3}}\s{{0,9}}[:=][ \t]{{0,9}}{_QUOTES}{{0,3}}"
+    r"([^\s\"'`,\\\u201c\u201d\u2018\u2019{}]{1,2000})",
     re.IGNORECASE,
 )
 _ODD_OCTETS = re.compile("[\udc80-\udcff]")  # which are not UTF-8

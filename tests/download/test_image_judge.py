@@ -510,7 +510,8 @@ COMMENTS = (
     "https://www.openstreetmap.org/#map=5/51/10",
 )  # fmt: skip
 PROPERTIES = (
-    "<georss:point>52.5 13.4<", "<dc:coverage>Berlin<", "<x:CiAdrCity>Berlin<", "<rdf:li>Places|Germany|Berlin<",
+    "<georss:point>52.5 13.4<", "<dc:coverage>Berlin<", "<x:CiAdrCity>Berlin<",
+    "<rdf:li>Places|Germany|Berlin<",
     'a:GeoHash="u33"', 'x:LOCATION="Berlin"', 'x:city="Berlin"', 'x:EventLocation="x"', 'x:PostalCode="1"',
     "<kml:coordinates>1,2<", 'photoshop:State="BE"', "<dwc:locality>x<", 'x:Venue="x"',
 )  # fmt: skip
