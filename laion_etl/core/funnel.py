@@ -130,9 +130,9 @@ class DownloadStatus(Reason):
     OPTED_OUT_ROBOTS_TAG = "opted_out_robots_tag", "The header X-Robots-Tag has noai or an equivalent."
     OPTED_OUT_TDM = (
         "opted_out_tdm",
-        "A tdm-reservation header or /.well-known/tdmrep.json reserves the rights.",
+        "A tdm-reservation or content-usage header or /.well-known/tdmrep.json reserves the rights.",
     )
-    OPTED_OUT_ROBOTS_TXT = "opted_out_robots_txt", "The host's robots.txt disallows the URL."
+    OPTED_OUT_ROBOTS_TXT = "opted_out_robots_txt", "The host's robots.txt disallows the URL, or training."
     ROBOTS_UNREACHABLE = (
         "robots_unreachable",
         "The host's robots.txt cannot be read (429, 5xx, no answer), so nothing is fetched; no opt-out.",

@@ -11,7 +11,11 @@ import trio
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_encoding import ContentDecoder, content_decoder
-from laion_etl.download.content_opt_out import opted_out_by_header, reserved_by_header
+from laion_etl.download.content_opt_out import (
+    forbids_training,
+    opted_out_by_header,
+    reserved_by_header,
+)
 from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
 from laion_etl.download.http_head import Head, is_whole, location_of
@@ -35,6 +39,7 @@ from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_USAGE = ("content-usage", "content-signal")
 _WAIT = frozenset({429, 503})
 _DRAINED_BYTES, _DRAINED_S = 262_144, 1.0  # of an unwanted response, so that its connection can be reused
 _BODIES_BUDGET_BYTES = 256_000_000  # shared by all bodies held in memory at once
@@ -262,6 +267,8 @@ def _refuse_opted_out(head: Head) -> None:
         raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TAG)
     if reserved_by_header(head.all("tdm-reservation")):
         raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "header")
+    if any(forbids_training(usage) for name in _USAGE for usage in head.all(name)):
+        raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "usage")
 
 
 def _message(target: RequestUrl, user_agent: str) -> bytes:

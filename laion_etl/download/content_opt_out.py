@@ -3,46 +3,85 @@
 - `X-Robots-Tag: noai` and related directives (the convention of img2dataset and DeviantArt's noai/noimageai;
   noindex and noimageindex by Google's documentation of the header), separated by whatever is not a letter,
   `no-ai` like `noai`. A directive may be limited to an agent, `examplebot: noai`; we honour it whatever the
-  agent: an owner who opts out of one AI crawler means us too.
+  agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
-- The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), and the training and
-  data mining assertions of C2PA and CAWG. Both are found by searching for their names, also in UTF-16 and in
-  the compressed and hexadecimal texts of PNG; other compressed or signed containers are not unpacked.
-  `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
+- `Content-Usage: train-ai=n` (IETF AIPREF) and `Content-Signal: ai-train=no`, also as lines of robots.txt.
+- The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
+  and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
+  also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
+  containers are not unpacked. `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
 """
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from laion_etl.download.png_chunks import chunks
 
-OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
-
-_RESERVED = frozenset({"1", "true"})
+_RESERVED = frozenset({"1", "true", "yes", "on", "all", "reserved"})
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
-_HYPHENS = str.maketrans("", "", "-_")
+_DIRECTIVE = re.compile(
+    r"(?<![a-z0-9])(?:none(?!-such)|no[\s_-]{0,3}(?:image[\s_-]{0,3})?(?:ai|index|ml|(?:ai[\s_-]{0,3})?train(?:ing)?))(?![a-z0-9])"
+)
 _PREVIEW = re.compile(
-    r"\bmax-[a-z-]{1,40}\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
+    r"\bmax[_-]?[a-z_-]{1,40}\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
 )  # their "none" is a value
+_UNAVAILABLE_AFTER = re.compile(r"unavailable[\s_-]?after\s*[:=]?\s*[\"']?((?:[a-z]{3,9},)?[^,;\"']{0,60})")
+
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_MINUS_ONE = re.compile(r"-\d+")
 
 _MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
 _NO_DIGITS = re.compile(rb"[^0-9a-fA-F]+")
-_PROHIBITED = b"DMI-PROHIBITED"
-_PROHIBITED_UTF16 = b"\0".join(bytes([letter]) for letter in _PROHIBITED)  # in either order of bytes
+_PROHIBITED = re.compile(rb"DMI(?:-|&#45;|&#[xX]2[dD];)PROHIBITED|dmi-prohibited")
+_WIDE = tuple(filling.join(bytes([one]) for one in b"DMI-PROHIBITED") for filling in (b"\0", b"\0\0\0"))
+# XMP of more than 64 kB: segments of a JPEG with a header of a namespace, a hash and two numbers.
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_EXTENSION = re.compile(rb"\xff\xe1.." + re.escape(_EXTENDED_XMP) + rb".{40}", re.DOTALL)
+_TDM_PROPERTY = b"tdm:reservation"
+_TDM_RESERVED = re.compile(_TDM_PROPERTY + rb"(?:\s*=\s*[\"']|[^<>]{0,100}>)\s*(?:1|true)\b", re.IGNORECASE)
 _TRAINING_ASSERTION = b"training-mining"
 _NOT_ALLOWED = re.compile(
-    rb"(?:ai_generative_training|ai_training|data_mining).{1,24}?(?:notAllowed|constrained)", re.DOTALL
+    rb"(?:ai_generative_training|ai_training|data_mining)"
+    rb"(?:(?!allowed|ai_inference|ai_training|ai_generative|data_mining).){1,300}?(?:notAllowed|constrained)",
+    re.DOTALL,
+)
+_AI_USAGE = re.compile(
+    r"(?<![\w-])(?:train-?(?:gen)?ai|(?:gen)?ai-?train(?:ing)?|genai|tdm)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)",
+    re.IGNORECASE,
 )
 
 
 def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
     """Whether any X-Robots-Tag header forbids the use of the image."""
-    return any(not OPT_OUT_DIRECTIVES.isdisjoint(_directives(tag)) for tag in robots_tags)
+    return any(_forbids(tag.lower()) for tag in robots_tags)
 
 
-def _directives(tag: str) -> list[str]:
-    return _SEPARATORS.split(_PREVIEW.sub(" ", tag.lower()).translate(_HYPHENS))
+def _forbids(tag: str) -> bool:
+    if _DIRECTIVE.search(_PREVIEW.sub(" ", tag)) is not None:
+        return True
+    return any(_is_past(found[1]) for found in _UNAVAILABLE_AFTER.finditer(tag))
+
+
+def _is_past(written: str) -> bool:
+    """Whether a date has passed, in one of the forms that Google names; a date that cannot be read has."""
+    text = written.strip()
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = read(text)
+        except (ValueError, IndexError):
+            continue
+        return date.replace(tzinfo=date.tzinfo or UTC) <= datetime.now(UTC)
+    year = _YEAR.search(text)
+    return year is None or int(year[0]) <= datetime.now(UTC).year
+
+
+def forbids_training(usage: str) -> bool:
+    """Whether a usage preference forbids training: `ai-train=no` or `train-ai=n`."""
+    return _AI_USAGE.search(usage) is not None
 
 
 def reserved_by_header(reservations: Iterable[str]) -> bool:
@@ -52,7 +91,8 @@ def reserved_by_header(reservations: Iterable[str]) -> bool:
 
 def is_reservation(value: str) -> bool:
     """Whether a value of tdm-reservation reserves the rights: `1`, or `true` as many write it."""
-    return not _RESERVED.isdisjoint(_SEPARATORS.split(value.lower()))
+    words = _SEPARATORS.split(unicodedata.normalize("NFKC", _MINUS_ONE.sub(" ", value)).lower())
+    return any(word in _RESERVED or (word.isdigit() and word.lstrip("0") == "1") for word in words)
 
 
 def opted_out_by_metadata(image: bytes) -> bool:
@@ -61,10 +101,14 @@ def opted_out_by_metadata(image: bytes) -> bool:
 
 
 def _opts_out(data: bytes) -> bool:
-    if _PROHIBITED in data or _PROHIBITED_UTF16 in data:
+    if _PROHIBITED.search(data) or any(text in data for text in _WIDE):
         return True
-    found = data.find(_TRAINING_ASSERTION)
-    return found >= 0 and _NOT_ALLOWED.search(data, found) is not None
+    if data.count(_EXTENDED_XMP) > 1 and _PROHIBITED.search(_EXTENSION.sub(b"", data)):
+        return True
+    if (place := data.find(_TDM_PROPERTY)) >= 0 and _TDM_RESERVED.search(data, place):
+        return True
+    place = data.find(_TRAINING_ASSERTION)
+    return place >= 0 and _NOT_ALLOWED.search(data, place) is not None
 
 
 def _packed_texts(image: bytes) -> Iterator[bytes]:

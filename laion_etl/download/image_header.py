@@ -4,6 +4,7 @@ A download is aborted as soon as its first bytes rule out a wanted image, and wh
 is stored unchanged. Only a few fixed fields are read, and every offset is checked.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,10 +38,20 @@ _OTHER_IMAGES = {
     b"\xff\x4f\xff\x51": "JPEG 2000",  # its code stream
     b"\xff\x0a": "JPEG XL",  # its code stream
     b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP\x1a\x1a": "JPEG 2000",
+    b"II\xbc": "JPEG XR",
+    b"\x8aMNG": "MNG",
+    b"\x8bJNG": "JNG",
+    b"#?RADIANCE": "HDR",
+    b"v/1\x01": "EXR",
+    b"FLIF": "FLIF",
+    b"BPG\xfb": "BPG",
+    b"gimp xcf": "XCF",
+    **dict.fromkeys((b"P5\n", b"P5 ", b"P6\n", b"P6 "), "PNM"),
     b"qoif": "QOI",
     b"DDS ": "DDS",
-    b"<svg": "SVG",
 }
+_SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,8}<(?:svg\b|!doctype svg\b)", re.IGNORECASE)
 # Brands of images in ISO's container (mp4ra.org). `mif1` and the like say no more than that it is an image.
 _BRANDS = {
     **dict.fromkeys(b"avif avis avio".split(), "AVIF"),
@@ -48,7 +59,7 @@ _BRANDS = {
     **dict.fromkeys(b"mif1 mif2 mif3 msf1 miaf unif 1pic".split(), "HEIF"),
     **dict.fromkeys(b"avci avcs vvic vvis evbi evbs evmi evms jpeg jpgs jxsi".split(), "HEIF"),
     **dict.fromkeys(b"jxl".split(), "JPEG XL"),
-    **dict.fromkeys(b"jp2 jpx jpm j2ki j2is".split(), "JPEG 2000"),
+    **dict.fromkeys(b"jp2 jpx jpm jph j2ki j2is".split(), "JPEG 2000"),
     **dict.fromkeys(b"crx".split(), "CR3"),
 }
 CONTAINER_HEAD_BYTES = 256  # enough for the list of brands, which rarely has ten
@@ -108,12 +119,15 @@ def other_format(head: bytes) -> str:
         if major != "HEIF":  # of other files, such as videos, the first brand decides
             return major
         return next((name for name in others if name not in ("HEIF", "")), major)
+    if _SVG.match(head):
+        return "SVG"
     return next((name for start, name in _OTHER_IMAGES.items() if head.startswith(start)), "")
 
 
 def _brands(head: bytes) -> list[bytes]:
     """Returns the major brand of a container, then those that it is compatible with, as far as they go."""
-    end = min(int.from_bytes(head[:4], "big"), CONTAINER_HEAD_BYTES, len(head))
+    size = int.from_bytes(head[:4], "big") or CONTAINER_HEAD_BYTES  # 0: up to the end of the file
+    end = min(size, CONTAINER_HEAD_BYTES, len(head))
     return [head[8:12], *(head[place : place + 4] for place in range(16, end, 4))]
 
 

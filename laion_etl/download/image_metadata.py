@@ -22,8 +22,11 @@ _MAX_IFD_ENTRIES = 1_000
 _ORIENTATION, _GPS, _MAKER_NOTE = 0x0112, 0x8825, 0x927C
 _DIRECTORIES = frozenset({0x8769, 0xA005, 0x014A})  # Exif, interoperability, sub-images
 _EMBEDDED = frozenset({700, 33723, 34377})  # XMP, IPTC and Photoshop's resources, which may name a location
+# Where a map lies (GeoTIFF), and what a converter keeps of a maker's notes (DNG).
+_GEOGRAPHIC = frozenset({0x830E, 0x8480, 0x8482, 0x85D8, 0x87AF, 0x87B0, 0x87B1, 0xA480, 0xC634})
 _APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
 _EXIF = b"Exif\0\0"
+_JPEG = b"\xff\xd8\xff"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _PHOTOSHOP, _ICC = b"Photoshop 3.0\0", b"ICC_PROFILE\0"
 # What segments of JPEG that may be judged begin with; JP is JUMBF, of C2PA.
@@ -38,11 +41,17 @@ _HARMLESS = {
 
 # Properties of EXIF, Photoshop, IPTC, W3C (geo:lat) and drone schemas in XMP, whatever their prefixes, and
 # those of C2PA.
-_XMP_LOCATION = re.compile(
-    rb"(?i:gps|latitude|longitude)|[:\"](?:lat|long|lat_long)\b"
-    rb"|[:\"](?:City|State|Country|CountryCode|CountryName|ProvinceState|Sublocation|WorldRegion|Location)"
-    rb"(?:Created|Shown|Name|Id)?\b"
+_PLACE = (
+    rb"city|state|country|countrycode|countryname|province|provincestate|sublocation|worldregion|location"
 )
+_XMP_LOCATION = re.compile(
+    rb"(?i:gps|latitude|longitude|georss|geo_?hash|geo_?tag|coordinates|locality|postal_?code|ciadr|openstreetmap"
+    rb"|maps\.google|google\.[a-z.]{2,6}/maps|goo\.gl/maps|\bgeo:\s?-?[0-9]|\bplaces[|/]"
+    rb"|\b(?:lat|lon|lng|long)\s?[:=]\s?-?[0-9])"
+    rb"|[0-9](?:\xc2?\xb0|&deg;|&#176;)\s?[0-9]|[:\"](?:lat|long|lat_long)\b"
+    rb"|[:\"](?i:" + _PLACE + rb"|eventlocation|coverage|venue|address)(?i:created|shown|name|id)?\b"
+)
+_PLACE_KEYWORD = re.compile(rb"\b(?i:" + _PLACE + rb"|geo|lat|lon|long|place|coverage|venue|address)\b")
 # Photoshop's resources that hold Exif.
 _EMBEDDED_EXIF = re.compile(rb"8BIM\x04[\x22\x23]")
 # Data sets of IPTC's record 2: content location, city, sublocation, state, country.
@@ -83,6 +92,8 @@ def _plain_segment(marker: int, data: bytes) -> bool:
         return data.startswith(_XMP) and plain_xmp(data[len(_XMP) :])
     if not data.startswith(_HARMLESS.get(marker, ())):
         return False
+    if _EXIF in data or _JPEG in data:  # of a thumbnail, which may have its own location
+        return False
     if marker == _APP13 and (_IPTC_LOCATION.search(data) or _EMBEDDED_EXIF.search(data)):
         return False
     return _XMP_LOCATION.search(data) is None
@@ -116,7 +127,7 @@ def _directories_below(tiff: bytes, start: int, order: str, *, is_first: bool) -
     found: list[int] = []
     for number in range(count):
         tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * number)
-        if tag in (_GPS, _MAKER_NOTE) or tag in _EMBEDDED:
+        if tag in (_GPS, _MAKER_NOTE) or tag in _EMBEDDED or tag in _GEOGRAPHIC:
             return None
         if tag == _ORIENTATION and is_first and (kind != 3 or value != 1):
             return None
@@ -180,11 +191,17 @@ def _plain_chunk(kind: bytes, body: bytes) -> bool:
         profile = profile_of(body, _MAX_PROFILE_BYTES)
         return profile is not None and is_srgb(profile)
     if kind == b"tEXt":
-        return not body.startswith(b"Raw profile type") and plain_xmp(body.replace(b"\0", b" ", 1))
+        return _plain_keyword(body) and plain_xmp(body.replace(b"\0", b" ", 1))
     if kind == b"iTXt":  # keyword, whether compressed, how, two names, text
         rest = body.partition(b"\0")[2]
-        text = rest[2:].split(b"\0", 2)[-1]
-        if body.startswith(b"Raw profile type") or rest[:1] != b"\0" or b"\0" in text:
+        *names, text = rest[2:].split(b"\0", 2)
+        if not all(map(_plain_keyword, (body, *names))) or rest[:1] != b"\0" or b"\0" in text:
             return False
-        return plain_xmp(body.replace(b"\0", b" "))
+        return plain_xmp(body.replace(b"\0", b":"))
     return False
+
+
+def _plain_keyword(text: bytes) -> bool:
+    """Whether the name of a text in a PNG is neither that of a place nor that of metadata of another kind."""
+    keyword = text.partition(b"\0")[0]
+    return not keyword.lower().startswith(b"raw profile type") and not _PLACE_KEYWORD.search(keyword)

@@ -31,7 +31,7 @@ from laion_etl.download.image_header import (
     sniff,
 )
 from laion_etl.download.jpeg_end import is_cut_off, with_end
-from laion_etl.download.jpeg_segments import too_many_scans
+from laion_etl.download.jpeg_segments import lacks_scans, too_many_scans
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
 from laion_etl.download.webp_chunks import with_right_length
@@ -112,6 +112,8 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
         return refused
     if data.startswith(JPEG) and too_many_scans(data):
         return DownloadStatus.TOO_MANY_SCANS
+    if data.startswith(JPEG) and lacks_scans(data):
+        return DownloadStatus.DECODE_FAILED
     with warnings.catch_warnings(action="ignore"):  # Pillow warns about odd metadata
         try:
             return _decoded(_readable(data), data, settings)

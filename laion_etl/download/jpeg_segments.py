@@ -192,11 +192,39 @@ def _is_progression(count: int, first: int, last: int, high: int, low: int) -> b
 
 def has_every_coefficient(data: bytes) -> bool:
     """Whether a JPEG has a scan for every bit of every coefficient, whatever its end."""
+    structure = _structure(data)
+    return structure is not None and structure.has_every_coefficient
+
+
+def lacks_scans(data: bytes) -> bool:
+    """Whether a progressive JPEG has an end marker in the place of its last scans.
+
+    Encoders write scans for every bit of every coefficient; without the last ones a decoder shows a blurred
+    image. A file with anything unusual in it is not judged.
+    """
+    if not any(marker == _PROGRESSIVE for marker in _markers_up_to_frame(data)):
+        return False
+    structure = _structure(data)
+    return structure is not None and not structure.has_every_coefficient
+
+
+def _markers_up_to_frame(data: bytes) -> Iterator[int]:
+    try:
+        for marker, _, _ in segments(data):
+            yield marker
+            if is_frame(marker):
+                return
+    except (IndexError, struct.error):
+        return
+
+
+def _structure(data: bytes) -> Structure | None:
+    """Returns what the segments define, up to where the file ends or is cut off; None for what is unusual."""
     structure = Structure()
     try:
         for marker, start, end in segments(data):
             if not is_application(marker) and marker != END and not structure.add(marker, data[start:end]):
-                return False
+                return None
     except (IndexError, struct.error):
         pass  # cut off behind the last scan
-    return structure.has_every_coefficient
+    return structure

@@ -15,8 +15,6 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 MAX_PARTS = 50  # those of real files have two or three
 
 _WILDCARDS = re.compile(rb"\*+")
-_HOST = re.compile(rb"https?://[^/]*", re.IGNORECASE)
-_BETWEEN_PATHS = re.compile(rb"[,;]\s+|,(?=/)")
 _PATH_BEGINNINGS = (b"/", b"*")
 
 
@@ -73,24 +71,6 @@ def has_many_parts(pattern: bytes) -> bool:
 def begins_as_path(pattern: bytes) -> bool:
     """Whether a pattern begins as RFC 9309 wants it, or with the wildcard that is usual."""
     return pattern.startswith(_PATH_BEGINNINGS)
-
-
-def as_paths(value: bytes) -> list[bytes]:
-    """Returns the patterns that a value must mean: one path, several, a whole URL, or without a slash."""
-    return [path for one in _BETWEEN_PATHS.split(value) if one for path in _between_blanks(_as_path(one))]
-
-
-def _as_path(pattern: bytes) -> bytes:
-    if begins_as_path(pattern):
-        return pattern
-    path = _HOST.sub(b"", pattern, count=1)
-    return path if path.startswith(b"/") else b"/" + path
-
-
-def _between_blanks(value: bytes) -> list[bytes]:
-    """Returns the paths between the blanks of a value; or the value, if it may be one path with blanks."""
-    paths = [path.rstrip(b",;") for path in value.split() if begins_as_path(path)]
-    return paths if len(paths) > 1 else [value]
 
 
 def comparable_path(path: str) -> bytes:

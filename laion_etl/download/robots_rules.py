@@ -2,35 +2,35 @@
 
 Our own parser, because those that are published differ from the RFC where it matters to owners: they end a
 group at lines that they do not know, or choke on a byte order mark. Where a file is not well-formed, a
-`Disallow` is read as its author must have meant it (`Dissallow`, no colon, no leading slash, a whole URL,
-quotes, two paths, non-breaking spaces); an `Allow` has to be right.
+`Disallow` is read as its author must have meant it (robots_lines.py: misspelt, no colon, quotes, blanks;
+loose_paths.py: no leading slash, a whole URL, two paths); an `Allow` has to be right.
 
 Rules without wildcards are found in a table by the beginning of the path, so a file of 25,000 lines costs a
 link some microseconds. Those with wildcards are tried one by one.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable
 
+from laion_etl.download.content_opt_out import forbids_training
+from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
     PathPattern,
-    as_paths,
     begins_as_path,
     comparable_path,
     has_many_parts,
     parse_path_pattern,
 )
+from laion_etl.download.robots_lines import LineKind, encoded, lines_of
 
-_LINE = re.compile(rb"(user[ _-]?agent|[a-z-]+)\s*[:=\s]\s*(.*)\Z", re.IGNORECASE)
-_LINE_END = re.compile(rb"[\r\n]+")
-_USER_AGENT = frozenset({b"user-agent", b"useragent", b"user agent", b"user_agent"})
-_DISALLOW = frozenset({b"disallow", b"dissallow", b"dissalow", b"disalow", b"diasllow", b"disallaw"})
-_ALLOW = b"allow"
-_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_NOT_SHOWN = re.compile(rb"\0|\xef\xbb\xbf|\xe2\x80\x8b")  # NUL, byte order mark, zero-width space
-_NON_BREAKING_SPACE = b"\xc2\xa0"
-_BETWEEN_NAMES = re.compile(r"[,;\s]+")
+_BETWEEN_NAMES = re.compile(r"[^A-Za-z0-9_.\-*/]+")
+_EVERYONE = re.compile(r"\*+(?![A-Za-z0-9_\-])")
+_PERMISSION = re.compile(r"\sallow\s{0,9}:", re.IGNORECASE)  # in the same line
+_COMMENT = re.compile(r"\([^()]*\)?")
+_HYPHENS = str.maketrans("", "", "-_")
 _MAX_NAMES = 100  # on one line
+_MAX_NAMES_LENGTH = 4_000
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.\-]+")
 _COMPATIBLE = re.compile(r"\bcompatible;\s*(?!MSIE)([A-Za-z0-9_.\-]+)", re.IGNORECASE)
@@ -53,6 +53,8 @@ _BROWSERS = frozenset(
 )
 
 RobotsLine = tuple[bool, bytes]  # whether it allows, and its pattern as written
+
+_NO_TRAINING: RobotsLine = (False, b"")  # also if another line allows to fetch it
 
 _Strength = tuple[int, bool]  # octets of the pattern, whether it allows: the greatest decides
 _NO_RULE: _Strength = (-1, True)
@@ -135,49 +137,75 @@ def parse_robots_txt(body: bytes, agent: str) -> RobotsRules:
 
 
 def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
-    """Returns the lines that are the rules for a product token; corrected, see above."""
-    agent = agent.lower()
+    """Returns the lines that are the rules for a product token; corrected, see above.
+
+    Where they say that nothing may be used for training, they are one that forbids everything.
+    """
+    agent = _comparable(agent)
     own: list[RobotsLine] = []
     general: list[RobotsLine] = []
+    for_all: list[RobotsLine] = []  # what is said on training in front of the first group
     names: set[str] = set()
     named = in_rules = False
-    for key, value in _lines(body):
-        if key in _USER_AGENT:
+    for kind, value in lines_of(body):
+        if kind is LineKind.USER_AGENT:
             if in_rules:
                 names, in_rules = set(), False
             names |= _group_names(value)
             named = named or (agent != "" and agent in names)
-        elif key == _ALLOW or key in _DISALLOW:
-            in_rules = True
-            rules = _allow(value) if key == _ALLOW else _disallow(value)
-            if agent and agent in names:
-                own += rules
-            if "*" in names:
-                general += rules
-    return own if named else general
+            continue
+        in_rules = in_rules or kind is not LineKind.USAGE
+        rules = _RULES[kind](value)
+        if agent and agent in names:
+            own += rules
+        if "*" in names:
+            general += rules
+        if not names and kind is LineKind.USAGE:
+            for_all += rules
+    found = for_all + (own if named else general)
+    return [(False, b"/")] if _NO_TRAINING in found else found
 
 
-def _lines(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Returns names in lower case and values of all lines, without comments."""
-    if body.startswith(_UTF_16_MARKS):
-        body = body.decode("utf-16", "replace").encode()
-    shown = _NOT_SHOWN.sub(b"", body).replace(_NON_BREAKING_SPACE, b" ")
-    for line in _LINE_END.split(shown):
-        found = _LINE.match(line.partition(b"#")[0].strip())
-        if found:
-            yield found[1].lower(), found[2].strip()
+def _comparable(name: str) -> str:
+    """Returns a product token without what owners write in several ways: `Foo-Bot`, `foo_bot`, `FooBot`."""
+    return name.lower().translate(_HYPHENS)
 
 
-def _group_names(value: bytes) -> set[str]:
-    """Returns the product tokens of a user-agent line, in lower case; some list several."""
-    text = value.decode("ascii", "replace").replace('"', "").replace("'", "")
-    names = [text] if "(" in text else _BETWEEN_NAMES.split(text, _MAX_NAMES)[:_MAX_NAMES]
-    return {"*" if name == "*" else product_token(name).lower() for name in names}
+def _group_names(value: str) -> set[str]:
+    """Returns the product tokens of a user-agent line, comparable; some list several."""
+    text = unicodedata.normalize("NFKC", value[:_MAX_NAMES_LENGTH])
+    names = [_comparable(product_token(text))] if "(" in text else []
+    parts = _BETWEEN_NAMES.split(_COMMENT.sub(" ", text) if _has_name_before(text) else text, _MAX_NAMES)
+    for part in parts[:_MAX_NAMES]:
+        name = part.lstrip("-./")
+        if _EVERYONE.match(name):
+            names.append("*")
+        elif name.endswith("*") or not name.startswith("*"):
+            names.append(_comparable(product_token(name.strip("*"))))
+    return set(names) - {""}
 
 
-def _allow(value: bytes) -> list[RobotsLine]:
-    return [(True, value)] if begins_as_path(value) else []
+def _has_name_before(text: str) -> bool:
+    """Whether a comment in brackets describes what stands in front of it."""
+    return text.find("(") > 0
 
 
-def _disallow(value: bytes) -> list[RobotsLine]:
-    return [(False, path) for path in as_paths(value.strip(b"\"'"))]
+def _allow(value: str) -> list[RobotsLine]:
+    pattern = encoded(value)
+    return [(True, pattern)] if begins_as_path(pattern) else []
+
+
+def _disallow(value: str) -> list[RobotsLine]:
+    without_permission = _PERMISSION.split(value, 1)[0]
+    return [(False, path) for path in as_paths(without_permission)]
+
+
+def _usage(value: str) -> list[RobotsLine]:
+    """Returns what `Content-Signal` or `Content-Usage` forbids: training, here or below a path."""
+    if not forbids_training(value):
+        return []
+    path, _, rest = value.partition(" ")
+    return _disallow(path) if rest and begins_as_path(encoded(path)) else [_NO_TRAINING]
+
+
+_RULES = {LineKind.DISALLOW: _disallow, LineKind.ALLOW: _allow, LineKind.USAGE: _usage}

@@ -13,20 +13,36 @@ that is whole counts. Only a rule that stands where it belongs, with 0, can perm
 import json
 import re
 from collections.abc import Iterable, Iterator
+from html import unescape
 
 from laion_etl.core.plain_json import parse_json
 from laion_etl.download.content_opt_out import is_reservation
+from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
     PathPattern,
-    as_paths,
     comparable_path,
     has_many_parts,
     parse_path_pattern,
 )
+from laion_etl.download.robots_lines import decoded, encoded
 
-_RULE = re.compile(r"\{[^{}]*\}")  # takes linear time: no match goes past the next brace
-_NOT_RESERVED = frozenset({"0", "false"})
+_RULE = re.compile(r"\{[^{}]*(?:\}|\Z)")  # takes linear time: no match goes past the next brace
 _LAST_COMMA = re.compile(r",\s*\}\Z")
+_NOT_RESERVED = frozenset({"0", "false"})
+_OTHER_LETTERS = re.compile("[^a-z]+")
+_QUOTES = "[\"'`\u201c\u201d\u201e\u2018\u2019\\\\]"
+# The same in what is not JSON, such as Python, JavaScript or YAML; every part is bounded.
+_LOOSE_RESERVATION = re.compile(
+    rf"\btdm\W{{0,2}}reservation{_QUOTES}{{0,3}}\s{{0,9}}[:=]\s{{0,9}}{_QUOTES}{{0,3}}\+?0{{0,3}}(?:1|true|yes)(?!\w)",
+    re.IGNORECASE,
+)
+_LOOSE_LOCATION = re.compile(
+    rf"\blocation{_QUOTES}{{0,3}}\s{{0,9}}[:=][ \t]{{0,9}}{_QUOTES}{{0,3}}"
+    r"([^\s\"'`,\\\u201c\u201d\u2018\u2019{}]{1,2000})",
+    re.IGNORECASE,
+)
+_ODD_OCTETS = re.compile("[\udc80-\udcff]")  # which are not UTF-8
+_LOOSE_KEY = "tdm-reservation"
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order
@@ -39,12 +55,19 @@ def parse_tdmrep(body: bytes) -> TdmRules:
 
 def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
     """Returns the locations of a file; () if it has none that can be read."""
-    text = body.decode(json.detect_encoding(body), "replace")
+    text = unescape(shown) if "&quot;" in (shown := _text(body)) else shown
     try:
         document = parse_json(text)
+        if isinstance(document, str):  # JSON within JSON
+            document = parse_json(document)
     except ValueError:
         return tuple(line for rule in _rules_within(text) for line in _reservations(rule))
     return tuple(_lines(document))
+
+
+def _text(body: bytes) -> str:
+    text = decoded(body).replace("\0", "").removeprefix("\ufeff")
+    return text if _ODD_OCTETS.search(text) is None else body.decode("windows-1252", "replace")
 
 
 def _lines(document: object) -> Iterator[TdmLine]:
@@ -62,45 +85,53 @@ def _lines(document: object) -> Iterator[TdmLine]:
 
 
 def _permissions(rule: dict[str, object]) -> Iterator[TdmLine]:
-    location = rule.get("location")
-    if isinstance(location, str) and _is_zero(_reservation(rule)):
-        yield _encoded(location), False
+    location = _value(rule, "location")
+    if isinstance(location, str) and _is_zero(_value(rule, "tdmreservation")):
+        yield encoded(location), False
 
 
 def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
-    if not _is_one(_reservation(rule)):
+    if not _is_one(_value(rule, "tdmreservation")):
         return
-    given = rule.get("location")
+    given = _value(rule, "location")
     locations = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
     for location in locations or ["/"]:
         # A location without a character is the beginning of every path.
-        yield from ((path, True) for path in as_paths(_encoded(location)) or [b"/"])
+        yield from ((path, True) for path in as_paths(location) or [b"/"])
 
 
-def _reservation(rule: dict[str, object]) -> object:
-    return next((value for key, value in rule.items() if _name(key) == "tdm-reservation"), None)
-
-
-def _name(key: str) -> str:
-    return key.strip().lower().replace("_", "-")
-
-
-def _encoded(location: str) -> bytes:
-    return location.encode(errors="replace")
+def _value(rule: dict[str, object], name: str) -> object:
+    """Returns the value of the key with these letters; the greatest reservation of several."""
+    found = [value for key, value in rule.items() if _OTHER_LETTERS.sub("", key.lower()) == name]
+    return next((value for value in found if _is_one(value)), found[0] if found else None)
 
 
 def _rules_within(text: str) -> list[dict[str, object]]:
     """Returns the objects without objects in them that a text has, in order."""
     found: list[dict[str, object]] = []
-    for rule in _RULE.finditer(text):
+    for rule in _RULE.findall(text) or [text]:
         try:
-            found.append(json.loads(_LAST_COMMA.sub("}", rule[0]), strict=False))
+            document = json.loads(_LAST_COMMA.sub("}", rule), strict=False)
         except (ValueError, RecursionError):
-            continue  # the others still count
+            document = _loose_rule(rule)
+        if isinstance(document, dict):
+            found.append(document)
     return found
 
 
+def _loose_rule(text: str) -> dict[str, object] | None:
+    """Returns what a rule that is not JSON reserves; it permits nothing."""
+    if _LOOSE_RESERVATION.search(text) is None:
+        return None
+    location = [found.strip() for found in _LOOSE_LOCATION.findall(text)]
+    return {"location": location, _LOOSE_KEY: 1}
+
+
 def _is_one(value: object) -> bool:
+    if isinstance(value, list):
+        return any(_is_one(one) for one in value if not isinstance(one, list))
+    if isinstance(value, dict):
+        return any(_is_one(one) for one in value.values() if not isinstance(one, list | dict))
     return value == 1 or (isinstance(value, str) and is_reservation(value))
 
 

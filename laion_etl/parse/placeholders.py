@@ -59,8 +59,8 @@ _CAMERA_NAME = re.compile(
 )
 # What design programs name a part of a drawing: "Artboard 1 copy 2", "Asset 12@2x", "Mask Group 3".
 _LAYER = re.compile(
-    rf"(?:{'|'.join(_LAYER_WORDS)})[ _-]?[0-9]{{1,4}}(?:[ _-]copy(?:[ _-][0-9]{{1,3}})?)?(?:@[0-9]x)?"
-    r"(?: ?\([0-9]{1,3}\))?",
+    rf"(?:{'|'.join(_LAYER_WORDS)})[ _-]?[0-9]{{1,10}}(?:[ _-]copy(?:[ _-][0-9]{{1,3}})?)?(?:@[0-9]x)?"
+    rf"(?: ?\([0-9]{{1,3}}\))?|(?:{'|'.join(_LAYER_WORDS)}) ?\([0-9]{{1,3}}\)",
     re.IGNORECASE,
 )
 _FILE_STEM = re.compile(r"(?=.*[0-9])[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+(?:-[0-9]+x[0-9]+)?")
@@ -82,7 +82,7 @@ _LONG_WORD = 7  # letters; a single one in a name is enough, if it is not one of
 _ADDRESS = re.compile(r"(?:https?://|www\.|data:[a-z]+/)[!-~]+", re.IGNORECASE)
 _DIMENSION_MARKS = ("x", "×", "px", "p", "i")
 _SIZE = r"[0-9]{2,5} ?(?:x|×|X|by) ?[0-9]{2,5} ?(?:px)?"
-_DIMENSIONS = re.compile(rf"{_SIZE}|[0-9]{{3,4}}[pi]")
+_DIMENSIONS = re.compile(rf"{_SIZE}|[0-9]{{3,4}}[pi]|[0-9]{{2,5}} ?px")
 _SIZE_IN_A_TEXT = re.compile(rf"(?<![0-9]){_SIZE}(?![0-9])")
 # What a template leaves when it is not filled in: {{ product.title }}, ${item.alt}, <%= alt %>, %title%.
 _TEMPLATE = re.compile(
@@ -217,7 +217,8 @@ def _word_hashes() -> tuple[Hashes, Hashes]:
     """Returns the hashes of WORDS, and of every word that a placeholder of several may have."""
     words_in_phrases = (part for word in WORDS for part in _LETTERS.findall(word))
     layer_parts = (part for word in _LAYER_WORDS for part in word.split())
-    others = (*_DATE_WORDS, *_CAMERA_WORDS, *_CAMERA_ENDINGS, *_DIMENSION_MARKS, *_ADDITIONS, *_PROGRAM_WORDS)
+    camera_parts = (part for word in _CAMERA_WORDS for part in _LETTERS.findall(word))
+    others = (*_DATE_WORDS, *camera_parts, *_CAMERA_ENDINGS, *_DIMENSION_MARKS, *_ADDITIONS, *_PROGRAM_WORDS)
     return _hashes(WORDS), _hashes((*others, *layer_parts, *words_in_phrases))
 
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MAGIC = b"WARC/"
-_BEGINNINGS = (_MAGIC, _MAGIC.lower())  # of a record: some writers have the version line in lower case
+_BEGINNING = re.compile(
+    _MAGIC, re.IGNORECASE
+)  # of a record: some writers have the version line in lower case
 # Possessive: a pattern that could go back would need 120 bytes of memory for each byte of padding.
 _PADDING = re.compile(rb"(?:[\r\n\t \0]|\xef\xbb\xbf)*+")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -20,7 +22,7 @@ _TARGET = re.compile(rb"^WARC-Target-URI[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE 
 _METADATA = re.compile(rb"^WARC-Type[ \t]*:[ \t]*metadata[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _RESPONSE = re.compile(rb"^WARC-Type[ \t]*:[ \t]*response[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CONVERSION = re.compile(rb"^WARC-Type[ \t]*:[ \t]*conversion[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
-_NEXT = re.compile(rb"(?<=\n)WARC/(?=[0-9])|(?:WARC|warc)/[0-9]\.[0-9]+[ \t]*\r?\n")
+_NEXT = re.compile(rb"(?<=\n)WARC/(?=[0-9])|(?i:warc)/[0-9]\.[0-9]+[ \t]*\r?\n")
 _CONTINUES_JSON = b',]}"'  # what may follow a closing brace
 _LINE_ENDS = 4  # bytes that some writers count to the payload
 _FOLD = re.compile(rb"\r?\n[ \t]+")  # RFC 2822 2.2.3, which WARC allows
@@ -70,14 +72,14 @@ class NoRecord:
 
 def begins_a_record(data: bytes) -> bool:
     """Whether a record begins here, after the padding that may precede it."""
-    return data.startswith(_BEGINNINGS, _after_padding(data, 0))
+    return _begins(data, _after_padding(data, 0))
 
 
 def split_records(data: bytes) -> Iterator[WarcRecord | NoRecord]:
     """Yields the records in some bytes, in order, and what lies between them."""
     position = _after_padding(data, 0)
     while position < len(data):
-        if data.startswith(_BEGINNINGS, position):
+        if _begins(data, position):
             record, position = _record(data, position)
             yield record
         elif _is_begun(data, position):
@@ -105,7 +107,7 @@ def _extent(data: bytes, body: int, announced: re.Match[bytes] | None) -> tuple[
         end = body + int(announced[1][:18])
         if end <= len(data):
             after = _after_padding(data, end)
-            if after == len(data) or data.startswith(_BEGINNINGS, after) or _is_begun(data, after):
+            if after == len(data) or _begins(data, after) or _is_begun(data, after):
                 return end, True
             if _is_end_of_json(data, end):
                 return end, True
@@ -123,9 +125,11 @@ def _is_end_of_json(data: bytes, end: int) -> bool:
 
 def _is_begun(data: bytes, position: int) -> bool:
     """Whether the data ends within the first bytes of a record."""
-    return len(data) - position < len(_MAGIC) and any(
-        beginning.startswith(data[position:]) for beginning in _BEGINNINGS
-    )
+    return len(data) - position < len(_MAGIC) and _MAGIC.startswith(data[position:].upper())
+
+
+def _begins(data: bytes, position: int) -> bool:
+    return _BEGINNING.match(data, position) is not None
 
 
 def _after_padding(data: bytes, position: int) -> int:

@@ -278,7 +278,7 @@ class DownloadSettings(Group):
     opt_out: bool = setting(
         True,
         "Honour opt-outs in responses and images: X-Robots-Tag noai, noimageai, noindex, noimageindex, noml; "
-        "tdm-reservation; IPTC/PLUS data mining and C2PA training properties.",
+        "tdm-reservation; Content-Usage; IPTC/PLUS data mining and C2PA training properties.",
         changes=Stage.DOWNLOAD,
     )
     tdmrep: bool = setting(
@@ -288,7 +288,7 @@ class DownloadSettings(Group):
     )
     robots_txt: bool = setting(
         True,
-        "Honour robots.txt (RFC 9309), one request per host.",
+        "Honour robots.txt (RFC 9309, and its Content-Signal and Content-Usage), one request per host.",
         changes=Stage.DOWNLOAD,
     )
     image_rules: tuple[str, ...] = setting(

@@ -36,6 +36,9 @@ def encoded_query(url: str, codec: str) -> str:
 
 
 def _escaped(text: str, codec: str) -> str:
+    if codec == "gbk" and "\u20ac" in text:  # one byte in the standard, which the codec of Python lacks
+        parts = text.split("\u20ac")
+        return "%80".join(_escaped(part, codec) if part else "" for part in parts)
     if codec in _JAPANESE:
         text = text.translate(_SAME_IN_JAPANESE)
     try:

@@ -59,7 +59,7 @@ def test_opt_outs_are_honoured(tags: list[str]) -> None:
         ["Max-Image-Preview : None, max-snippet:-1"],
         ["googlebot: max-image-preview: none"],
         ["max-video-preview:0; max-image-preview:none"],
-        ["unavailable_after: 25 Jun 2010 15:00:00 PST"],
+        ["unavailable_after: 25 Jun 2099 15:00:00 PST"],
         ["index follow"],
         ["max-image-preview=none"],
         ['max-image-preview: "none"'],

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.image_header import ImageRules, other_format, plain_size, refused_by_beginning, sniff
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.download.jpeg_end import is_cut_off
-from laion_etl.download.jpeg_segments import COMMENT, END, segments
+from laion_etl.download.jpeg_segments import COMMENT, END, SCAN, segments
 from laion_etl.settings import DownloadSettings
 from tests.download.image_files import (
     SCENE,
@@ -294,6 +294,21 @@ def test_an_end_marker_does_not_replace_the_pixels_in_front_of_it(
     assert judged(ended_after(share, data), **resize)[0] is S.DECODE_FAILED
 
 
+def scans_of(data: bytes) -> list[int]:
+    """Where the scans of a JPEG begin."""
+    return [start - 4 for marker, start, _ in segments(data) if marker == SCAN]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("trailing", [b"", bytes(20), b"more"])
+def test_an_end_marker_does_not_replace_scans(mode: str, trailing: bytes) -> None:
+    data = encoded(SCENE.convert(mode), progressive=True)
+    assert isinstance(judged(data + trailing)[0], StoredImage)
+    for place in scans_of(data)[1:]:
+        for found in (judged(data[:place] + b"\xff\xd9" + trailing), judged(data[:place])):
+            assert found == [S.DECODE_FAILED] * 2
+
+
 @pytest.mark.parametrize("tail", [b"", bytes(40), b"more"])
 def test_an_image_that_is_grey_at_its_end_is_taken(tail: bytes) -> None:
     image = SCENE.copy()
@@ -489,6 +504,41 @@ def test_relatives_of_wanted_formats_are_recognised(head: bytes, status: S) -> N
     assert sniff(head) is status
 
 
+NAMES = ("Location", "City", "Country", "Geo", "lat", "Coordinates", "State", "LOCATION", "Camera Location")
+COMMENTS = (
+    "52\u00b030'15\"N", "geo:52.5,13.4", "Lat: 52.5, Lon: 13.4", "https://maps.google.com/?q=52.5,13.4",
+    "https://www.openstreetmap.org/#map=5/51/10",
+)  # fmt: skip
+PROPERTIES = (
+    "<georss:point>52.5 13.4<", "<dc:coverage>Berlin<", "<x:CiAdrCity>Berlin<",
+    "<rdf:li>Places|Germany|Berlin<",
+    'a:GeoHash="u33"', 'x:LOCATION="Berlin"', 'x:city="Berlin"', 'x:EventLocation="x"', 'x:PostalCode="1"',
+    "<kml:coordinates>1,2<", 'photoshop:State="BE"', "<dwc:locality>x<", 'x:Venue="x"',
+)  # fmt: skip
+GEOGRAPHIC = (0x830E, 0x8482, 0x87AF, 0x87B1, 0xC634)
+
+
+def test_no_place_is_stored_in_whichever_field_it_is() -> None:
+    small = encoded(Image.new("RGB", (8, 8)), exif=exif(ExifTags.Base.Artist, "x"))
+    thumbnail = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 28 + len(small)) + bytes(28) + small
+    files = [jpeg_with(0xFE, text.encode(charset)) for text in COMMENTS for charset in ("utf-8", "latin-1")]
+    files += [jpeg_with(0xE1, XMP + text.encode()) for text in PROPERTIES]
+    files += [jpeg_with(0xE0, b"JFXX\0\x10" + small), jpeg_with(0xFE, small)]
+    files.append(jpeg_with(0xED, b"Photoshop 3.0\0" + thumbnail))
+    for tag in GEOGRAPHIC:
+        tiff = struct.pack("<4sIHHHIII", b"II*\0", 8, 1, tag, 12, 1, 8, 0) + bytes(8)
+        files += [jpeg_with(0xE1, b"Exif\0\0" + tiff), webp_with(8, b"EXIF", tiff)]
+    for name in map(str.encode, NAMES):
+        files += [
+            png_with(chunk(b"tEXt", name + b"\0Berlin")),
+            png_with(chunk(b"iTXt", name + b"\0\0\0\0\0x")),
+        ]
+        files.append(png_with(chunk(b"iTXt", b"x\0\0\0de\0" + name + b"\0Berlin")))
+    kept = [data[:120] for data in files for found in judged(data, resize_mode="no")
+            if not isinstance(found, StoredImage) or found.data == data]  # fmt: skip
+    assert kept == []
+
+
 @pytest.mark.parametrize(
     ("head", "name"),
     [
@@ -501,6 +551,17 @@ def test_relatives_of_wanted_formats_are_recognised(head: bytes, status: S) -> N
         (b"\xff\x0a\xfa\x7f\x01\x90\x08\x00", "JPEG XL"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
         (b"GIF89a", "GIF"),
+        (b"\0\0\0\x14ftypjph \0\0\0\0jph ", "JPEG 2000"),
+        (b"\0\0\0\0ftypmif1\0\0\0\0avif", "AVIF"),
+        (b"II\xbc\x01", "JPEG XR"),
+        (b"\x8aMNG\r\n\x1a\n", "MNG"),
+        (b"v/1\x01\2\0\0\0", "EXR"),
+        (b"P6\n12 12\n255\n", "PNM"),
+        (b"\xef\xbb\xbf<svg xmlns", "SVG"),
+        (b"\n <SVG ", "SVG"),
+        (b"<!DOCTYPE svg PU", "SVG"),
+        (b"<!DOCTYPE html>", ""),
+        (b"BPG \0", ""),
     ],
 )
 def test_other_formats_are_named(head: bytes, name: str) -> None:

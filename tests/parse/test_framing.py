@@ -50,6 +50,7 @@ def urls(found: Found) -> list[str]:
             [page.replace(b"WARC-Type:", b"WARC-Type :") for page in PAGES], id="a space after a name"
         ),
         pytest.param([b"".join(page.replace(b"WARC/", b"warc/") for page in PAGES)], id="in lower case"),
+        pytest.param([page.replace(b"WARC/", b"Warc/") for page in PAGES], id="in mixed case"),
     ],
 )
 def test_content_length_is_right_whatever_is_between_the_records(contents: list[bytes]) -> None:

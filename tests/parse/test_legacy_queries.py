@@ -40,6 +40,9 @@ def url_on_page(
         ("iso-8859-1", "p?n=é€", "p?n=%E9%80"),  # which is windows-1252
         ("iso-8859-2", "p?n=żółć", "p?n=%BF%F3%B3%E6"),
         ("gb2312", "p?n=中文", "p?n=%D6%D0%CE%C4"),
+        ("gbk", "p?n=中€€文", "p?n=%D6%D0%80%80%CE%C4"),  # which Python's codec lacks
+        ("gbk", "p?n=€", "p?n=%80"),
+        ("gb18030", "p?n=€", "p?n=%A2%E3"),
         ("big5", "p?n=中文", "p?n=%A4%A4%A4%E5"),
         ("Shift_JIS", "p?n=表", "p?n=%95\\"),  # a second byte in ASCII stays
         ("euc-jp", "p?n=日本～", "p?n=%C6%FC%CB%DC%A1%C1"),

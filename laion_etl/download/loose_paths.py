@@ -1,0 +1,71 @@
+"""What a location must mean that is not written as RFC 9309 wants it.
+
+Only for what forbids something: where two readings are possible both count. A value may be several paths, a
+whole URL, a path without its slash, in quotes, with slashes or brackets of another kind or with a remark.
+Letters beyond ASCII are those of UTF-8 and, because old sites have both, of Latin-1 (windows-1252).
+"""
+
+import re
+
+from laion_etl.download.robots_lines import AROUND, encoded
+
+_PLAIN_PATH = re.compile(r"(?:/(?!/)|\*)(?:[A-Za-z0-9/*$?=%_~+-]|(?<!/)\.)*")  # means what it says
+_BETWEEN_PATHS = re.compile(r"[,;\uff0c\uff1b\u3001]\s+|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)")
+_HOST = re.compile(
+    r"https?:/{0,3}[^/]*|www\.[^/]+(?=/)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)", re.IGNORECASE
+)
+_QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a<>[](){}"
+_PATH_BEGINNINGS = ("/", "*")
+_ENDINGS = ("/", "*", "$")  # of a path with a remark behind it
+_SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
+_FULL_WIDTH_SLASH = "\uff0f"
+
+
+def as_paths(value: str) -> list[bytes]:
+    """Returns the patterns that a value must mean; none if it is empty."""
+    if _PLAIN_PATH.fullmatch(value):
+        return [value.encode()]
+    paths = (
+        spelling
+        for one in _BETWEEN_PATHS.split(value)
+        if (written := one.strip(AROUND + _QUOTES))
+        for path in _between_blanks(_as_path(written))
+        for spelling in _spellings(path)
+    )
+    return list(dict.fromkeys(paths))
+
+
+def _as_path(value: str) -> str:
+    if value.startswith(_FULL_WIDTH_SLASH):
+        value = value.replace(_FULL_WIDTH_SLASH, "/")
+    if "\\" in value:  # as in URLs; a query may have it
+        path, mark, query = value.partition("?")
+        value = path.replace("\\", "/") + mark + query
+    value = _HOST.sub("", value, count=1) if _HOST.match(value) else value
+    if not value.startswith(_PATH_BEGINNINGS):
+        value = "/" + ("" if value in (".", "..") else value)
+        value = value.removeprefix("/.") if value.startswith("/./") else value.removeprefix("/..")
+    value = _PARENT.sub("/", _SINGLE_DOT.sub("/", value))
+    return value if "*" in value else value.rstrip(",;") or value
+
+
+def _between_blanks(value: str) -> list[str]:
+    """Returns the paths between the blanks of a value; or the value, if it may be one path with blanks."""
+    words = [word.strip(_QUOTES) for word in value.split()]
+    paths = [word.rstrip(",;") for word in words if word.startswith(_PATH_BEGINNINGS)]
+    if len(paths) > 1:
+        return paths
+    has_remark = len(words) > 1 and words[0].endswith(_ENDINGS)
+    return [words[0], value] if has_remark else [value]
+
+
+def _spellings(path: str) -> list[bytes]:
+    written = encoded(path)
+    found = [written, encoded(path.replace("&amp;", "&"))]
+    if path.isascii():
+        return found
+    try:
+        found.append(path.encode("windows-1252"))
+    except UnicodeEncodeError:  # it has octets that are not UTF-8, or other letters
+        found.append(written.decode("windows-1252", "replace").encode())
+    return found

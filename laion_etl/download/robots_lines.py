@@ -1,0 +1,151 @@
+"""Reads the lines of robots.txt as their authors must have meant them.
+
+Large crawlers pass over some mistakes (`Dissallow`, no colon, a byte order mark); an owner who made another
+one wants the same. So names of lines are compared by their letters, with one mistake allowed, and what an
+editor, a template or a word processor adds is ignored: other blanks, quotes and dashes, invisible characters,
+HTML, several lines in one. `Allow` has to be right. Text is decoded with `surrogateescape`, so octets of
+other encodings remain what they are.
+"""
+
+import json
+import re
+import string
+import unicodedata
+from collections.abc import Iterator
+from enum import Enum, auto
+from functools import lru_cache
+from itertools import pairwise
+
+_ENCODED_TEXT_BYTES = 400  # of the beginning, which show whether a file is in UTF-16 or UTF-32
+_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+_LINE_END = re.compile("[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+_NOT_SHOWN = re.compile("[\\0-\x08\x0e-\x1b\x7f\u200b\u2060\ufeff\ufffe]+|\u00ef\u00bb\u00bf")
+_SHOWN_AS_BLANK = re.compile("[\u00a0\udca0]")  # a non-breaking space, also in Latin-1
+_TAG = re.compile(
+    r"</?(?:html|head|body|title|pre|code|p|br|div|span|font|li|ul|ol|td|tr|h[1-6]|b|i|em|strong)\b[^<>]{0,200}>",
+    re.IGNORECASE,
+)
+_COMMENT_BEGINNINGS = ("//", ";", "!", "<!")
+_LEADING_COMMENT = re.compile(r"/\*.{0,200}?\*/\s*")
+# Where another line begins within a line: also behind a line end that a template wrote as `\n`.
+_WITHIN = re.compile(
+    r"(?:\\r)?\\n(?=\s{0,9}(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\Z)"
+    r"|(?<=[\s,;|>\"'*)/])(?=(?:user-?agent|disallow)\s{0,9}:)",
+    re.IGNORECASE,
+)
+_SEPARATOR = re.compile("[:=\uff1a\ufe55\u2236]")
+_NAME_BEGINNING = re.compile(r"(user[\s_-]?agent|[a-z]+)[;.-]{0,2}\s+", re.IGNORECASE)
+_MAX_NAME = 40
+_HIDDEN = "\u00ad\u061c\u180e\u200b\u2060\ufe0f\ufeff\ufffd" + "".join(
+    map(chr, (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+)
+_BLANKS = string.whitespace + "\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+AROUND = _BLANKS + _HIDDEN  # what may stand around a value without being part of it
+
+_NOT_MISSPELT = frozenset({"disavow"})
+
+
+class LineKind(Enum):
+    """What a line of robots.txt is."""
+
+    USER_AGENT = auto()
+    DISALLOW = auto()
+    ALLOW = auto()
+    USAGE = auto()
+
+
+_KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}
+_PLAIN_LINE = re.compile(
+    rf"[ \t]*({'|'.join(_KINDS)})[ \t]*:[ \t]*(?!=)([A-Za-z0-9/*$?=&%_.~+-]*)[ \t]*\Z",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def decoded(body: bytes) -> str:
+    """Returns the text of a file in UTF-8, UTF-16 or UTF-32; other octets as surrogates."""
+    beginning = body[:_ENCODED_TEXT_BYTES]
+    if beginning.count(0) * 4 >= len(beginning) > 0:
+        return body.decode(json.detect_encoding(body), "replace")
+    return (body[2:] if body.startswith(_MARKS) else body).decode("utf-8", "surrogateescape")
+
+
+def encoded(text: str) -> bytes:
+    """Returns the octets of text from `decoded`; the parts of a line of a file in UTF-8 are as they were."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
+
+
+def lines_of(body: bytes) -> Iterator[tuple[LineKind, str]]:
+    """Yields kind and value of the lines that are known, without comments."""
+    text = _SHOWN_AS_BLANK.sub(" ", _NOT_SHOWN.sub("", decoded(body)))
+    if text.lstrip().startswith("<") and "agent" not in text.lower():
+        return  # a page of HTML that stands for every missing file
+    if "<" in text:
+        text = _TAG.sub("\n", text)
+    for line in _LINE_END.split(text):
+        if (plain := _PLAIN_LINE.match(line)) is not None:  # nearly all
+            yield _KINDS[plain[1].lower()], plain[2]
+            continue
+        shown = line.partition("#")[0].strip(AROUND)
+        if not shown or shown.startswith(_COMMENT_BEGINNINGS):
+            continue
+        if shown.startswith("/*"):
+            shown = _LEADING_COMMENT.sub("", shown, count=1)
+        for part in _WITHIN.split(shown) if _may_be_several(shown) else (shown,):
+            if (found := _line(part.strip(AROUND))) is not None:
+                yield found
+
+
+def _may_be_several(line: str) -> bool:
+    text = line.lower()
+    return "\\" in text or text.count("agent") + text.count("disallow") > 1
+
+
+def _line(line: str) -> tuple[LineKind, str] | None:
+    separator = _SEPARATOR.search(line, 0, _MAX_NAME)
+    name = line[: separator.start()] if separator else ""
+    end = separator.end() if separator else 0
+    kind = _kind(name) if "/" not in name else None
+    if kind is None and (found := _NAME_BEGINNING.match(line)) is not None:
+        kind, end = _kind(found[1]), found.end()
+    return (kind, line[end:].lstrip(AROUND + ":=\uff1a")) if kind else None
+
+
+@lru_cache(maxsize=256)
+def _kind(name: str) -> LineKind | None:
+    letters = "".join(
+        one for one in unicodedata.normalize("NFKD", name).lower() if one.isascii() and one.isalnum()
+    ).lstrip(string.digits)
+    if letters in ("contentsignal", "contentsignals", "contentusage"):
+        return LineKind.USAGE
+    if letters == "allow":
+        return LineKind.ALLOW if name.strip().lower() == "allow" else None
+    once = _without_doubles(letters)
+    for written in (once, once.removesuffix("ed"), once.removesuffix("al")):
+        if written in _LIKE_DISALLOW and written not in _NOT_MISSPELT:
+            return LineKind.DISALLOW
+        if written in _LIKE_USER_AGENT:
+            return LineKind.USER_AGENT
+    return None
+
+
+def _without_doubles(letters: str) -> str:
+    return letters[:1] + "".join(after for before, after in pairwise(letters) if after != before)
+
+
+def _misspelt(word: str) -> frozenset[str]:
+    """Returns a word and all that are one letter more, less or other, or have two swapped."""
+    cuts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
+    letters = string.ascii_lowercase + string.digits
+    return frozenset(
+        {word}
+        | {left + right[1:] for left, right in cuts if right}
+        | {left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1}
+        | {left + letter + rest for left, right in cuts for letter in letters for rest in (right, right[1:])}
+    )
+
+
+_LIKE_DISALLOW, _LIKE_USER_AGENT = _misspelt(_without_doubles("disallow")), _misspelt("useragent")

@@ -1,0 +1,512 @@
+"""Wishes of owners in all the ways in which files and headers have them: each table names all that fail.
+
+test_robots.py has the cases with their sources; here are other spellings, encodings, blanks and places of the
+same wishes, which no owner takes back by a mistake.
+"""
+
+import struct
+import zlib
+
+from laion_etl.download.content_opt_out import (
+    forbids_training,
+    opted_out_by_header,
+    opted_out_by_metadata,
+    reserved_by_header,
+)
+from laion_etl.download.robots_rules import parse_robots_txt
+from laion_etl.download.tdmrep import is_reserved, parse_tdmrep
+
+ALL, OURS, OTHERS = "User-agent: *\n", "User-agent: FooBot\n", "User-agent: BarBot\n"
+FORBIDS = ALL + "Disallow: /"
+UMLAUT, IN_UTF8, IN_LATIN1 = "/gr\u00f6\u00dfe", "/gr%C3%B6%C3%9Fe/1.jpg", "/gr%F6%DFe/1.jpg"
+HYPHENS = "\u00ad\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d "
+BLANKS = (
+    "\xa0\xad\u061c\u1680\u180e\u2003\u2009\u200b\u200e\u200f\u202a\u202f\u205f\u2060\u3000\ufe0f\x01\x08\x7f"
+)
+LINE_ENDS = ("\n", "\r", "\r\n", "\n\r", "\r\r\n", "\x0b", "\x0c", "\x1e", "\u0085", "\u2028", "\u2029")
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+USER_AGENTS = [
+    "user-agent",
+    "User-agents",
+    "Useragents",
+    "User_Agent",
+    "User.agent",
+    "User--agent",
+    "User - agent",
+    "-User-agent",
+    "User-Agent-",
+    "User-agant",
+    "User-agen",
+    "Usar-agent",
+    "user-agnet",
+    "Users-agent",
+    "Uesr-agent",
+    "Useer-agent",
+]
+DISALLOWS = [
+    "disallow",
+    "Disallowed",
+    "Disallows",
+    "Disalllow",
+    "Dis-allow",
+    "Dis allow",
+    "Dis_allow",
+    "Disllow",
+    "Dsallow",
+    "Disallo",
+    "Disalliw",
+    "Diasallow",
+    "Dissallow",
+    "Dissalow",
+    "Dissalllow",
+    "Dissalowed",
+    "Disallow-",
+    "-Disallow",
+    "*Disallow",
+    "Disall0w",
+    "Dislallow",
+    "Disallov",
+    "Disalloww",
+    "dis\xe1llow",
+    "Disallow all",
+    "Disallow:",
+]
+EVERYONE = [
+    "*",
+    "'*'",
+    "\u201c*\u201d",
+    "\u2018*\u2019",
+    "\xab*\xbb",
+    "`*`",
+    "**",
+    "*;",
+    "*:",
+    "*.",
+    "(*)",
+    "[*]",
+    "<*>",
+    "*/*",
+    "*.*",
+    "*\\",
+    "\uff0a",
+    "*?",
+    "*/1.0",
+    "*|",
+    "*!",
+    "* (all)",
+    "*(all robots)",
+    "* - all",
+    "all *",
+    "BarBot (x), *",
+]
+NAMES = [
+    "FooBot;",
+    "\u201cFooBot\u201d",
+    "[FooBot]",
+    "<FooBot>",
+    "(FooBot)",
+    "BarBot|FooBot",
+    "BarBot+FooBot",
+    "BarBot & FooBot",
+    "BarBot and FooBot",
+    "FooBot (BarBot)",
+    "BarBot (x) FooBot",
+    "@FooBot",
+    "*FooBot*",
+    "BarBot (+http://x), FooBot/1",
+    "+FooBot",
+    "-FooBot",
+    "\uff26\uff4f\uff4f\uff22\uff4f\uff54",
+    "foo-bot",
+    "BarBot\u3001FooBot",
+    "BarBot\uff0cFooBot",
+    "Foo_Bot",
+    "User-agent: FooBot",
+]
+IN_ONE = [
+    "User-agent: * Disallow: /",
+    "User-agent: *, Disallow: /",
+    "User-agent: *; Disallow: /",
+    "User-agent: *Disallow: /",
+    "User-agent: *\\nDisallow: /",
+    "User-agent: *\\r\\nDisallow: /\\r\\n",
+    "User-agent: *<br>Disallow: /<br>",
+    "<pre>User-agent: *\nDisallow: /</pre>",
+    '"User-agent: *\nDisallow: /"',
+    "<html><body><p>User-agent: *</p>\n<p>Disallow: /</p>",
+    '"User-agent: *"\n"Disallow: /"',
+    "> User-agent: *\n> Disallow: /",
+    "- User-agent: *\n- Disallow: /",
+    "1. User-agent: *\n2. Disallow: /",
+    "\u2022 User-agent: *\n\u2022 Disallow: /",
+    "// x\nUser-agent: *\nDisallow: / // all",
+    "/* x */ User-agent: *\nDisallow: / /* all */",
+    "; x\nUser-agent: *\nDisallow: / ; all",
+    "User-agent; *\nDisallow; /",
+    "User-agent\uff1a *\nDisallow\uff1a /",
+    "User-agent. *\nDisallow. /",
+]
+BEFORE = ("\u00ef\u00bb\u00bf", "\ufeff\ufeff", "\ufffd", "\x1a", "\ufffe")
+VALUES = [
+    ("\u201c/\u201d", "/x"),
+    ("\u2018/a\u2019", "/a"),
+    ("`/a`", "/a"),
+    ("\u00ab/\u00bb", "/x"),
+    ("[/a]", "/a"),
+    ("\\", "/x"),
+    ("\\a\\", "/a/x"),
+    ("./a", "/a"),
+    ("../a", "/a"),
+    ("/./a", "/a"),
+    ("/b/../a", "/a"),
+    (".", "/x"),
+    ("..", "/x"),
+    ("/;", "/x"),
+    ("/a;", "/a"),
+    ("/a,", "/a"),
+    ("/a/ (all)", "/a/x"),
+    ("/ all", "/x"),
+    ("/ - all", "/x"),
+    ("/a/|/b/", "/b/x"),
+    ("/a/;/b/", "/b/x"),
+    ("'/a' '/b'", "/b"),
+    ('"/a", "/b"', "/b"),
+    ("/a\uff0c/b", "/b"),
+    ("/a\u3001/b", "/b"),
+    ("/a\u3000/b", "/b"),
+    ("\uff0f", "/x"),
+    ("\uff0fa", "/a"),
+    ("//foo.example/a/", "/a/x"),
+    ("www.foo.example/a", "/a"),
+    ("http:/foo.example/a", "/a"),
+    ("https:foo.example/a", "/a"),
+    ("=/a", "/a"),
+    (": /a", "/a"),
+    ("\uff1a/a", "/a"),
+    ("/a<br>", "/a"),
+    ("/a?b&amp;c", "/a?b&c"),
+    (UMLAUT, IN_LATIN1),
+    (UMLAUT + "*", IN_UTF8),
+    ("/\u0444", "/%D1%84"),
+    ("/.git", "/.git/x"),
+    ("/a.b", "/a.b"),
+    ("//", "//a"),
+    ("/*;", "/a;b"),
+]
+STILL_ALLOWED: list[tuple[str | bytes, str]] = [
+    (OURS + "Disallow: /.", "/x"),
+    (OURS + "Disallow: //", "/x"),
+    (OURS + "Disallow: /*;", "/x"),
+    (OURS + "Disallow: //index.php/", "/x"),
+    (OURS + "Disallow: /a.b", "/a"),
+    (OURS + 'Disallow: ""', "/x"),
+    (OURS + "Disallow: //foo.example/a/", "/b"),
+    (OURS + "Disallow: /a/ (all)", "/b"),
+    ("Deny: /", "/x"),
+    (ALL + "# Disallow: /", "/x"),
+    (ALL + "// Disallow: /", "/x"),
+    (ALL + "<!-- Disallow: / -->", "/x"),
+    (ALL + "Disallow: /a # User-agent: FooBot Disallow: /", "/x"),
+    (OTHERS + "Disallow: /", "/x"),
+    ("User-agent: BarBot Disallow: /", "/x"),
+    ("User-agent: *Bot2\nDisallow: /", "/x"),
+    (ALL + "Disavow: /", "/x"),
+    (ALL + "Disable: /", "/x"),
+    (ALL + "Do not disallow: /", "/x"),
+    ("User: *\nDisallow: /", "/x"),
+    ("<html>User-agent: BarBot<br>Disallow: /", "/x"),
+    (OURS + "Disallow: /\nAllow: /%61", "/a"),
+    (ALL + "Disallow: /\nUser-agent: FooBot/2\nDisallow:", "/x"),
+    (ALL + "Content-Signal: search=yes, ai-train=yes", "/x"),
+    (OTHERS + "Content-Signal: ai-train=no", "/x"),
+    (ALL + "Content-Signal: search=no\nAllow: /", "/x"),
+    (ALL + "Content-Usage: /a train-ai=n", "/b"),
+    (ALL + "Content-Signal: ai-train=no\n" + OURS + "Allow: /", "/x"),
+]
+TRAINING = [
+    (ALL + "Content-Signal: ai-train=no\nAllow: /", "/x"),
+    ("Content-Signal: ai-train=no\n" + ALL, "/x"),
+    (ALL + "Content-Signal: search=yes,ai-train=no\nAllow: /", "/x"),
+    (ALL + "content-usage: train-ai=n", "/x"),
+    (OURS + "Content-Signals: ai-train = no\nAllow: /*", "/x"),
+    (ALL + "Content-Usage: /a train-ai=n", "/a"),
+]
+NOT_PERMITTED = [
+    "Allows: /",
+    "Allowed: /",
+    "Alow: /",
+    'Allow: "/"',
+    "Allow: http://foo.example/",
+    "Allow: /y /",
+]
+
+
+def refused(found: list[tuple[str | bytes, str]], *, allowed: bool) -> list[tuple[str | bytes, str]]:
+    """Returns the cases in which FooBot may fetch a path, or may not."""
+    bodies = [(text.encode() if isinstance(text, str) else text, text, path) for text, path in found]
+    return [
+        (text, path)
+        for body, text, path in bodies
+        if parse_robots_txt(body, "FooBot").allows(path) is allowed
+    ]
+
+
+def test_a_disallow_is_obeyed_however_it_is_written() -> None:
+    cases: list[tuple[str | bytes, str]] = [(mark + FORBIDS, "/x") for mark in BEFORE]
+    for encoding in ENCODINGS:
+        cases += [(FORBIDS.encode(encoding), "/x"), (("\ufeff" + FORBIDS).encode(encoding), "/x")]
+        cases.append((f"{ALL}Disallow: {UMLAUT}".encode(encoding), IN_UTF8))
+    cases += [(mark + FORBIDS.encode(), "/x") for mark in (b"\xff\xfe", b"\xfe\xff")]
+    cases += [(FORBIDS.replace("\n", end) + end, "/x") for end in LINE_ENDS]
+    for blank in BLANKS:
+        cases += [(f"User-agent:{blank}*{blank}\nDisallow:{blank}/{blank}", "/x")]
+        cases += [(f"{blank}User-agent: *\n{blank}Disallow: /", "/x")]
+    cases += [(b"\xa0User-agent:\xa0*\xa0\n\xa0\xa0Disallow:\xa0/\xa0", "/x")]
+    cases += [(f"User{hyphen}agent: *\nDisallow: /", "/x") for hyphen in HYPHENS]
+    cases += [(f"{name}: *\nDisallow: /", "/x") for name in USER_AGENTS]
+    cases += [(f"{ALL}{name}: /", "/x") for name in DISALLOWS]
+    cases += [(f"User-agent: {name}\nDisallow: /", "/x") for name in EVERYONE + NAMES]
+    cases += [(text, "/x") for text in IN_ONE]
+    cases += [(f"{OURS}Disallow: {value}", path) for value, path in VALUES]
+    cases += [((OURS + f"Disallow: {UMLAUT}").encode("latin-1"), path) for path in (IN_UTF8, IN_LATIN1)]
+    cases += [(f"{OURS}Disallow: /\n{line}", "/x") for line in NOT_PERMITTED]
+    assert refused([*cases, *TRAINING], allowed=True) == []
+
+
+def test_what_forbids_nothing_still_forbids_nothing() -> None:
+    assert refused(STILL_ALLOWED, allowed=False) == []
+
+
+TAGS = [
+    "no index",
+    "no ai",
+    "no image ai",
+    "no_index",
+    "noaitraining",
+    "noai-training",
+    "notrain",
+    "notraining",
+    "noimageml",
+    "GPTBot, CCBot: noai",
+    "a: nofollow, b: noai, c: all",
+    "(noindex)",
+    "noindex%2C nofollow",
+    "robots=noindex",
+    "noindex&nofollow",
+    "noindex\\n",
+    "\u00ef\u00bb\u00bfnoindex",
+    "noindex\u0085",
+    "unavailable_after: 2010-06-25",
+    "otherbot: unavailable_after: Fri, 25 Jun 2010 15:00:00 GMT",
+    "unavailable_after: Friday, 25-Jun-10 15:00:00 GMT",
+    "unavailable_after: 25-Jun-2010 15:00:00 EST",
+    "noarchive, unavailable_after: 2010-06-25T15:00:00+02:00",
+    "Unavailable-After: 25 June 2010",
+    "unavailable_after: 2099-01-01, noai",
+    "unavailable_after: yesterday",
+]
+OTHER_TAGS = [
+    "max-image-preview:none, max-snippet: 0",
+    "max_image_preview:none",
+    "maximagepreview:none",
+    "noodp, noydir",
+    "max-image-preview:'none'",
+    "index, follow, max-image-preview:large, max-snippet:-1",
+    "notranslate",
+    "noimage",
+    "indexifembedded",
+    "nocache",
+    "index no follow",
+    "follow, no, index",
+    "notrainer",
+    "unavailable_after: 25 Jun 2099 15:00:00 PST",
+    "unavailable_after: 2099-01-01",
+    "unavailable_after: 1 Jan 2099",
+]
+
+
+def test_directives_of_headers() -> None:
+    assert [tag for tag in TAGS if not opted_out_by_header([tag])] == []
+    assert [tag for tag in OTHER_TAGS if opted_out_by_header([tag])] == []
+
+
+def test_values_of_reservations_and_usage() -> None:
+    reserved = [
+        "1",
+        "01",
+        "+1",
+        "1.0",
+        "?1",
+        "yes",
+        "on",
+        "TRUE",
+        "tdm-reservation=1",
+        "\uff11",
+        "\ufeff1",
+        "all",
+    ]
+    assert [value for value in reserved if not reserved_by_header([value])] == []
+    assert [
+        value for value in ("0", "?0", "no", "", "2", "10", "-1", "false") if reserved_by_header([value])
+    ] == []
+    forbidden = [
+        "train-ai=n",
+        "bots=y, train-ai=n",
+        "ai-train=no",
+        "train-ai=?0",
+        'ai-train="no"',
+        "tdm=n",
+        "genai=n",
+    ]
+    assert [value for value in forbidden if not forbids_training(value)] == []
+    permitted = ["train-ai=y", "ai-train=yes", "search=no", "x-train-ai=n", "ai-train=nofollow", "ai-train", ""]
+    assert [value for value in permitted if forbids_training(value)] == []
+
+
+RULE = '[{"location": "/", "tdm-reservation": 1}]'
+RESERVATIONS = [
+    RULE,
+    RULE.replace('"', "'"),
+    RULE.replace('"', "\u201c"),
+    RULE.replace('"', '\\"'),
+    f"<pre>{RULE}</pre>",
+    f"callback({RULE});",
+    f")]}}',\n{RULE}",
+    RULE.replace('"', "&quot;"),
+    f'"{RULE}"'.replace('"', '\\"'),
+    '[{"location": "/", // all\n "tdm-reservation": 1}]',
+    '[{"location": "/", /* all */ "tdm-reservation": 1}]',
+    '[{location: "/", "tdm-reservation": 1}]',
+    "[{location: '/', tdm-reservation: 1}]",
+    "tdm-reservation: 1",
+    "location: /\ntdm-reservation: 1",
+    "- location: /\n  tdm-reservation: 1\n",
+    RULE[:-2],
+    RULE + "\0",
+    '[{"location": "/", "tdm-reservation": 1, "tdm-policy": "https://a',
+    f"{RULE}\n{RULE}",
+    "\0" + RULE,
+    *(
+        RULE.replace("tdm-reservation", name)
+        for name in (
+            "tdmReservation",
+            "tdm reservation",
+            "tdm:reservation",
+            "tdm\u2010reservation",
+            "TDM_RESERVATION ",
+        )
+    ),
+    *(
+        RULE.replace(": 1", f": {value}")
+        for value in ("[1]", '{"value": 1}', '"yes"', "01", "+1", "True", "1e0", "true", '" 1 "')
+    ),
+    *(
+        RULE.replace('"/"', f'"{location}"')
+        for location in (
+            "*",
+            "/*",
+            " / ",
+            " /images/",
+            "\\\\images\\\\",
+            "./images/",
+            "//a.example/images/",
+            "images/*",
+            "/%69mages/",
+            "\ufeff/",
+            "/\u200b",
+            "\uff0fimages",
+            "[/images/]",
+            "/ (all)",
+        )
+    ),
+    RULE.replace("location", "LOCATION"),
+    '{"/images/": {"tdm-reservation": 1}}',
+]
+NO_RESERVATIONS = [
+    '[{"Location": "/other/", "tdm-reservation": 1}]',
+    "[{'location': '/other/', 'tdm-reservation': 1}]",
+    "[{'location': '/', 'tdm-reservation': 0}]",
+    '[{"location": "/", "tdm-reservation": -1}]',
+    '<html><head><meta name="tdm-reservation" content="1"></head></html>',
+    "tdm-reservation: 10",
+    "",
+    "location: /other/\ntdm-reservation: 1",
+    '[{"location": "/IMAGES/", "tdm-reservation": 1}]',
+]
+
+
+def test_reservations_in_files_that_are_nearly_json() -> None:
+    path, wrong = "/images/1.jpg", []
+    for text in RESERVATIONS:
+        encodings = ("utf-8", "utf-8-sig", "utf-16-le") if not text.startswith("\0") else ("utf-8",)
+        wrong += [text for one in encodings if not is_reserved(parse_tdmrep(text.encode(one)), path)]
+    wrong += [text for text in NO_RESERVATIONS if is_reserved(parse_tdmrep(text.encode()), path)]
+    assert wrong == []
+
+
+def test_locations_in_latin_1_are_those_of_either_encoding() -> None:
+    rule = f'[{{"location": "{UMLAUT}", "tdm-reservation": 1}}]'
+    found = [
+        (encoding, path)
+        for encoding in ("utf-8", "latin-1")
+        for path in (IN_UTF8, IN_LATIN1)
+        if not is_reserved(parse_tdmrep(rule.encode(encoding)), path)
+    ]
+    assert found == []
+
+
+PLUS = b'<x plus:DataMining="http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"/>'
+
+
+def png(kind: bytes, body: bytes) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + chunk(kind, body) + chunk(b"IEND", b"")
+
+
+def extended(xmp: bytes, at: int) -> bytes:
+    """Returns the segments of a JPEG that hold a long packet in two parts."""
+    name = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 40
+    parts = [name + xmp[:at], name + xmp[at:]]
+    return b"\xff\xd8" + b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+
+
+def c2pa(text: bytes) -> bytes:
+    return b"cawg.training-mining \0" + text
+
+
+OPT_OUTS = [
+    PLUS,
+    PLUS.replace(b"ED", b"ED-AIMLTRAINING"),
+    PLUS.replace(b"DMI-P", b"DMI&#45;P"),
+    PLUS.replace(b"DMI-P", b"DMI&#x2D;P"),
+    PLUS.replace(b"DMI-PROHIBITED", b"dmi-prohibited"),
+    *(PLUS.decode().encode(encoding) for encoding in ENCODINGS),
+    *(extended(PLUS, at) for at in (5, 50, 55, 60)),
+    png(b"tEXt", b"Raw profile type xmp\0\nxmp\n9\n" + PLUS.hex().encode()),
+    png(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(PLUS)),
+    png(b"zTXt", b"x\0\0" + zlib.compress(PLUS)),
+    b'<x tdm:reservation="1"/>',
+    b"<tdm:reservation> 1 </tdm:reservation>",
+    b"<tdm:reservation a='b'>1<",
+    c2pa(b"c2pa.ai_training\xa1cusejnotAllowed"),
+    c2pa(b"cawg.data_mining\xa1cusekconstrained"),
+    c2pa(
+        b'{"cawg.ai_training" : {"constraint_info": "see https://a.example/licence", "use" : "notAllowed"}}'
+    ),
+]
+NO_OPT_OUTS = [
+    PLUS.replace(b"PROHIBITED", b"ALLOWED"),
+    b'<x tdm:reservation="0"/>',
+    b"<tdm:reservation>0</tdm:reservation>",
+    b'<x tdm:reservation="10"/>',
+    c2pa(b"c2pa.ai_training\xa1cusegallowed"),
+    c2pa(b'{"cawg.ai_inference":{"use":"notAllowed"}}'),
+    c2pa(b'{"cawg.ai_training":{"use":"allowed"},"cawg.ai_inference":{"use":"notAllowed"}}'),
+]
+
+
+def test_opt_outs_in_the_metadata_of_images() -> None:
+    assert [image for image in OPT_OUTS if not opted_out_by_metadata(image)] == []
+    assert [image for image in NO_OPT_OUTS if opted_out_by_metadata(image)] == []
