@@ -46,7 +46,7 @@ class ManifestPart:
     batches: Mapping[str, Any]
     partitions: Mapping[str, Any]
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
-    removed: int = 0  # rows that removals took out of the crawl's earlier versions
+    removed: int = 0  # samples that scoring kept and removals took out of the scored shards since
     scores: str = ""  # see Coverage
     evaluation_sets: Sequence[Mapping[str, Any]] = ()  # whose images no row is near
 
