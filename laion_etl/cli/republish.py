@@ -38,6 +38,14 @@ def republish(
             "dataset leaves out near or semantic duplicates.",
         ),
     ] = False,
+    allow_failures: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failures",
+            help="With --prepare: crawls that cannot be prepared are no error; they are left to "
+            "`dataset remove --finish`.",
+        ),
+    ] = False,
     part: Annotated[
         str, typer.Option("--range", metavar="I/N", help="Publish one range, such as 3/16.")
     ] = "",
@@ -57,7 +65,15 @@ def republish(
     if prepare:
         found = stage.prepare_publications(request_id, settings, store)
         say(f"removal {request_id}: {len(found.listed):,} crawls to publish in {found.tasks:,} ranges")
-        result = {"ranges": all_ranges(found.tasks), "duplicates": found.duplicates}
+        for cause in found.left_out:
+            say(f"not prepared: {cause}")
+        if not allow_failures:
+            publications.check_all_prepared(found)
+        result = {
+            "ranges": all_ranges(found.tasks),
+            "duplicates": found.duplicates,
+            "left_out": list(found.left_out),
+        }
     elif compare:
         publications.compare_all(request_id, settings, store)
         result = {"range": ""}

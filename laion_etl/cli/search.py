@@ -88,14 +88,17 @@ def embeddings(
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the embeddings and rows of a published dataset as files for autofaiss and clip-retrieval."""
+    """Write the embeddings and rows of a published dataset as files for autofaiss and clip-retrieval.
+
+    The export is complete when `_stats.json` is there. One that was killed goes on when it is run again.
+    """
     from laion_etl.io.storage import open_store
     from laion_etl.search.embeddings import export_embeddings
 
     _, store, published = _open(name, version)
     target = open_store(folder)
     with progress(console(), f"embeddings {published.release.version}") as report:
-        rows = export_embeddings(published, store, target, report)
+        rows = export_embeddings(published, store, target, report).kept
     console().print(f"{target.uri()}: {rows:,} rows", highlight=False, markup=False)
     if as_json:
         say_json({"dataset": published.release.name, "version": published.release.version, "rows": rows})

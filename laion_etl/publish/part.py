@@ -170,11 +170,11 @@ def context_of(
 
 
 def _removed(before: ManifestPart | None, part: Part) -> int:
-    """Return how many samples of the crawl removals have taken out of the scored shards since it was published.
+    """Return how many samples removals have taken out of the scored shards since the crawl was published.
 
-    The rule: a sample counts if scoring had kept it, whether a version published it or left it out for another
-    reason, such as a duplicate. So it counts where another sample takes its place, and one that came back
-    with a restored shard does not (it is in `dropped`). A crawl that is scored again starts from this number.
+    The rule: a sample counts if scoring had kept it, whether a version published it or left it out for
+    another reason, such as a duplicate. So it counts where another sample takes its place, and one that came
+    back with a restored shard does not (it is in `dropped`). A crawl scored again starts from this number.
     """
     if before is None:
         return 0

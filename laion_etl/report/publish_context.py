@@ -71,7 +71,7 @@ class PublishContext:
 
     @property
     def removed_rows(self) -> int:
-        """Samples that scoring kept and removal requests left out, in scored shards or not; duplicates count."""
+        """Samples that scoring kept and removal requests left out; see `_removed` in publish/part.py."""
         return self.removed + self.dropped.get(REASON, 0)
 
     @property
