@@ -13,6 +13,7 @@ from laion_etl.cli.common import (
     say_json,
     settings_and_store,
 )
+from laion_etl.core.quantities import quantity
 
 
 def republish(
@@ -64,7 +65,10 @@ def republish(
     settings, store = settings_and_store()
     if prepare:
         found = stage.prepare_publications(request_id, settings, store)
-        say(f"removal {request_id}: {len(found.listed):,} crawls to publish in {found.tasks:,} ranges")
+        say(
+            f"removal {request_id}: {quantity(len(found.listed), 'crawl')} to publish in "
+            f"{quantity(found.tasks, 'range')}"
+        )
         for cause in found.left_out:
             say(f"not prepared: {cause}")
         if not allow_failures:
@@ -80,7 +84,7 @@ def republish(
     else:
         step = publications.hash_part if hashes else publications.publish_part
         done = step(request_id, *read_range(hashes or part), settings, store)
-        say(f"removal {request_id}: range {hashes or part} is done, {done:,} ranges of crawls")
+        say(f"removal {request_id}: range {hashes or part} is done, {quantity(done, 'range')} of crawls")
         result = {"range": hashes or part, "done": done}
     if as_json:
         say_json({"id": request_id, **result})

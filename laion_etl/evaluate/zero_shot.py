@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.image_files import IMAGE_ENDINGS, is_image, read_image
 from laion_etl.io.tarshard import TarError, read_members
@@ -121,7 +122,9 @@ def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], It
     if not classes:
         raise InputError(f"cannot read classes from {folder}: it has no subfolders")
     if names and len(names) != len(classes):
-        raise InputError(f"{folder} has {len(classes)} classes, {len(names)} names were given")
+        raise InputError(
+            f"{folder} has {quantity(len(classes), 'class', 'classes')}, {len(names)} names were given"
+        )
     found = list(names) or [path.name.replace("_", " ") for path in classes]
 
     def images() -> Iterator[Labelled]:

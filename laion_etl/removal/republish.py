@@ -15,6 +15,7 @@ from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
@@ -158,11 +159,10 @@ def prepare_publish(
 def check_all_prepared(found: Publications) -> None:
     """Raise InputError, which names what was left out, unless all crawls of a removal are prepared."""
     if found.left_out:
-        total = len(found.left_out) + len(found.listed)
         raise InputError(
-            f"cannot prepare {len(found.left_out):,} of {total:,} crawls of removal {found.request_id}: "
-            f"{' | '.join(found.left_out)}; mend what is named and run the command again, or "
-            "add --allow-failures: then `laion-etl dataset remove --finish` publishes them"
+            f"cannot prepare {quantity(len(found.left_out), 'crawl')} of removal {found.request_id}: "
+            f"{' | '.join(found.left_out)}; mend what is named and run the command again, or add "
+            "--allow-failures: then `laion-etl dataset remove --finish` publishes them"
         )
 
 

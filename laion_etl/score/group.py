@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laion_etl.core.errors import Stopped
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database
@@ -89,7 +90,9 @@ def score_queue(
             worker.warn_of_others()
         done = worker.run()
     if stop.requested:  # not exit code 0, which says that the queue has nothing left
-        raise Stopped(f"stopped after {len(done)} batches; run the same command again to continue")
+        raise Stopped(
+            f"stopped after {quantity(len(done), 'batch', 'batches')}; run the same command again to continue"
+        )
     queue = score_queue_of(crawl, settings.download, database)
     return ScoredGroup(crawl, done, write_queue_record(crawl, queue, store), queue.counts().scored)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredCrawl, read_batch, scored_among
 from laion_etl.dataset.subsets import published_rows
@@ -127,7 +128,7 @@ def _read(batches: Sequence[PublishedBatch], store: Store) -> Iterator[tuple[pa.
         if int(chosen.sum()) != len(batch.ids):
             raise InputError(
                 f"cannot read the embeddings of batch {batch.number} of {crawl}: its scored shard lacks "
-                f"{len(batch.ids) - int(chosen.sum()):,} published samples; publish the crawl again"
+                f"{quantity(len(batch.ids) - int(chosen.sum()), 'published sample')}; publish the crawl again"
             )
         yield table.filter(pa.array(chosen)), {kind: matrix[chosen] for kind, matrix in vectors.items()}
 
@@ -137,8 +138,8 @@ def _vectors(scored: ScoredCrawl, batch: int, kind: str, rows: int, store: Store
     vectors = read_vectors(name, store)
     if len(vectors) != rows:
         raise InputError(
-            f"cannot read {store.uri(name)}: it has {len(vectors):,} embeddings of {rows:,} samples; "
-            "score the batch again"
+            f"cannot read {store.uri(name)}: it has {quantity(len(vectors), 'embedding')} of "
+            f"{quantity(rows, 'sample')}; score the batch again"
         )
     return vectors
 
