@@ -143,7 +143,7 @@ def test_an_invalid_test_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read classes from"):
         image_folder(tmp_path)
     (tmp_path / "cats").mkdir()
-    with pytest.raises(InputError, match="1 classes, 2 names"):
+    with pytest.raises(InputError, match="1 class, 2 names"):
         image_folder(tmp_path, ["a", "b"])
     with pytest.raises(InputError, match="unknown prompts 'poem'"):
         templates("poem")
