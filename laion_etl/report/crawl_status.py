@@ -177,7 +177,8 @@ class CrawlStatus:
                 f"{duration(lease.held_s)} by {lease.owner}{silent}"
             )
         for failure in self.failures[:_FAILURES_SHOWN]:
-            yield f"batch {failure.batch} failed after {quantity(failure.attempts, 'attempt')}: {failure.error}"
+            attempts = quantity(failure.attempts, "attempt")
+            yield f"batch {failure.batch} failed after {attempts}: {failure.error}"
         parked = self.queue.failed + self.queue.score_failed
         if parked > _FAILURES_SHOWN:
             yield f"and {parked - _FAILURES_SHOWN:,} more; by cause:"
