@@ -19,6 +19,7 @@ from importlib import resources
 from laion_etl.core.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
 from laion_etl.core.import_factory import is_factory, load_factory
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.io.remote_files import read_input
 from laion_etl.io.request_limiter import RequestLimiter
 from laion_etl.io.retries import DEFAULT_POLICY, RetryPolicy
@@ -165,8 +166,8 @@ def wat_paths(crawl_id: str, settings: Settings, kind: str = "wat") -> list[str]
         raise CrawlError(f"cannot read {uri}: it is damaged ({error}); fetch it again") from error
     if len(text) > _MAX_UNPACKED_LIST_BYTES:
         raise CrawlError(
-            f"cannot read {uri}: it unpacks to more than {_MAX_UNPACKED_LIST_BYTES:,} bytes, so it is not a "
-            "list of WAT files; check LAION_ETL_CRAWL_SOURCE"
+            f"cannot read {uri}: it unpacks to more than {quantity(_MAX_UNPACKED_LIST_BYTES, 'byte')}, so it "
+            "is not a list of WAT files; check LAION_ETL_CRAWL_SOURCE"
         )
     lines = [path for path in text.decode(errors="replace").splitlines() if path.strip()]
     if not lines:

@@ -141,9 +141,9 @@ def test_a_shard_is_never_overwritten(minicrawl: MiniCrawl, miniweb: MiniWeb, tm
 
 def test_mistakes_in_a_call_are_refused_before_any_work(tmp_path: Path) -> None:
     url = "https://a.example/1.jpg"
-    with pytest.raises(InputError, match="2 captions for 1 images"):
+    with pytest.raises(InputError, match="2 captions for 1 image"):
         le.download([url], ["a", "b"], tmp_path, Settings())
-    with pytest.raises(InputError, match="one text for 1 images"):
+    with pytest.raises(InputError, match="one text for 1 image"):
         le.download([url], "a", tmp_path, Settings())
     with pytest.raises(InputError, match="at most 9 digits"):
         le.download([url], None, tmp_path, Settings(), number=10**9)
@@ -195,8 +195,8 @@ def test_languages_choose_the_threshold(scorer: le.Scorer) -> None:
     [
         ("a.jpg", ["a"], None, "cannot score one image"),
         (b"a", ["a"], None, "cannot score one image"),
-        ([b"a"], ["a", "b"], None, "2 captions for 1 images"),
-        ([b"a"], ["a"], ["en", "de"], "2 languages for 1 images"),
+        ([b"a"], ["a", "b"], None, "2 captions for 1 image"),
+        ([b"a"], ["a"], ["en", "de"], "2 languages for 1 image"),
         (["/no/such/image.jpg"], ["a"], None, "/no/such/image.jpg"),
     ],
 )

@@ -78,7 +78,7 @@ def test_what_is_printed(at_work: CrawlStatus, database: Database) -> None:
     text = printed(at_work.as_table())
     assert f"oldest lease: batch {batch_no(5)}, attempt 1, held for 3 min" in text.replace("180 s", "3 min")
     assert "silent for 120 s too long" in text.replace("2 min", "120 s")
-    assert f"batch {batch_no(4)} failed after 1 attempts: no space in" in text
+    assert f"batch {batch_no(4)} failed after 1 attempt: no space in" in text
     assert "[bold]the worker's[/] folder" in text  # verbatim: no markup, no control codes
     assert "\x1b" not in text
     overview = printed(all_crawls(database))

@@ -11,6 +11,7 @@ from laion_etl.airflow.assets import DATASET, PAIRS, SHARDS, nothing_produced, p
 from laion_etl.airflow.errors import FinalError
 from laion_etl.airflow.operators import StageOperator, counts
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.quantities import quantity
 
 PLANNED = "planned"  # key of what the task plan passes on beside its ranges
 
@@ -36,8 +37,9 @@ def partitions(discovered: dict[str, Any], context: Context) -> list[int]:
     if len(numbers) > longest:
         crawl = crawl_of(context["ti"].dag_id)
         raise SettingsError(
-            f"cannot map {len(numbers):,} partitions of {crawl}: Airflow maps at most {longest:,} tasks; "
-            "raise LAION_ETL_WAT_FILES_PER_PARTITION, or choose fewer WAT files with the parameter wat_files"
+            f"cannot map {quantity(len(numbers), 'partition')} of {crawl}: Airflow maps at most {longest:,} "
+            "tasks; raise LAION_ETL_WAT_FILES_PER_PARTITION, or choose fewer WAT files with the parameter "
+            "wat_files"
         )
     return numbers
 
@@ -59,8 +61,8 @@ def range_planned(result: dict[str, Any], context: Context) -> dict[str, int | s
     if later := result.get("unplanned", 0):  # worker images of version 0.1 do not report it
         context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=value)
         raise FinalError(
-            f"cannot plan all of {result['crawl']}: {later:,} partitions were loaded after this plan began; "
-            "clear the task plan with its downstream tasks to plan them too"
+            f"cannot plan all of {result['crawl']}: {quantity(later, 'partition')} loaded after this plan "
+            "began; clear the task plan with its downstream tasks to plan them too"
         )
     return value
 

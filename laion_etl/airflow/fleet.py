@@ -18,6 +18,7 @@ from laion_etl.airflow.run_params import check_conf
 from laion_etl.alerts import Kind
 from laion_etl.core.consumers import Consumer, QueueState
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.quantities import quantity
 from laion_etl.io.storage import open_store
 from laion_etl.settings import load_settings
 
@@ -82,9 +83,9 @@ class FleetOperator(BaseOperator):
             f", and at most {percent:g} % may be (the parameter allow_missing_percent)" if percent else ""
         )
         raise FinalError(
-            f"cannot {self.consumer} {state.parked:,} of {total:,} batches of {self.crawl}: they are "
-            f"parked{allowed}; see `laion-etl status --crawl {self.crawl}`, fix the cause, run `laion-etl db "
-            f"requeue --crawl {self.crawl}` and clear this task"
+            f"cannot {self.consumer} {state.parked:,} of {quantity(total, 'batch', 'batches')} of "
+            f"{self.crawl}: they are parked{allowed}; see `laion-etl status --crawl {self.crawl}`, fix the "
+            f"cause, run `laion-etl db requeue --crawl {self.crawl}` and clear this task"
         )
 
 

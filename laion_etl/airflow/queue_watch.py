@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from laion_etl.airflow.restarts import in_words
 from laion_etl.core.consumers import QueueState
+from laion_etl.core.quantities import quantity
 
 _RATE_OVER_S = 1_800.0
 
@@ -38,8 +39,8 @@ class QueueWatch:
     def line(self, state: QueueState) -> str:
         """Return the line to log."""
         text = (
-            f"{state.open:,} batches to do, {state.at_work:,} of them at work; {state.finished:,} finished, "
-            f"{state.parked:,} parked"
+            f"{quantity(state.open, 'batch', 'batches')} to do, {state.at_work:,} of them at work; "
+            f"{state.finished:,} finished, {state.parked:,} parked"
         )
         if (rate := self.per_hour) > 0:
             text += f"; {rate:,.0f} an hour, about {in_words(state.open / rate * 3_600)} left"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laion_etl.core.errors import OUTAGE_EXIT_CODE, Stopped
+from laion_etl.core.quantities import quantity
 
 DAY_S = 86_400.0
 _HOUR_S = 3_600.0
@@ -78,8 +79,8 @@ class Restarts:
         recent = tuple(moment for moment in self.started_at if moment > now - DAY_S)
         if len(recent) >= limit:
             raise LimitReachedError(
-                f"it was started again {len(recent)} times within 24 hours, "
-                "the limit of LAION_ETL_TASK_RESTARTS"
+                f"it was started again {quantity(len(recent), 'time')} within 24 hours, the limit of "
+                "LAION_ETL_TASK_RESTARTS"
             )
         return replace(self, started_at=(*recent, now))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from laion_etl.alerts.alert import Alert, Kind, run_folder, shortened
 from laion_etl.core.one_line import one_line
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.io.storage import Store, open_store
 from laion_etl.settings import Settings
 
@@ -92,9 +93,11 @@ def run_digest(end: RunEnd, settings: Settings) -> Alert:
 def _outcome(end: RunEnd) -> str:
     if end.dry:
         samples = end.estimate.get("samples")
-        return "dry run" + (f", about {samples:,} samples expected" if isinstance(samples, int) else "")
+        return "dry run" + (
+            f", about {quantity(samples, 'sample')} expected" if isinstance(samples, int) else ""
+        )
     rows = end.published.get("rows")
-    published = f"{rows:,} rows published" if isinstance(rows, int) else "nothing published"
+    published = f"{quantity(rows, 'row')} published" if isinstance(rows, int) else "nothing published"
     return f"{'failure' if end.failed else 'success'}, {published}"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.parse.language import language_detector
 from laion_etl.settings import Settings
 
@@ -12,8 +13,10 @@ def checked_captions(captions: Sequence[str | None] | None, count: int) -> list[
     if captions is None:
         return [""] * count
     if isinstance(captions, str) or len(captions) != count:
-        given = "one text" if isinstance(captions, str) else f"{len(captions):,} captions"
-        raise InputError(f"cannot use {given} for {count:,} images: give a list with one caption for each")
+        given = "one text" if isinstance(captions, str) else quantity(len(captions), "caption")
+        raise InputError(
+            f"cannot use {given} for {quantity(count, 'image')}: give a list with one caption for each"
+        )
     # A lone surrogate cannot be written as UTF-8.
     return [(caption or "").encode("utf-8", "replace").decode() for caption in captions]
 

@@ -11,6 +11,7 @@ from laion_etl.api.captions import checked_captions, languages_of
 from laion_etl.api.shards import Shard
 from laion_etl.core.errors import InputError
 from laion_etl.core.head_columns import with_columns
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import SCORED_SCHEMA, SHARD_SCHEMA
 from laion_etl.io.remote_files import read_input
 from laion_etl.score.device_transfer import pinned
@@ -86,7 +87,8 @@ class Scorer:
         codes = list(languages) if languages is not None else languages_of(texts, self._settings)
         if len(codes) != len(texts):
             raise InputError(
-                f"cannot use {len(codes):,} languages for {len(texts):,} images: give one for each"
+                f"cannot use {quantity(len(codes), 'language')} for {quantity(len(texts), 'image')}: give "
+                "one for each"
             )
         return self._table(self._samples(images, texts, codes), _IMAGE_SCHEMA)
 

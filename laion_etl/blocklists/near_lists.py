@@ -21,6 +21,7 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Hashes as Words
 from laion_etl.core.kernels import Longs
 from laion_etl.core.numba_cache import kernel
+from laion_etl.core.quantities import quantity
 
 NONE = -1  # a list without hashes; -2 and below: a divided list
 _LONG, _TIMES_BY_CHANCE = 64, 16  # hashes of a list that is divided: so many, and so many times the average
@@ -85,7 +86,7 @@ def enlarged(lists: Lists) -> Lists:
     slots = 2 * len(lists.keys)
     if slots > _MOST_SLOTS:
         raise InputError(
-            f"cannot compare {len(lists.own_rows):,} images at once: too many have similar hashes; "
+            f"cannot compare {quantity(len(lists.own_rows), 'image')} at once: too many have similar hashes; "
             "publish the crawl in ranges (LAION_ETL_PUBLISH_BATCHES_PER_RANGE)"
         )
     keys, starts = np.empty(slots, np.uint64), np.full(slots, NONE, np.int32)

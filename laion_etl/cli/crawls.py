@@ -14,6 +14,7 @@ from laion_etl.cli.common import (
     say_json,
 )
 from laion_etl.cli.extras import Commands
+from laion_etl.core.quantities import quantity
 
 commands = typer.Typer(
     cls=Commands, no_args_is_help=True, help="List Common Crawl's crawls, and the partitions of a crawl."
@@ -63,8 +64,8 @@ def estimate_crawl(crawl: CrawlOption, wat_files: SelectionOption = "", as_json:
     settings, store = open_settings()
     files = sum(len(partition.wat_files) for partition in chosen_partitions(crawl, wat_files, settings))
     found = estimate(crawl, files, store)
-    table = Table("what", "how much", title=f"{crawl}: {files:,} WAT files, by {found.by_wat_files:,} of "
-                  f"{found.by_crawl}")  # fmt: skip
+    by = f"{found.by_wat_files:,} of {found.by_crawl}"
+    table = Table("what", "how much", title=f"{crawl}: {quantity(files, 'WAT file')}, by {by}")
     plain = found.to_plain() | estimated_costs(found, settings)
     for name, value in plain.items():
         if isinstance(value, (int, float)) and not name.endswith("wat_files"):
@@ -84,6 +85,8 @@ def list_partitions(crawl: CrawlOption, wat_files: SelectionOption = "", as_json
     found = chosen_partitions(crawl, wat_files, settings)
     check_run(crawl, found, settings, store)
     files = sum(len(partition.wat_files) for partition in found)
-    console().print(f"{crawl}: {files:,} WAT files in {len(found):,} partitions", highlight=False)
+    console().print(
+        f"{crawl}: {quantity(files, 'WAT file')} in {quantity(len(found), 'partition')}", highlight=False
+    )
     if as_json:
         say_json({"crawl": crawl, "partitions": [partition.number for partition in found]})

@@ -23,6 +23,7 @@ from laion_etl.cli.extras import Commands, needs
 from laion_etl.cli.push import push
 from laion_etl.cli.removals import locate, remove
 from laion_etl.cli.republish import republish
+from laion_etl.core.quantities import quantity
 
 commands = typer.Typer(
     cls=Commands, no_args_is_help=True, help="Verify, compare, correct, share and measure published datasets."
@@ -69,10 +70,10 @@ def verify(
             verdict = verify_version(dataset, version, store, report)
     for problem in verdict.problems:
         say(f"{problem.file}: {problem.what}")
-    found = f"{len(verdict.problems):,} problems" if verdict.problems else "matches its manifest"
+    found = quantity(len(verdict.problems), "problem") if verdict.problems else "matches its manifest"
     say(
-        f"{verdict.dataset}/{verdict.version}: {verdict.files:,} files, {verdict.rows:,} rows, "
-        f"{verdict.bytes:,} bytes: {found}"
+        f"{verdict.dataset}/{verdict.version}: {quantity(verdict.files, 'file')}, "
+        f"{quantity(verdict.rows, 'row')}, {quantity(verdict.bytes, 'byte')}: {found}"
     )
     if as_json:
         say_json(plain or verdict.to_plain())
@@ -184,7 +185,7 @@ def train_check(
     _, store = settings_and_store()
     found = check_training(crawl, store, model=model, max_samples=samples, batch_size=batch_size)
     say(
-        f"open_clip trained {model} for {len(found.losses)} steps of {found.batch_size} samples: "
+        f"open_clip trained {model} for {quantity(len(found.losses), 'step')} of {found.batch_size} samples: "
         f"loss {found.losses[0]:.3f} to {found.losses[-1]:.3f}"
     )
     if as_json:

@@ -7,6 +7,7 @@ import typer
 
 from laion_etl.cli.common import CrawlOption, JsonOption, as_name, console, open_settings, say, say_json
 from laion_etl.cli.extras import Commands
+from laion_etl.core.quantities import quantity
 
 if TYPE_CHECKING:
     from laion_etl.database.connection import Database
@@ -41,7 +42,7 @@ def migrate(as_json: JsonOption = False) -> None:
         applied = [name for (name,) in database.rows("connect.migrations")]
     console().print(f"schema: {', '.join(applied)}", highlight=False)
     if servers.further:
-        say(f"key ranges: {len(servers.homes)}, divided among {len(servers.databases)} servers")
+        say(f"key ranges: {len(servers.homes)}, divided among {quantity(len(servers.databases), 'server')}")
     if as_json:
         say_json({"migrations": applied, "servers": len(servers.databases)})
 
@@ -61,13 +62,16 @@ def move(
     from laion_etl.settings import load_settings
 
     def report(one: RangeMove) -> None:
-        say(f"key range {one.range_no}: {one.pairs:,} pairs moved from server {one.old} to server {one.new}")
+        say(
+            f"key range {one.range_no}: {quantity(one.pairs, 'pair')} moved from server {one.old} to server "
+            f"{one.new}"
+        )
 
     with open_database(load_settings()) as database:
         moves = planned_moves(database) if dry_run else move_ranges(database, report)
     pairs = sum(one.pairs for one in moves)
     verb = "would be moved" if dry_run else "are moved"
-    say(f"{len(moves)} key ranges with {pairs:,} pairs {verb}")
+    say(f"{quantity(len(moves), 'key range')} with {quantity(pairs, 'pair')} {verb}")
     if as_json:
         say_json({"ranges": [asdict(one) for one in moves], "pairs": pairs, "dry_run": dry_run})
 
@@ -181,7 +185,7 @@ def requeue(
         found = queue.requeue(crawl, database, cause, batch, dry_run=dry_run)
     counts = [f"{count:>9,} x {one or 'no error recorded'}" for one, count in found.items()]
     verb = "would be ready again" if dry_run else "are ready again"
-    say(f"{sum(found.values()):,} parked batches of {crawl} {verb}", *counts)
+    say(f"{quantity(sum(found.values()), 'parked batch', 'parked batches')} of {crawl} {verb}", *counts)
     if as_json:
         say_json({"crawl": crawl, "batches": sum(found.values()), "causes": found, "dry_run": dry_run})
 
@@ -205,7 +209,7 @@ def export_keys(
     with open_database(settings) as database:
         output, count = export_seen_keys(name, settings, store, database)
     size = f"{output.bytes / count:.1f} bytes each" if count else "empty"
-    console().print(f"{count:,} hashes, {size}: {store.uri(output.name)}", highlight=False)
+    console().print(f"{quantity(count, 'hash', 'hashes')}, {size}: {store.uri(output.name)}", highlight=False)
     if as_json:
         say_json({"file": store.uri(output.name), "keys": count, "bytes": output.bytes})
 
@@ -222,6 +226,6 @@ def import_keys(
     settings, _ = open_settings()
     with open_database(settings) as database:
         stats = import_seen_keys(uri, settings, database)
-    console().print(f"{stats.input:,} hashes, {stats.kept:,} of them new", highlight=False)
+    console().print(f"{quantity(stats.input, 'hash', 'hashes')}, {stats.kept:,} of them new", highlight=False)
     if as_json:
         say_json({"keys": stats.input, "new": stats.kept})

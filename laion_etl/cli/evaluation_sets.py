@@ -10,6 +10,8 @@ from laion_etl.cli.common import JsonOption, as_name, open_settings, say, say_js
 if TYPE_CHECKING:
     from laion_etl.dataset.evaluation_sets import EvaluationSet
 
+_NAMED = 5  # files that are not images
+
 
 def evaluation_set(
     source: Annotated[
@@ -32,10 +34,13 @@ def evaluation_set(
     from laion_etl.dataset.evaluation_sets import write_set
 
     settings, store = open_settings()
+    others: list[str] = []
     if source.is_dir():
         from laion_etl.evaluate.evaluation_set import embed_folder
+        from laion_etl.evaluate.image_files import files_of
         from laion_etl.score.model import load_model
 
+        others = [str(path.relative_to(source)) for path in files_of(source)[1]]
         made = embed_folder(name, source, load_model(settings.clip), settings.clip.preparers)
     else:
         made = _read_embeddings(source, name, model, weights, column)
@@ -44,8 +49,11 @@ def evaluation_set(
         f"{name}: {found['images']:,} images, embedded by {found['model']}, weights "
         f"{found['weights_sha256'][:12]}, SHA-256 {found['sha256']}"
     )
+    if others:
+        shown = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        say(f"left out, for they are not images: {len(others):,} ({shown})")
     if as_json:
-        say_json(found)
+        say_json({**found, "other_files": len(others)})
 
 
 def _read_embeddings(source: Path, name: str, model: str, weights: str, column: str) -> "EvaluationSet":

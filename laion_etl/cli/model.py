@@ -18,6 +18,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 
 if TYPE_CHECKING:
     from laion_etl.io.storage import Store
@@ -70,7 +71,8 @@ def zero_shot(
     model = load_model(clip)
     found = task.classify(model, names, labelled, prompts, clip.preparers)
     say(
-        f"{found.images:,} images in {len(names):,} classes, {found.unreadable:,} unreadable",
+        f"{quantity(found.images, 'image')} in {quantity(len(names), 'class', 'classes')}, "
+        f"{found.unreadable:,} unreadable",
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}",
         *(f"the model cannot tell {one!r} and {other!r} apart" for one, other in found.alike[:_MAX_LISTED]),
     )
@@ -105,7 +107,7 @@ def retrieval(
         ("text of an image", found.text_of_image),
     ):
         table.add_row(name, *(f"{values[k]:.3f}" for k in KS))
-    say(f"{found.pairs:,} pairs of {found.images:,} images")
+    say(f"{quantity(found.pairs, 'pair')} of {quantity(found.images, 'image')}")
     console().print(table)
     if as_json:
         say_json({"model": _described(model), "crawl": crawl, "shard": shard, **asdict(found)})
@@ -154,7 +156,10 @@ def safety(
     table = Table("rule", "found", "right", "precision", "recall")
     for one in found.rules:
         table.add_row(one.rule, f"{one.found:,}", f"{one.right:,}", _share(one.precision), _share(one.recall))
-    say(f"{found.samples:,} samples, {found.unsafe:,} labelled unsafe, {found.not_scored:,} without a score")
+    say(
+        f"{quantity(found.samples, 'sample')}, {found.unsafe:,} labelled unsafe, {found.not_scored:,} "
+        "without a score"
+    )
     console().print(table)
     if found.best_limit is None:
         say("no limit is proposed: the labels are all of one kind; label safe and unsafe samples")

@@ -18,6 +18,7 @@ from laion_etl.cli.common import (
     show_places,
     stage_result,
 )
+from laion_etl.core.quantities import quantity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +161,7 @@ def _prepare(
     if isinstance(prepared, list):
         _show_published(crawl, prepared, store, as_json, ranges=[])
         return
-    console().print(f"{crawl}: to be published in {prepared:,} ranges", highlight=False)
+    console().print(f"{crawl}: to be published in {quantity(prepared, 'range')}", highlight=False)
     if as_json:
         say_json({"crawl": crawl, "stage": "publish", "ranges": all_ranges(prepared)})
 

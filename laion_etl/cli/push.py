@@ -7,6 +7,7 @@ import typer
 from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json, settings_and_store
 from laion_etl.cli.console import progress
 from laion_etl.cli.extras import needs
+from laion_etl.core.quantities import quantity
 
 _LISTED = 20  # files that --dry-run shows
 
@@ -50,8 +51,8 @@ def push(
         with progress(console(), "push, bytes") as report:
             hub.push(plan, store, report, private=not public)
     say(
-        f"{plan.release.name}/{plan.release.version} -> {repository}: {len(sent):,} files "
-        f"{'to send' if dry_run else 'sent'} ({plan.bytes:,} bytes), {len(plan.deleted):,} "
+        f"{plan.release.name}/{plan.release.version} -> {repository}: {quantity(len(sent), 'file')} "
+        f"{'to send' if dry_run else 'sent'} ({quantity(plan.bytes, 'byte')}), {len(plan.deleted):,} "
         f"{'to delete' if dry_run else 'deleted'}, {plan.unchanged:,} already there"
     )
     if as_json:

@@ -18,6 +18,7 @@ from laion_etl.cli.common import (
     settings_and_store,
 )
 from laion_etl.cli.console import progress
+from laion_etl.core.quantities import quantity
 
 if TYPE_CHECKING:
     from laion_etl.blocklists.removal_requests import Request
@@ -51,14 +52,14 @@ def locate(
     _, store = settings_and_store()
     if prepare:
         count = len(units.slices(crawl, store))
-        say(f"{crawl}: {count:,} ranges to locate")
+        say(f"{crawl}: {quantity(count, 'range')} to locate")
         if as_json:
             say_json({"crawl": crawl, "ranges": all_ranges(count)})
         return
     number, count = read_range(part) if part else (1, 1)
     found = build.locate(crawl, store, number, count)
     say(
-        f"{crawl}: {found.units:,} units located in {found.segments:,} segments, "
+        f"{crawl}: {quantity(found.units, 'unit')} located in {quantity(found.segments, 'segment')}, "
         f"{found.covered:,} already were"
     )
     if as_json:
@@ -215,14 +216,17 @@ def _say_lines(wanted: Wanted, found: "Request") -> list[dict[str, Any]]:
     """Print what each line of the list has matched; return it as plain JSON values."""
     results = wanted.results(found)
     for one in results:
-        say(f"line {one.line.number}: {one.line.text[:200]}: {one.pairs:,} pairs")
+        say(f"line {one.line.number}: {one.line.text[:200]}: {quantity(one.pairs, 'pair')}")
     return [{"line": one.line.number, "text": one.line.text, "pairs": one.pairs} for one in results]
 
 
 def _say_found(found: "Request", work: "Work", wanted: Wanted, *, as_json: bool) -> None:
     lines = _say_lines(wanted, found)
     files = sum(map(len, work.units))
-    say(f"{len(found.pair_ids):,} pairs in {files:,} files would be removed; nothing is changed")
+    say(
+        f"{quantity(len(found.pair_ids), 'pair')} in {quantity(files, 'file')} would be removed; nothing is "
+        "changed"
+    )
     for failure in work.failures:
         say(f"cannot be searched: {failure}")
     if as_json:
@@ -233,8 +237,9 @@ def _say_prepared(work: "Work", store: "Store", *, as_json: bool) -> None:
     from laion_etl.blocklists.removal_requests import read_request_of
 
     say(
-        f"removal {work.request_id}: {len(work.units):,} units to rewrite; run `laion-etl dataset remove "
-        f"--request {work.request_id} --range I/{work.ranges}` for I from 1 to {work.ranges}, then --finish"
+        f"removal {work.request_id}: {quantity(len(work.units), 'unit')} to rewrite; run `laion-etl dataset "
+        f"remove --request {work.request_id} --range I/{work.ranges}` for I from 1 to {work.ranges}, then "
+        "--finish"
     )
     if as_json:
         crawls = list(read_request_of(work.request_id, store).crawls)
@@ -243,7 +248,7 @@ def _say_prepared(work: "Work", store: "Store", *, as_json: bool) -> None:
 
 
 def _say_rewritten(request_id: str, part: str, files: int, *, as_json: bool) -> None:
-    say(f"removal {request_id}: range {part} is done, {files:,} files")
+    say(f"removal {request_id}: range {part} is done, {quantity(files, 'file')}")
     if as_json:
         say_json({"id": request_id, "range": part, "files": files})
 
@@ -257,9 +262,9 @@ def _say_removed(
 
     lines = _say_lines(wanted, done.request)
     found = ", ".join(f"{rule} {count:,}" for rule, count in done.request.counts.items() if count)
-    say(f"{len(done.request.pair_ids):,} pairs ({found or 'none'}): {store.uri(done.request.name)}")
+    say(f"{quantity(len(done.request.pair_ids), 'pair')} ({found or 'none'}): {store.uri(done.request.name)}")
     for stats in done.published:
-        say(f"new version: {stats.unit}, {stats.kept:,} rows of {stats.crawl}")
+        say(f"new version: {stats.unit}, {quantity(stats.kept, 'row')} of {stats.crawl}")
     for version in done.holding:
         say(f"still contains removed samples: {version} (--purge deletes it)")
     for version in done.purged:
@@ -268,7 +273,7 @@ def _say_removed(
     if done.request.named_pairs and has_database(settings):
         with open_database(settings) as database:
             blanked = redact_pairs(done.request.named_pairs, settings, database)
-        say(f"{blanked:,} pairs emptied in Postgres")
+        say(f"{quantity(blanked, 'pair')} emptied in Postgres")
     if as_json:
         ranges: dict[str, list[str]] = {"ranges": []} if prepared else {}
         listed: dict[str, Any] = {"lines": lines} if wanted.listed is not None else {}

@@ -13,6 +13,7 @@ from laion_etl.cli.common import (
     say_json,
     settings_and_store,
 )
+from laion_etl.core.quantities import quantity
 
 
 def republish(
@@ -38,6 +39,14 @@ def republish(
             "dataset leaves out near or semantic duplicates.",
         ),
     ] = False,
+    allow_failures: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failures",
+            help="With --prepare: crawls that cannot be prepared are no error; they are left to "
+            "`dataset remove --finish`.",
+        ),
+    ] = False,
     part: Annotated[
         str, typer.Option("--range", metavar="I/N", help="Publish one range, such as 3/16.")
     ] = "",
@@ -56,15 +65,26 @@ def republish(
     settings, store = settings_and_store()
     if prepare:
         found = stage.prepare_publications(request_id, settings, store)
-        say(f"removal {request_id}: {len(found.listed):,} crawls to publish in {found.tasks:,} ranges")
-        result = {"ranges": all_ranges(found.tasks), "duplicates": found.duplicates}
+        say(
+            f"removal {request_id}: {quantity(len(found.listed), 'crawl')} to publish in "
+            f"{quantity(found.tasks, 'range')}"
+        )
+        for cause in found.left_out:
+            say(f"not prepared: {cause}")
+        if not allow_failures:
+            publications.check_all_prepared(found)
+        result = {
+            "ranges": all_ranges(found.tasks),
+            "duplicates": found.duplicates,
+            "left_out": list(found.left_out),
+        }
     elif compare:
         publications.compare_all(request_id, settings, store)
         result = {"range": ""}
     else:
         step = publications.hash_part if hashes else publications.publish_part
         done = step(request_id, *read_range(hashes or part), settings, store)
-        say(f"removal {request_id}: range {hashes or part} is done, {done:,} ranges of crawls")
+        say(f"removal {request_id}: range {hashes or part} is done, {quantity(done, 'range')} of crawls")
         result = {"range": hashes or part, "done": done}
     if as_json:
         say_json({"id": request_id, **result})

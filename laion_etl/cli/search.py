@@ -17,6 +17,7 @@ from laion_etl.cli.common import (
 from laion_etl.cli.console import progress, summary
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.one_line import one_line
+from laion_etl.core.quantities import quantity
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +67,7 @@ def index(
     if range_:
         with progress(console(), f"index {published.release.version}, {range_}") as report:
             rows = index_range(published, *read_range(range_), settings, store, report)
-        console().print(f"range {range_}: {rows:,} samples indexed", highlight=False)
+        console().print(f"range {range_}: {quantity(rows, 'sample')} indexed", highlight=False)
         if as_json:
             say_json({"stage": "index", "unit": published.release.version, "range": range_, "kept": rows})
         return
@@ -88,15 +89,18 @@ def embeddings(
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the embeddings and rows of a published dataset as files for autofaiss and clip-retrieval."""
+    """Write the embeddings and rows of a published dataset as files for autofaiss and clip-retrieval.
+
+    The export is complete when `_stats.json` is there. One that was killed goes on when it is run again.
+    """
     from laion_etl.io.storage import open_store
     from laion_etl.search.embeddings import export_embeddings
 
     _, store, published = _open(name, version)
     target = open_store(folder)
     with progress(console(), f"embeddings {published.release.version}") as report:
-        rows = export_embeddings(published, store, target, report)
-    console().print(f"{target.uri()}: {rows:,} rows", highlight=False, markup=False)
+        rows = export_embeddings(published, store, target, report).kept
+    console().print(f"{target.uri()}: {quantity(rows, 'row')}", highlight=False, markup=False)
     if as_json:
         say_json({"dataset": published.release.name, "version": published.release.version, "rows": rows})
 
@@ -220,7 +224,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > max_bytes:
         raise InputError(
-            f"cannot read {path}: it has over {max_bytes:,} bytes; see LAION_ETL_DOWNLOAD_MAX_BYTES"
+            f"cannot read {path}: it has over {quantity(max_bytes, 'byte')}; see LAION_ETL_DOWNLOAD_MAX_BYTES"
         )
     return data
 

@@ -24,6 +24,7 @@ from laion_etl.cli.extras import Commands
 from laion_etl.cli.publish import publish
 from laion_etl.cli.score import score
 from laion_etl.core.errors import SettingsError, Stopped
+from laion_etl.core.quantities import quantity
 
 if TYPE_CHECKING:
     from laion_etl.crawl import Partition
@@ -170,7 +171,10 @@ def download(
     if not finished and not stopped:
         say(f"download: no batch of {crawl} is left")
     if stopped:  # not exit code 0, which says that the queue has nothing left
-        raise Stopped(f"stopped after {len(finished)} batches; run the same command again to continue")
+        raise Stopped(
+            f"stopped after {quantity(len(finished), 'batch', 'batches')}; run the same command again to "
+            "continue"
+        )
     if as_json:
         say_json(
             {

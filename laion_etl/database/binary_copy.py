@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import Connection, sql
 
+from laion_etl.core.quantities import quantity
 from laion_etl.database import kernels
 from laion_etl.database.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.database.queries import query
@@ -89,7 +90,9 @@ def read_rows(rows: bytes, schema: pa.Schema) -> pa.Table:
     buffer = np.frombuffer(rows, np.uint8)
     starts, lengths = kernels.fields(buffer, len(schema))
     if starts.shape[1] != len(schema):
-        raise ValueError(f"cannot read rows of COPY: they do not have {len(schema)} fields; check the query")
+        raise ValueError(
+            f"cannot read rows of COPY: they do not have {quantity(len(schema), 'field')}; check the query"
+        )
     columns = [_column(buffer, starts[:, i], lengths[:, i], field.type) for i, field in enumerate(schema)]
     return pa.Table.from_arrays(columns, schema=schema)
 

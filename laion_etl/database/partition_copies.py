@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.funnel import LoadReason
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
 from laion_etl.database.polling import poll
@@ -153,8 +154,8 @@ def check_sum(totals: Totals, ranges: int, pairs: int, purpose: str) -> None:
     if (totals.ranges, totals.pairs) != (ranges, pairs):
         raise DatabaseError(
             f"cannot end the {purpose}: {totals.ranges} of its {ranges} ranges account for {totals.pairs:,} "
-            f"of {pairs:,} pairs; if no server was restored from an older backup, which `laion-etl db "
-            "reconcile` finds, please report this bug"
+            f"of {quantity(pairs, 'pair')}; if no server was restored from an older backup, which `laion-etl "
+            "db reconcile` finds, please report this bug"
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from psycopg import Connection, sql
 
 from laion_etl.core.errors import DatabaseError
+from laion_etl.core.quantities import quantity
 from laion_etl.database.binary_copy import copy_in, copy_out
 from laion_etl.database.connection import Database
 from laion_etl.database.key_ranges import KeyRanges, ranges_of_table
@@ -54,7 +55,9 @@ class RangeCopy:
                 for one in (self.old, self.new)
             )
             if old != new:
-                raise self._difference(f"{old[0][0]:,} pairs and {new[0][0]:,} with another checksum")
+                raise self._difference(
+                    f"{quantity(old[0][0], 'pair')} and {new[0][0]:,} with another checksum"
+                )
             pairs += old[0][0]
         if self._counts(self.old) != self._counts(self.new):
             raise self._difference("other counts of partitions")

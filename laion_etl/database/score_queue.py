@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import Connection
 
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.quantities import quantity
 from laion_etl.database.connection import Database
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queries import query
@@ -97,9 +98,9 @@ class ScoreQueue(BatchQueue):
         others, gone = self.scored_otherwise(scored_by)
         if gone:
             raise SettingsError(
-                f"cannot score {gone:,} batches again with this model or these settings: their images were "
-                "deleted after they were scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the model and "
-                "settings that they were scored with, or download them again"
+                f"cannot score {quantity(gone, 'batch', 'batches')} again with this model or these settings: "
+                "their images were deleted after they were scored (LAION_ETL_KEEP_RAW_SHARDS=false); use the "
+                "model and settings that they were scored with, or download them again"
             )
         count = 0
         while others and (

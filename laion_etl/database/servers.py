@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from laion_etl.core.errors import DatabaseError
+from laion_etl.core.quantities import quantity
 from laion_etl.database.connection import Database
 from laion_etl.database.key_ranges import KeyRanges, ranges_of_table
 from laion_etl.database.server_setup import add_servers, is_new
@@ -133,8 +134,8 @@ def check_list(database: Database, further: Sequence[Database]) -> None:
     if len(recorded) != 1 + len(further):
         more = "" if len(recorded) > 1 else ", or run `laion-etl db move-ranges` to use more"
         raise DatabaseError(
-            f"cannot use {1 + len(further)} servers: the pairs of this database are on {len(recorded)}; name "
-            f"those in {URLS}, in their order{more}"
+            f"cannot use {quantity(1 + len(further), 'server')}: the pairs of this database are on "
+            f"{len(recorded)}; name those in {URLS}, in their order{more}"
         )
     for server_no, one in enumerate(further, 1):
         ((server_id, own_no, _),) = one.rows("servers.this")

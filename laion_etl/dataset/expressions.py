@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import DATASET_FILES
 
 _MAX_CHARS = 4_000
@@ -78,7 +79,7 @@ class Condition:
             with self._limited():
                 return self._database.sql(query).to_arrow_table().column(0)
         except duckdb.InterruptException as error:
-            raise self._error(f"it took over {_MAX_S:g} s for {table.num_rows:,} rows") from error
+            raise self._error(f"it took over {_MAX_S:g} s for {quantity(table.num_rows, 'row')}") from error
         except duckdb.Error as error:
             raise self._error(str(error).splitlines()[0]) from error
         finally:

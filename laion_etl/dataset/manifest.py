@@ -17,6 +17,7 @@ from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.formats import check_format
 from laion_etl.core.head_columns import HeadColumn, from_plain
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.subsets import DataFile
@@ -46,7 +47,7 @@ class ManifestPart:
     batches: Mapping[str, Any]
     partitions: Mapping[str, Any]
     columns: tuple[HeadColumn, ...] = ()  # of custom heads
-    removed: int = 0  # rows that removals took out of the crawl's earlier versions
+    removed: int = 0  # samples that scoring kept and removals took out of the scored shards since
     scores: str = ""  # see Coverage
     evaluation_sets: Sequence[Mapping[str, Any]] = ()  # whose images no row is near
 
@@ -142,7 +143,7 @@ def _check_names(release: Release, parts: Sequence[ManifestPart], files: Sequenc
     for names in ([part.crawl for part in parts], [file.name for file in files]):
         name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
         if count > 1:
-            raise ValueError(f"it lists {name} {count:,} times")
+            raise ValueError(f"it lists {name} {quantity(count, 'time')}")
 
 
 def current_manifest(dataset: str, store: Store) -> Manifest | None:

@@ -11,6 +11,7 @@ from laion_etl.blocklists.image_hashes import HashBlocklist, PdqBlocklist
 from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages
 from laion_etl.core.errors import OutageError
 from laion_etl.core.funnel import DownloadStatus, Outcomes
+from laion_etl.core.quantities import quantity
 from laion_etl.download.client import Client
 from laion_etl.download.concurrency import AdaptiveConcurrency, LoadSample
 from laion_etl.download.content_opt_out import opted_out_by_metadata
@@ -121,8 +122,8 @@ class BatchDownloader:
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
         if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs):
             raise OutageError(
-                f"cannot resolve the hosts of {lost} of {len(self._pairs)} links: the resolver is saturated "
-                "or unreachable; run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
+                f"cannot resolve the hosts of {lost} of {quantity(len(self._pairs), 'link')}: the resolver "
+                "is saturated or unreachable; run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
             )
         check_failed_share(self.outcomes, self._rule_error)
 

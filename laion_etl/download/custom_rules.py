@@ -6,6 +6,7 @@ from typing import Protocol
 from laion_etl.core.errors import InternalError, SettingsError
 from laion_etl.core.funnel import REASON_NAME, DownloadStatus, Outcomes
 from laion_etl.core.import_factory import load_callables
+from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import NOT_CONTAINED, described, too_many
 from laion_etl.download.images import StoredImage
 from laion_etl.settings import DownloadSettings
@@ -67,6 +68,6 @@ def check_failed_share(outcomes: Outcomes[DownloadStatus], example: str) -> None
     seen = outcomes.kept + failed + outcomes.count(DownloadStatus.REFUSED_BY_RULE)
     if too_many(failed, seen):
         raise InternalError(
-            f"cannot apply the image rules: they raised exceptions for {failed:,} of {seen:,} images, such "
-            f"as {example}; mend the rules or the installation ({VARIABLE})"
+            f"cannot apply the image rules: they raised exceptions for {failed:,} of "
+            f"{quantity(seen, 'image')}, such as {example}; mend the rules or the installation ({VARIABLE})"
         )

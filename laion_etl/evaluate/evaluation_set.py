@@ -1,6 +1,5 @@
 """Embeds the images of an evaluation set, from which a dataset is to be kept apart."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,10 @@ import numpy as np
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.evaluation_sets import EvaluationSet
 from laion_etl.evaluate.embed import embedded
-from laion_etl.evaluate.zero_shot import IMAGE_ENDINGS
+from laion_etl.evaluate.image_files import files_of, read_image
 from laion_etl.score.model import ClipModel
-from laion_etl.score.preprocess_pool import ImageFile
+
+_NAMED = 5  # files in an error message
 
 
 def embed_folder(name: str, folder: Path, model: ClipModel, preparers: int) -> EvaluationSet:
@@ -18,23 +18,23 @@ def embed_folder(name: str, folder: Path, model: ClipModel, preparers: int) -> E
 
     Raises InputError if there are none, or if one cannot be read: samples near it would stay in the dataset.
     """
-    parts, unreadable = [], 0
-    for vectors, _, failed in embedded(model, _images(folder), preparers):
-        parts.append(vectors.astype(np.float16))
-        unreadable += failed
-    if unreadable or not parts:
+    images, _ = files_of(folder)
+    if not images:
         raise InputError(
-            f"cannot embed the images of {folder}: "
-            + (
-                f"{unreadable:,} of them cannot be read; remove them and run the command again"
-                if unreadable
-                else "it has none; name a folder of JPEG, PNG or WebP files"
-            )
+            f"cannot embed the images of {folder}: it has none; name a folder of JPEG, PNG, WebP "
+            "or AVIF files"
+        )
+    parts: list[np.ndarray[tuple[int, int], np.dtype[np.float16]]] = []
+    unreadable = dict.fromkeys(images)
+    for vectors, readable, _ in embedded(model, ((read_image(path), path) for path in images), preparers):
+        parts.append(vectors.astype(np.float16))
+        for path in readable:
+            del unreadable[path]
+    if unreadable:
+        names = ", ".join(str(path.relative_to(folder)) for path in list(unreadable)[:_NAMED])
+        more = f" and {len(unreadable) - _NAMED:,} more" if len(unreadable) > _NAMED else ""
+        raise InputError(
+            f"cannot embed the images of {folder}: {len(unreadable):,} of {len(images):,} cannot be read "
+            f"({names}{more}); convert them to PNG or remove them, and run the command again"
         )
     return EvaluationSet(name, model.name, model.weights_sha256, np.concatenate(parts))
-
-
-def _images(folder: Path) -> Iterator[tuple[ImageFile, str]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and (ending := IMAGE_ENDINGS.get(path.suffix[1:].lower())):
-            yield (ending, path.read_bytes()), path.name

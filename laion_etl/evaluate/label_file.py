@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 
 _DELIMITERS = ",;\t"  # the first is the usual one; some languages of spreadsheets write others
 _VALUES = {"1": True, "0": False}
@@ -64,7 +65,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
     for number, line in lines[1:]:
         row = Row(path, number, dict(zip(header, (field.strip() for field in line), strict=False)))
         if len(line) != len(header):
-            raise row.error(f"it has {len(line)} fields, the first line has {len(header)}")
+            raise row.error(f"it has {quantity(len(line), 'field')}, the first line has {len(header)}")
         rows.append(row)
     if not rows:
         raise InputError(f"cannot read labels from {path}: it has no labels; add a line for each sample")

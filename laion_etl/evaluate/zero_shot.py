@@ -12,20 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.evaluate.embed import embedded
-from laion_etl.io.tarshard import MAX_MEMBER_BYTES, TarError, read_members
+from laion_etl.evaluate.image_files import IMAGE_ENDINGS, is_image, read_image
+from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.score.finite import check_embeddings
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip
-from laion_etl.score.pixels import FORMATS
 from laion_etl.score.preprocess_pool import ImageFile
 
 _SAME = 1e-5  # of a cosine
 
 Floats = NDArray[np.float32]
 Labelled = tuple[ImageFile, int]
-
-IMAGE_ENDINGS = {"jpeg": "jpg", **{ending: ending for ending in FORMATS}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +122,16 @@ def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], It
     if not classes:
         raise InputError(f"cannot read classes from {folder}: it has no subfolders")
     if names and len(names) != len(classes):
-        raise InputError(f"{folder} has {len(classes)} classes, {len(names)} names were given")
+        raise InputError(
+            f"{folder} has {quantity(len(classes), 'class', 'classes')}, {len(names)} names were given"
+        )
     found = list(names) or [path.name.replace("_", " ") for path in classes]
 
     def images() -> Iterator[Labelled]:
         for label, path in enumerate(classes):
             for file in sorted(path.iterdir()):
-                ending = IMAGE_ENDINGS.get(file.suffix[1:].lower())
-                if ending and file.stat().st_size <= MAX_MEMBER_BYTES:
-                    yield (ending, file.read_bytes()), label
+                if file.is_file() and is_image(file):
+                    yield read_image(file), label
 
     return found, images()
 

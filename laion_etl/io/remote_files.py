@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from laion_etl.core.busy_codes import BUSY_S3_CODES
 from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.usage_counters import Counter, count
 from laion_etl.io.http_answers import busy_answer, retry_after_s
 from laion_etl.io.retries import DEFAULT_POLICY, Retries, RetryPolicy, TryAgainError
@@ -54,7 +55,9 @@ def read_input(uri: str, max_bytes: int, policy: RetryPolicy = DEFAULT_POLICY) -
     with open_input(uri, policy) as stream:
         data = stream.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise InputError(f"cannot read {uri}: it is longer than {max_bytes:,} bytes; check the path")
+        raise InputError(
+            f"cannot read {uri}: it is longer than {quantity(max_bytes, 'byte')}; check the path"
+        )
     return data
 
 

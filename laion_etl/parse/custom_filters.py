@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.funnel import REASON_NAME, ParseReason
 from laion_etl.core.import_factory import load_callables
+from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import apply_by_rows
 from laion_etl.settings import ParseSettings
 
@@ -95,7 +96,9 @@ def _reasons(one: LinkFilter, pairs: pa.Table) -> pa.Array:
     if reasons.type not in (pa.string(), pa.large_string(), pa.null()):  # a mask of booleans, say
         raise _refused(one, f"{wrong} but {reasons.type}")
     if len(reasons) != pairs.num_rows:
-        raise _refused(one, f"it returned {len(reasons):,} values for {pairs.num_rows:,} pairs")
+        raise _refused(
+            one, f"it returned {quantity(len(reasons), 'value')} for {quantity(pairs.num_rows, 'pair')}"
+        )
     return reasons.cast(pa.string())
 
 

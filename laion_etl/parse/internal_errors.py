@@ -7,6 +7,7 @@ which share ends the task, is said in laion_etl.core.rule_failures.
 from dataclasses import dataclass, field
 
 from laion_etl.core.errors import InternalError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import described, printable, too_many
 
 _EXAMPLES = 5
@@ -37,7 +38,7 @@ def check_share(what: str, failed: int, total: int, noun: str, errors: InternalE
 def check_something_is_left(what: str, failed: int, kept: int, errors: InternalErrors) -> None:
     """Raises InternalError if nothing is kept and rules failed."""
     if failed and not kept:
-        raise _refusal(what, f"{failed:,} records or links, and no pair is left", errors)
+        raise _refusal(what, f"{quantity(failed, 'record')} or links, and no pair is left", errors)
 
 
 def _refusal(what: str, count: str, errors: InternalErrors) -> InternalError:

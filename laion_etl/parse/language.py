@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from laion_etl.core.import_factory import load_choice
+from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import apply_by_rows
 from laion_etl.parse.language_codes import CLD3_CODES, checked_languages
 from laion_etl.settings import ParseSettings
@@ -161,7 +162,9 @@ def detected(
         found = detector.detect(part)
         columns = pa.array(found.codes, pa.string()), pa.array(found.probabilities, pa.float32())
         if any(len(column) != len(part) or column.null_count for column in columns):
-            raise ValueError(f"the language detector returned no language for some of {len(part)} texts")
+            raise ValueError(
+                f"the language detector returned no language for some of {quantity(len(part), 'text')}"
+            )
         codes.append(columns[0])
         probabilities.append(columns[1])
 

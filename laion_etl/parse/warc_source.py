@@ -14,6 +14,7 @@ import numpy as np
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import RecordReason
+from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import NOT_CONTAINED
 from laion_etl.io.remote_files import open_input
 from laion_etl.io.retries import DEFAULT_POLICY, RetryPolicy
@@ -76,7 +77,7 @@ class _Reader:
         if not self._records:
             return "it has no WARC record"
         if self._is_derived and not self._responses:
-            return f"it has {self._records:,} records but no response, so it is a WAT or WET file"
+            return f"it has {quantity(self._records, 'record')} but no response, so it is a WAT or WET file"
         return ""
 
     def batch(self, part: _Part, parser: HtmlParser) -> LinkBatch:

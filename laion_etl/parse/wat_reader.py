@@ -14,6 +14,7 @@ from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints
+from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import NOT_CONTAINED
 from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
 from laion_etl.parse.kernels.records import LINK_START, LINKS, NOT_A_PAGE, ODD, PAGE, PREVIEWS, cut_links
@@ -103,8 +104,8 @@ class _Reader:
         """Returns where and why the file turned out to be no WAT file, as part of a sentence."""
         if self._records:
             return (
-                f"as a WAT file: not one of its {self._records:,} records is metadata in JSON, so it is of "
-                "another kind, such as WARC or WET"
+                f"as a WAT file: not one of its {quantity(self._records, 'record')} is metadata in JSON, so "
+                "it is of another kind, such as WARC or WET"
             )
         if self._begins.startswith(b"\x1f\x8b"):
             return "from byte 0: it was compressed twice"

@@ -32,6 +32,7 @@ from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.ids import BATCHES_PER_CRAWL
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.io.storage import Store
 from laion_etl.plan.earlier_numbers import EarlierNumbers
 
@@ -193,9 +194,10 @@ class BatchNumbers:
                 "larger batches (LAION_ETL_PLAN_BATCH_SIZE)"
             )
         return InputError(
-            f"cannot plan {self._crawl}: a window of its pairs makes {batches:,} batches, and {len(slot):,} "
-            f"numbers, {slot.first} to {slot.last}, are reserved for it; raise "
-            "LAION_ETL_PLAN_MAX_PAIRS_PER_HOST or LAION_ETL_PLAN_BATCH_SIZE, and plan it again"
+            f"cannot plan {self._crawl}: a window of its pairs makes "
+            f"{quantity(batches, 'batch', 'batches')}, and {len(slot):,} numbers, {slot.first} to "
+            f"{slot.last}, are reserved for it; raise LAION_ETL_PLAN_MAX_PAIRS_PER_HOST or "
+            "LAION_ETL_PLAN_BATCH_SIZE, and plan it again"
         )
 
     def _within(self, slot: Slot, record: Mapping[int, _Thousand]) -> Iterator[tuple[int, str]]:

@@ -15,6 +15,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from laion_etl.core.errors import DatabaseError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output, fingerprint
 from laion_etl.database.connection import Database
 from laion_etl.database.key_ranges import key_ranges
@@ -219,8 +220,9 @@ def record_window(
             return
         if found != expected[0]:
             raise DatabaseError(
-                f"cannot plan {of.crawl}: {found:,} of its {expected[0]:,} new pairs were found; its last "
-                f"window was not planned, run `laion-etl db forget --crawl {of.crawl}` and load it again"
+                f"cannot plan {of.crawl}: {found:,} of its {quantity(expected[0], 'new pair')} were found; "
+                f"its last window was not planned, run `laion-etl db forget --crawl {of.crawl}` and load it "
+                "again"
             )
         connection.execute(query("plan.mark_round_planned"), keys)
         connection.execute(query("plan.finish_round"), keys)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from laion_etl.core.errors import DatabaseError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database
@@ -105,8 +106,8 @@ def plan_range(
         fingerprint, later = ("", 0) if plan.round() else (plan.finish().fingerprint, plan.unplanned())
     if later:
         _log.warning(
-            "%d partitions of %s were loaded after this plan began; run `laion-etl stage plan --crawl %s` "
-            "again", later, crawl, crawl,
+            "%s of %s loaded after this plan began; run `laion-etl stage plan --crawl %s` "
+            "again", quantity(later, "partition"), crawl, crawl,
         )  # fmt: skip
     return StageStats("plan", crawl, f"{index}/{of}", fingerprint, pairs, pairs, details={UNPLANNED: later})
 

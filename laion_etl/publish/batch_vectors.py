@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from laion_etl.blocklists.near_hashes import Ints
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.ids import INDEX_DIGITS, batch_name
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import scored_stem
 from laion_etl.dataset.joined_samples import IMAGE_EMBEDDINGS
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
@@ -87,7 +88,9 @@ def read_vectors(crawl: str, batch: ScoredBatch, store: Store) -> tuple[NDArray[
     if output is None or hashlib.sha256(data).hexdigest() != output.sha256:
         raise _unusable(batch, name, "it is not the file that its stats describe")
     if vectors.dtype != np.float16 or vectors.ndim != 2 or len(vectors) != len(keys):
-        raise _unusable(batch, name, f"it has {vectors.dtype} {vectors.shape} for {len(keys):,} samples")
+        raise _unusable(
+            batch, name, f"it has {vectors.dtype} {vectors.shape} for {quantity(len(keys), 'sample')}"
+        )
     if not np.isfinite(vectors).all():
         raise _unusable(batch, name, "it has values that are not finite numbers")
     return keys, cast("Vectors", vectors)

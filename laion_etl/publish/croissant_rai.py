@@ -5,6 +5,7 @@ Properties that need human work (annotators, their demographics, an ethical revi
 
 from typing import Any
 
+from laion_etl.core.quantities import quantity
 from laion_etl.publish.card_text import BIASES, LIMITS, MISUSES, PERSONAL, USES
 from laion_etl.report.publish_context import PublishContext
 
@@ -20,8 +21,8 @@ def responsible_ai(context: PublishContext) -> dict[str, Any]:
     return {
         "rai:dataCollection": (
             f"Image links with alt texts were read from the WAT files of Common Crawl's {context.crawl}: "
-            f"{parsed.input:,} links. {downloaded.input:,} image downloads were tried once; "
-            f"{downloaded.kept:,} images were stored for scoring. Only links and texts are published."
+            f"{quantity(parsed.input, 'link')}. Of {quantity(downloaded.input, 'image')}, each tried once, "
+            f"{downloaded.kept:,} came and went to scoring. Only links and texts are published."
         ),
         "rai:dataCollectionType": ["Web Scraping", "Secondary Data Analysis"],
         "rai:dataCollectionRawData": "WAT files of Common Crawl (https://commoncrawl.org).",

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.joined_samples import PARQUET, TAR, Joined, damaged_batches, stem_of
 from laion_etl.dataset.new_files import NewFiles
@@ -89,7 +90,8 @@ class SampleFiles(AbstractContextManager["SampleFiles"]):
         keys = table["key"].to_pylist()
         if missing := [key for key in keys if key not in samples.places]:
             self.leave_out(
-                batch, f"the tar of its scored shard lacks {len(missing):,} samples, first {missing[0]}"
+                batch,
+                f"the tar of its scored shard lacks {quantity(len(missing), 'sample')}, first {missing[0]}",
             )
             return
         self._waiting = []

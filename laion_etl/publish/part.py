@@ -4,13 +4,11 @@ A part has counts, sketches, a sample of rows, and the names and digests of file
 depend on the number of rows, and in memory is only one more than what is merged.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from laion_etl.blocklists.removal_requests import REASON
 from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.coverage import Coverage
@@ -19,7 +17,7 @@ from laion_etl.dataset.funnel_report import CountedStage, crawl_funnel_and_setti
 from laion_etl.dataset.joined_samples import Joined
 from laion_etl.dataset.manifest import ManifestPart, current_manifest
 from laion_etl.dataset.score_progress import raw_shards_deleted
-from laion_etl.dataset.shaping_settings import as_made, as_scored, shaping_settings
+from laion_etl.dataset.shaping_settings import as_made, as_scored
 from laion_etl.dataset.subsets import DataFile, Subset, subsets
 from laion_etl.dataset.used_settings import Used, merged_used, several_of
 from laion_etl.dataset.versions import Release
@@ -167,24 +165,23 @@ def context_of(
         funnel, tuple(part.sampler.kept()),
         tuple(part.sampler.rejected()), stats, variant, removals,
         raw_deleted=raw_shards_deleted(part.coverage.crawl, store), bill=bill,
-        removed=_removed(before, part, settings, removals), used=used,
+        removed=_removed(before, part), used=used,
     )  # fmt: skip
 
 
-def _removed(before: ManifestPart | None, part: Part, settings: Settings, removals: tuple[str, ...]) -> int:
-    """Return how many published rows of the crawl removals have taken out of the scored shards so far.
+def _removed(before: ManifestPart | None, part: Part) -> int:
+    """Return how many samples removals have taken out of the scored shards since the crawl was published.
 
-    A version with more removals than the one before, and nothing else changed, lacks what these took out.
+    The rule: a sample counts if scoring had kept it, whether a version published it or left it out for
+    another reason, such as a duplicate. So it counts where another sample takes its place, and one that came
+    back with a restored shard does not (it is in `dropped`). A crawl scored again starts from this number.
     """
     if before is None:
         return 0
-    own = {**shaping_settings(settings)["publish"], "contact": ""}
-    was = {**before.settings.get("publish", {}), "contact": ""}
-    same = before.scores == part.coverage.scores and json.dumps(own) == json.dumps(was)
-    if not same or not {*removals} > {*before.removals}:
+    if before.scores != part.coverage.scores:
         return before.removed
-    gone = before.rows + before.dropped.get(REASON, 0) - part.statistics.kept - part.dropped.get(REASON, 0)
-    return before.removed + max(0, gone)
+    earlier = before.rows + sum(before.dropped.values())
+    return max(0, before.removed + earlier - part.statistics.kept - part.dropped.total())
 
 
 def _stats(

@@ -16,6 +16,7 @@ from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.head_columns import HeadColumn, from_plain
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output, fingerprint
 from laion_etl.dataset.versions import Release
 from laion_etl.io.storage import Store
@@ -149,7 +150,7 @@ class Prepared:
         if total != len(self.ranges) or not 1 <= number <= total:
             raise InputError(
                 f"cannot publish range {number}/{total} of {self.crawl}: it was prepared in "
-                f"{len(self.ranges):,} ranges; {again(self.crawl)}"
+                f"{quantity(len(self.ranges), 'range')}; {again(self.crawl)}"
             )
         return self.ranges[number - 1]
 

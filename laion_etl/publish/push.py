@@ -23,6 +23,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from laion_etl import __version__
 from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, OutageError, RefusedError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.publish.push_plan import PushPlan, Remote, Wanted
@@ -68,7 +69,7 @@ class Hub:
             self._api.create_repo(self.repository, repo_type=_KIND, private=private, exist_ok=True)
             sent = 0
             for files in plan.commits:
-                self._commit_files(files, f"{name}: {len(files)} files", store)
+                self._commit_files(files, f"{name}: {quantity(len(files), 'file')}", store)
                 sent += sum(file.bytes for _, file in files)
                 on_bytes(sent, plan.bytes)
             if plan.root or plan.deleted:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.ids import batch_name
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.joined_samples import EMBEDDINGS, TAR
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl
@@ -173,7 +174,9 @@ def _vectors(output: Output, samples: int, batch: ScoredBatch, store: Store) -> 
         raise _unusable(batch, output.name, f"it is not a file of numpy ({error})") from error
     if matrix.dtype != np.float16 or matrix.ndim != 2 or len(matrix) != samples:
         raise _unusable(
-            batch, output.name, f"it has {matrix.dtype} {matrix.shape}, the tar has {samples:,} samples"
+            batch,
+            output.name,
+            f"it has {matrix.dtype} {matrix.shape}, the tar has {quantity(samples, 'sample')}",
         )
     return cast("Vectors", matrix)
 

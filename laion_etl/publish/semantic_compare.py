@@ -4,7 +4,8 @@ The rule in a cluster is that of image_dedupe.py: from best to worst, a sample i
 that is not redundant is near. Each range writes its samples by cluster (clusters.py); this step reads one
 cluster after another, and compares a block of samples with those of the cluster that are kept so far. Copies
 of one image, however many, are each compared with the one that is kept, and no list of near pairs exists. In
-memory are two blocks of 4,096 embeddings at most; a cluster is in a temporary file (TMPDIR), mapped.
+memory are two blocks of 4,096 embeddings at most; a cluster is in a temporary file (TMPDIR), mapped, and so
+are the keys of redundant samples (sorted_keys.py).
 
 A sample is in two clusters and redundant if it is in one of them. The sample near it may be redundant in its
 other cluster, for a better one: so of all samples that are connected by near ones at least the best is kept.
@@ -35,6 +36,7 @@ from laion_etl.publish.batch_vectors import BatchVectors, Floats, unit
 from laion_etl.publish.clusters import Clusters, learn_clusters, plan_clusters
 from laion_etl.publish.near_checkpoints import Compared, ComparedSlices
 from laion_etl.publish.near_groups import Spool, best_first
+from laion_etl.publish.sorted_keys import SortedKeys
 
 STAGE = "publish compare embeddings"
 SCHEMA = pa.schema([pa.field("key", pa.int64(), nullable=False)])  # redundant samples, ascending
@@ -152,19 +154,33 @@ def _leaders(vectors: Floats, cosine: float) -> NDArray[np.bool_]:
 
 def write_redundant(comparison: Comparison, name: str, done: ComparedSlices) -> tuple[Output, int]:
     """Compare all samples and write the keys of redundant ones; returns the file and their number."""
-    keys = np.unique(np.concatenate([np.empty(0, np.int64), *comparison.redundant(done)]))
-    with comparison.store.create(name) as file:
-        table = pa.table([pa.array(keys)], schema=SCHEMA)
-        pq.write_table(table, file, compression="zstd", row_group_size=_ROWS_AT_ONCE)
-    return file.output, len(keys)
+    count = 0
+    with tempfile.TemporaryFile() as spooled, comparison.store.create(name) as file:
+        keys = SortedKeys(Spool(spooled, np.dtype(np.int64)))
+        for found in comparison.redundant(done):
+            keys.add(found)
+        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+            for some in keys.ascending():
+                writer.write_table(pa.table([pa.array(some)], schema=SCHEMA), row_group_size=_ROWS_AT_ONCE)
+                count += len(some)
+    return file.output, count
 
 
 def are_redundant(numbers: Ints, output: Output, store: Store) -> NDArray[np.bool_]:
-    """Return which keys, as numbers, are those of redundant samples."""
+    """Return which keys, as numbers, are those of redundant samples.
+
+    Keys ascend with batches, so of the file only what lies between the least and the greatest is read.
+    """
     found = np.zeros(len(numbers), np.bool_)
+    if not len(numbers):
+        return found
+    least, greatest = int(numbers.min()), int(numbers.max())
     with store.open(output.name) as file:
-        for rows in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE):
-            found |= np.isin(numbers, rows.column("key").to_numpy())
+        keys = pq.ParquetFile(file)
+        for group in range(keys.num_row_groups):
+            known = keys.metadata.row_group(group).column(0).statistics
+            if known is None or not known.has_min_max or (known.min <= greatest and known.max >= least):
+                found |= np.isin(numbers, keys.read_row_group(group)["key"].to_numpy())
     return found
 
 
@@ -201,5 +217,7 @@ def redundant_at_once(
         local = LocalStore(Path(folder))
         with local.create("clusters") as file:
             spool.write_to(file)
-        found = Comparison(clusters, (file.output,), cosine, local).redundant()
-        return np.isin(numbers, np.concatenate([np.empty(0, np.int64), *found]))
+        redundant = np.zeros(len(numbers), np.bool_)
+        for found in Comparison(clusters, (file.output,), cosine, local).redundant():
+            redundant |= np.isin(numbers, found)
+        return redundant

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, ServiceError, SettingsError, StorageError
 from laion_etl.core.head_columns import has_columns
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import DATASET_FILES, batch_of
 from laion_etl.dataset.joined_samples import is_joined
 from laion_etl.dataset.manifest import NAME, STATS, Manifest, ManifestPart, read_manifest
@@ -192,7 +193,7 @@ class Check:
                     self.row_counts[part.crawl, subset.name] += table.num_rows
                     yield table
                 for what, rows in wrong.items():
-                    self._problem(file.name, f"has {rows:,} rows {what}")
+                    self._problem(file.name, f"has {quantity(rows, 'row')} {what}")
 
     def _batches(self, file: DataFile, parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a file; what cannot be read of it is a problem of this file alone."""
@@ -242,12 +243,15 @@ class Check:
             for subset, rows in part.subsets.items():
                 if rows != self.row_counts[part.crawl, subset]:
                     has = self.row_counts[part.crawl, subset]
-                    self._problem(name, f"says {rows:,} rows of {subset} of {part.crawl}, there are {has:,}")
+                    self._problem(
+                        name, f"says {quantity(rows, 'row')} of {subset} of {part.crawl}, there are {has:,}"
+                    )
         for (crawl, subset), count in self.fitting.items():
             if count != self.row_counts[crawl, subset]:
                 has = self.row_counts[crawl, subset]
                 self._problem(
-                    name, f"{subset} of {crawl} has {has:,} rows, by its rule it should have {count:,}"
+                    name,
+                    f"{subset} of {crawl} has {quantity(has, 'row')}, by its rule it should have {count:,}",
                 )
 
     def _opened(self, file: DataFile) -> BinaryIO:
@@ -280,7 +284,7 @@ class Check:
             raise _Unreadable from error
         if parquet.metadata.num_rows != file.rows:
             rows = parquet.metadata.num_rows
-            self._problem(file.name, f"has {rows:,} rows, the manifest says {file.rows:,}")
+            self._problem(file.name, f"has {quantity(rows, 'row')}, the manifest says {file.rows:,}")
         return parquet
 
     def _problem(self, file: str, what: str) -> None:

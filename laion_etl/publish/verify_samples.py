@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import keys_of_ids
 from laion_etl.dataset.joined_samples import PARQUET, TAR, is_joined, split_name
 from laion_etl.dataset.row_streams import ascending
@@ -65,13 +66,16 @@ class SamplesCheck:
             matrix_rows = _embeddings(raw)
             if matrix_rows != self._ids.size:
                 self._problem(
-                    file.name, f"has {matrix_rows:,} embeddings of {self._ids.size:,} samples in float16"
+                    file.name,
+                    f"has {quantity(matrix_rows, 'embedding')} of {quantity(self._ids.size, 'sample')} in "
+                    "float16",
                 )
             return
         keys = [key for key, _ in groupby(place[0].partition(".")[0] for place in member_places(raw))]
         if not np.array_equal(np.array(keys, dtype=np.int64), self._ids):
             self._problem(
-                file.name, f"has other samples, or in another order, than the {self._ids.size:,} rows"
+                file.name,
+                f"has other samples, or in another order, than the {quantity(self._ids.size, 'row')}",
             )
 
 

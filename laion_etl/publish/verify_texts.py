@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from laion_etl.blocklists.removal_requests import REASON
+from laion_etl.core.quantities import quantity
 from laion_etl.dataset.manifest import Manifest, ManifestPart
 from laion_etl.dataset.versions import NAME as VERSIONS
 from laion_etl.dataset.versions import dataset_folder, read_versions
@@ -58,19 +59,19 @@ def check_texts(manifest: Manifest, store: Store, on_problem: OnProblem) -> None
                 on_problem(file, what)
     file = release.file(REPORT)
     if store.exists(file) and f"{own.rows:,}" not in store.read(file).decode(errors="replace"):
-        on_problem(file, f"does not say {own.rows:,} rows as the manifest does")
+        on_problem(file, f"does not say {quantity(own.rows, 'row')} as the manifest does")
 
 
 def _wrong_in_card(text: str, rows: int, configs: set[str], part: ManifestPart) -> Iterator[str]:
-    if f"\n{rows:,} image links with their alt texts" not in text:
-        yield f"does not say {rows:,} image links as the manifest does"
+    if f"\n{quantity(rows, 'image link')} with " not in text:
+        yield f"does not say {quantity(rows, 'image link')} as the manifest does"
     if _LICENCE not in text:
         yield f"does not state the licence {LICENSE_NAME}"
     if (named := {*_CONFIG.findall(text)}) != configs:
         yield f"names other subsets than have files: {', '.join(sorted(named ^ configs))}"
     removed = part.removed + part.dropped.get(REASON, 0)
     if part.removals and f"which left {removed:,} row" not in text:
-        yield f"does not say that removals left out {removed:,} rows as the manifest does"
+        yield f"does not say that removals left out {quantity(removed, 'row')} as the manifest does"
     if not part.removals and "This version went through" in text:
         yield "names removal requests, the manifest has none"
     if (_HONOURED in text) != (part.settings.get("download", {}).get("opt_out") is True):

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.removal.lists import Line, RemovalList
 
 _ROWS_AT_ONCE = 65_536  # matched rows in memory; a lookup of a line costs 0.2 ms, however few they are
@@ -80,6 +81,6 @@ def check_misses(listed: RemovalList, results: Iterable[LineResult]) -> None:
     named = ", ".join(f"line {line.number} ({line.text[:100]})" for line in misses[:_NAMED])
     more = f" and {len(misses) - _NAMED:,} more" if len(misses) > _NAMED else ""
     raise InputError(
-        f"cannot find what {len(misses):,} of {len(listed.lines):,} lines of {listed.source} name: {named}"
-        f"{more} match nothing; correct them, or allow it with --allow-misses"
+        f"cannot find what {len(misses):,} of {quantity(len(listed.lines), 'line')} of {listed.source} name: "
+        f"{named}{more} match nothing; correct them, or allow it with --allow-misses"
     )

@@ -10,6 +10,7 @@ import ada_url
 from laion_etl.blocklists.removal_requests import RULES, Request
 from laion_etl.blocklists.syntax import Entries, ListKind, hashes_by_line, normal_host
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.urls.public_suffix import is_public_suffix
 
 MAX_BYTES = 256_000_000
@@ -96,7 +97,9 @@ def read_lines(data: bytes, source: str) -> RemovalList:
     Blank lines and those that begin with # are ignored. Public suffixes like `com` are refused.
     """
     if len(data) > MAX_BYTES:
-        raise InputError(f"cannot read {source}: it is larger than {MAX_BYTES:,} bytes; split the list")
+        raise InputError(
+            f"cannot read {source}: it is larger than {quantity(MAX_BYTES, 'byte')}; split the list"
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

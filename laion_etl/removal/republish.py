@@ -15,6 +15,7 @@ from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import ManifestPart, current_manifest, read_manifest
@@ -59,11 +60,15 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Publications:
-    """All crawls of a removal that are published again in ranges."""
+    """All crawls of a removal that are published again in ranges.
+
+    `left_out`: why other crawls could not be prepared, or the datasets that could not be looked at.
+    """
 
     request_id: str
     listed: tuple[Publication, ...]
     duplicates: bool
+    left_out: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> int:
@@ -121,25 +126,44 @@ def is_large(found: Sequence[Published], store: Store) -> bool:
 def prepare_publish(
     request: Request, work: Work, settings: Settings, store: Store, failures: Failures
 ) -> Publications:
-    """Record in which ranges the crawls of a removal are published again, after all files are rewritten."""
+    """Record in which ranges the crawls of a removal are published again, after all files are rewritten.
+
+    What cannot be prepared stops no other crawl; it is named in `left_out`.
+    """
+    unread = Failures()
     groups: dict[tuple[str, Settings], list[Published]] = {}
-    for one in affected(request, settings, store, failures):
+    for one in affected(request, settings, store, unread):
         groups.setdefault((one.crawl, one.settings), []).append(one)
+    left_out = [*unread.messages]
     listed: list[Publication] = []
     duplicates = False
     for (crawl, chosen), members in groups.items():
         variants = tuple(one.variant for one in members)
-        with failures.collected():
+        own = Failures()
+        with own.collected():
             removed = removed_of(work, crawl, failures)
             ranges = prepare_removal_in_ranges(crawl, chosen, store, variants, removed)
             if ranges is not None:
                 datasets = tuple(one.dataset for one in members)
                 listed.append(Publication(crawl, datasets, variants, ranges))
                 duplicates |= chosen.publish.looks_for_duplicates
-    made = Publications(request.id, tuple(listed), duplicates)
+        left_out += [
+            f"{crawl} ({', '.join(one.dataset for one in members)}): {cause}" for cause in own.messages
+        ]
+    made = Publications(request.id, tuple(listed), duplicates, tuple(left_out))
     document = {"format": FORMAT, "duplicates": duplicates, "publications": [asdict(one) for one in listed]}
     store.write(_name(request.id), json.dumps(document, indent=1).encode() + b"\n")
     return made
+
+
+def check_all_prepared(found: Publications) -> None:
+    """Raise InputError, which names what was left out, unless all crawls of a removal are prepared."""
+    if found.left_out:
+        raise InputError(
+            f"cannot prepare {quantity(len(found.left_out), 'crawl')} of removal {found.request_id}: "
+            f"{' | '.join(found.left_out)}; mend what is named and run the command again, or add "
+            "--allow-failures: then `laion-etl dataset remove --finish` publishes them"
+        )
 
 
 def removed_of(work: Work, crawl: str, failures: Failures) -> Removed | None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import REASON, Matcher, blanked
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import BATCH_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
@@ -170,7 +171,7 @@ def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.N
         matrix = matrix[~gone[kept]]
     elif len(matrix) != left:
         raise InputError(
-            f"cannot rewrite {shard.store.uri(name)}: it has {len(matrix)} rows, not {left}; "
+            f"cannot rewrite {shard.store.uri(name)}: it has {quantity(len(matrix), 'row')}, not {left}; "
             "score the shard again"
         )
     with shard.store.create(name) as target:

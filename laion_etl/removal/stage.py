@@ -23,6 +23,7 @@ from typing import Any
 
 from laion_etl.blocklists.removal_requests import Request, read_request, read_request_of
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.io.storage import Store
@@ -85,8 +86,8 @@ class UnfinishedRemovalError(InputError):
     def __init__(self, removal: Removal, errors: Sequence[str], again: str) -> None:
         more = f" | and {len(errors) - _NAMED:,} more" if len(errors) > _NAMED else ""
         super().__init__(
-            f"cannot finish the removal {removal.request.id}: {len(errors):,} failures, all else is removed: "
-            f"{' | '.join(errors[:_NAMED])}{more}; mend or delete these files and {again}"
+            f"cannot finish the removal {removal.request.id}: {quantity(len(errors), 'failure')}, all else "
+            f"is removed: {' | '.join(errors[:_NAMED])}{more}; mend or delete these files and {again}"
         )
         self.removal = removal
 

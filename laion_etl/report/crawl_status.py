@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laion_etl.core.one_line import one_line
+from laion_etl.core.quantities import quantity
 from laion_etl.database.connection import Database
 from laion_etl.database.parked import ParkedCause, parked_causes
 from laion_etl.dataset.funnel_report import CrawlFunnel
@@ -168,7 +169,7 @@ class CrawlStatus:
 
     def _notes(self) -> Iterator[str]:
         if (windows := self.plan_windows).of:
-            yield f"plan: {windows.done:,} of {windows.of:,} windows of new pairs are done"
+            yield f"plan: {windows.done:,} of {quantity(windows.of, 'window')} of new pairs are done"
         for lease in self.oldest_leases[:1]:
             silent = f", silent for {duration(-lease.left_s)} too long" if lease.left_s < 0 else ""
             yield (
@@ -176,7 +177,8 @@ class CrawlStatus:
                 f"{duration(lease.held_s)} by {lease.owner}{silent}"
             )
         for failure in self.failures[:_FAILURES_SHOWN]:
-            yield f"batch {failure.batch} failed after {failure.attempts} attempts: {failure.error}"
+            attempts = quantity(failure.attempts, "attempt")
+            yield f"batch {failure.batch} failed after {attempts}: {failure.error}"
         parked = self.queue.failed + self.queue.score_failed
         if parked > _FAILURES_SHOWN:
             yield f"and {parked - _FAILURES_SHOWN:,} more; by cause:"
@@ -269,7 +271,7 @@ def stage_progress(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress
         "partitions",
         load.partitions,
         parsed,
-        per_hour=f"{load.partitions_per_hour:,} partitions" if load.partitions_per_hour else "",
+        per_hour=quantity(load.partitions_per_hour, "partition") if load.partitions_per_hour else "",
         left_s=3600 * waiting / load.partitions_per_hour if waiting and load.partitions_per_hour else None,
     )
     yield StageProgress("plan", "partitions", load.planned, load.partitions)
@@ -280,7 +282,7 @@ def stage_progress(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress
         queue.batches,
         queue.leased,
         queue.failed,
-        f"{queue.pairs_per_hour:,} pairs" if queue.pairs_per_hour else "",
+        quantity(queue.pairs_per_hour, "pair") if queue.pairs_per_hour else "",
         queue.left_s if queue.pairs_left else None,
     )
     yield StageProgress(
@@ -290,7 +292,7 @@ def stage_progress(funnel: CrawlFunnel, load: LoadProgress, queue: QueueProgress
         queue.done or units["download"],
         queue.scoring,
         queue.score_failed,
-        f"{queue.samples_per_hour:,} samples" if queue.samples_per_hour else "",
+        quantity(queue.samples_per_hour, "sample") if queue.samples_per_hour else "",
         queue.score_left_s if queue.to_score or queue.scoring else None,
     )
     yield StageProgress("publish", "dataset", units["publish"], 1)

@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from laion_etl.blocklists.removal_requests import REASON as REMOVED
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import SUBSET_EN, SUBSET_MULTI, SUBSET_NOLANG
 from laion_etl.dataset.funnel_report import FunnelRow
 from laion_etl.dataset.subsets import SUBSET_HIGH_RESOLUTION
@@ -167,7 +168,8 @@ def _resolution(context: PublishContext) -> Markup:
     low = max(SIDE_LOG2[0], np.floor(min(places) - grid.width / 2))
     high = min(SIDE_LOG2[1], np.floor(max(places)) + 1)
     cells = [
-        Hexagon(x, y, count, f"about {2**x:,.0f} x {2**y:,.0f} px: {count:,} images") for x, y, count in found
+        Hexagon(x, y, count, f"about {2**x:,.0f} x {2**y:,.0f} px: {quantity(count, 'image')}")
+        for x, y, count in found
     ]
     return charts.hexagons(
         cells,

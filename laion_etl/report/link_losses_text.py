@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from laion_etl.core.quantities import quantity
 from laion_etl.download.loss_causes import LossCause
 from laion_etl.report.link_losses import CauseLoss, LinkLosses
 
@@ -15,8 +16,8 @@ _NOTABLE_SHARE = 0.001  # of the links; rarer causes are one line
 def losses_as_lines(losses: LinkLosses) -> Iterator[str | Table]:
     """Yield lines and tables, to be printed in this order."""
     what = losses.crawl if losses.batch is None else f"batch {losses.batch} of {losses.crawl}"
-    of = f", in {losses.batches:,} batches" if losses.batch is None else ""
-    kept = f"{losses.kept:,} of {losses.links:,} links"
+    of = f", in {quantity(losses.batches, 'batch', 'batches')}" if losses.batch is None else ""
+    kept = f"{losses.kept:,} of {quantity(losses.links, 'link')}"
     share = f" ({_share(losses.kept, losses)})" if losses.links else ""
     yield f"{what}: {kept} gave an image{share}{of}."
     yield from losses.notes
@@ -82,7 +83,10 @@ def _unusual(losses: LinkLosses) -> Iterator[str]:
 def _hosts_table(losses: LinkLosses) -> Table:
     sampled = losses.batch is None and losses.sampled_links < losses.links
     among = (
-        f" (among {losses.sampled_links:,} links of {losses.sampled_batches:,} batches)" if sampled else ""
+        f" (among {quantity(losses.sampled_links, 'link')} of "
+        f"{quantity(losses.sampled_batches, 'batch', 'batches')})"
+        if sampled
+        else ""
     )
     table = Table(title=f"Hosts that lost the most links{among}", title_justify="left")
     table.add_column("host", overflow="fold")

@@ -32,7 +32,7 @@ class PublishContext:
     `stats`: of publishing, without outputs. `removals`: the removal requests applied to the rows.
     `earlier`: the dataset's parts of other crawls, whose files this version lists too. `raw_deleted`: shards
     whose images were deleted after they were scored, except those that scoring kept. `bill`: what the crawl
-    has cost, if that is published. `removed`: rows of the crawl that removals took out of its scored shards.
+    has cost, if that is published. `removed`: kept samples that removals took out of the scored shards.
     `earlier_versions`: how many the dataset had before this one, purged ones included.
     `used`: the settings that the units of the stages before were made with.
     """
@@ -71,7 +71,7 @@ class PublishContext:
 
     @property
     def removed_rows(self) -> int:
-        """Rows of the crawl that removal requests left out, in scored shards or not."""
+        """Samples that scoring kept and removal requests left out; see `_removed` in publish/part.py."""
         return self.removed + self.dropped.get(REASON, 0)
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from laion_etl.core.quantities import quantity
 from laion_etl.report.svg import amount, path, rect, svg, text
 
 HEIGHT = 236.0  # of the widest node, SVG units
@@ -80,7 +81,7 @@ def _summed(flows: Sequence[Flow]) -> list[Flow]:
     rest = common[room:]
     if len(rest) < 2:
         return list(flows)
-    more = Flow(f"{len(rest)} more reasons", sum(flow.count for flow in rest), largest_kind)
+    more = Flow(quantity(len(rest), "more reason"), sum(flow.count for flow in rest), largest_kind)
     return [*(flow for flow in flows if flow not in rest), more]
 
 

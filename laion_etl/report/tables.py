@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from laion_etl.core.caption_source import SOURCES
 from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
+from laion_etl.core.quantities import quantity
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.report import charts
 from laion_etl.report.contents import ASPECT_EDGES, MEASURES, PAIRS, RESOLUTIONS, SIDES
@@ -222,7 +223,7 @@ def rows(counts: Iterable[tuple[str, int]], whole: int, max_rows: int = _MAX_ROW
     listed = list(counts)
     shown = listed[:max_rows]
     if rest := listed[max_rows:]:
-        shown.append((f"{len(rest):,} others", sum(count for _, count in rest)))
+        shown.append((quantity(len(rest), "other"), sum(count for _, count in rest)))
     longest = max([1, *(count for _, count in shown)])
     return [Row(label, count, count / whole if whole else 0.0, count / longest) for label, count in shown]
 

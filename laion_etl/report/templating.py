@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from laion_etl.core.quantities import quantity
 from laion_etl.dataset.variants import is_unsafe
 from laion_etl.report import charts
 
@@ -26,6 +27,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "number": lambda value: f"{value:,}",
+        "quantity": quantity,
         "money": lambda value: f"{value:,.2f}",
         "percent": percent,
         "words": words,

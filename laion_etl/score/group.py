@@ -6,6 +6,7 @@ from typing import Any
 
 from laion_etl.core.errors import Stopped
 from laion_etl.core.freed_memory import return_freed_memory
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database
@@ -86,7 +87,9 @@ def score_queue(
         done = _scored_here(ScoreWorker(crawl, settings, store, database, on_done, stop), again=again)
         return_freed_memory()  # that of the model; a process may score one crawl after the other
     if stop.requested:  # not exit code 0, which says that the queue has nothing left
-        raise Stopped(f"stopped after {len(done)} batches; run the same command again to continue")
+        raise Stopped(
+            f"stopped after {quantity(len(done), 'batch', 'batches')}; run the same command again to continue"
+        )
     queue = score_queue_of(crawl, settings.download, database)
     return ScoredGroup(crawl, done, write_queue_record(crawl, queue, store), queue.counts().scored)
 

@@ -19,6 +19,7 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import batch_name
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import SHARD_FILES, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
@@ -112,7 +113,8 @@ def read_samples(store: Store, parquet: Output, tar: Output, expected: int) -> I
     rows = _successful_rows(store, parquet)
     if len(rows) != expected:
         raise InputError(
-            f"{store.uri(parquet.name)} has {len(rows)} samples, its stats say {expected}; download it again"
+            f"{store.uri(parquet.name)} has {quantity(len(rows), 'sample')}, its stats say {expected}; "
+            "download it again"
         )
     uri = store.uri(tar.name)
     with store.open(tar.name) as raw:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from laion_etl.core.errors import InternalError
 from laion_etl.core.funnel import Outcomes, ScoreReason
 from laion_etl.core.head_columns import HeadColumn, with_columns
+from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import too_many
 from laion_etl.core.schemas import SCORED_SCHEMA
 from laion_etl.core.stage_stats import Output
@@ -81,15 +82,15 @@ class ShardWriter:
         total, not_scored = self.outcomes.input, self.outcomes.count(ScoreReason.NOT_SCORED)
         if too_many(not_scored, total):
             raise InternalError(
-                f"cannot score {self._stem}: {not_scored:,} of {total:,} samples have a score that is not "
-                "finite; set LAION_ETL_CLIP_PRECISION=fp32, or use other weights"
+                f"cannot score {self._stem}: {not_scored:,} of {quantity(total, 'sample')} have a score that "
+                "is not finite; set LAION_ETL_CLIP_PRECISION=fp32, or use other weights"
             )
         if too_many(self.failed, self.outcomes.input):
             first = self.failures[0]
             raise InternalError(
                 f"cannot score {self._stem}: the head {first['head']} raised exceptions for {self.failed:,} "
-                f"of {self.outcomes.input:,} samples, such as {first['error']}; mend the head or the "
-                "installation"
+                f"of {quantity(self.outcomes.input, 'sample')}, such as {first['error']}; mend the head or "
+                "the installation"
             )
 
     def _note_failures(self, scored: Scored) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError, Stopped
 from laion_etl.core.ids import batch_name
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
 from laion_etl.dataset.subsets import published_rows
@@ -102,8 +103,9 @@ class IndexPart:
         vectors = read_vectors(name, self.store)
         if len(vectors) != table.num_rows or int(chosen.sum()) != len(batch.ids):
             raise InputError(
-                f"cannot index {self.store.uri(name)}: it has {len(vectors)} rows for {table.num_rows} "
-                f"samples, {int(chosen.sum())} of {len(batch.ids)} published ones; publish the crawl again"
+                f"cannot index {self.store.uri(name)}: it has {quantity(len(vectors), 'row')} for "
+                f"{table.num_rows} samples, {int(chosen.sum())} of {len(batch.ids)} published ones; publish "
+                "the crawl again"
             )
         return with_places(table.filter(pa.array(chosen)), self._places(number)), vectors[chosen]
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.search.layout import FORMAT
 from laion_etl.search.published_rows import PublishedVersion
@@ -31,8 +32,8 @@ def whole_index(published: PublishedVersion, wanted: str, parts: Sequence[StageS
     weights = sorted({part.details["weights_sha256"] for part in parts})
     if len(weights) > 1:
         raise InputError(
-            f"cannot index {published.release.folder}: it was scored by {len(weights)} models, whose "
-            "embeddings are not comparable; score its crawls with one model"
+            f"cannot index {published.release.folder}: it was scored by {quantity(len(weights), 'model')}, "
+            "whose embeddings are not comparable; score its crawls with one model"
         )
     return StageStats(
         stage="index",

@@ -7,7 +7,8 @@ again takes a core minutes for 100,000 rows. `laion-etl search index` builds the
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import batch_of, scored_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.dataset.manifest import ManifestPart, read_manifest
 from laion_etl.dataset.versions import Release, read_versions
 from laion_etl.io.storage import Store, local_copy
 from laion_etl.io.tarshard import SequentialFile
@@ -47,9 +49,10 @@ Mask = NDArray[np.bool_]
 def mask_removed(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
     """Give the current version an index without the rows of these crawls that it has lost.
 
-    It is made from that of the version before which had one. All other parts of these crawls, which may hold
-    the removed rows, and the records of all other versions are deleted. Without a usable index there is only
-    the deletion; without a part of these crawls there is nothing to do.
+    It is made from that of the version before which had one of its own rows, if all crawls are published
+    from the same scores: else the same samples may have other vectors. All other parts of these crawls, which
+    may hold the removed rows, and the records of all other versions are deleted. Without a usable index there
+    is only the deletion; without a part of these crawls there is nothing to do.
     """
     names = store.list(f"index/{dataset}")
     if not any(_is_part_of(name, crawls) for name in names):
@@ -90,23 +93,63 @@ def _own(published: PublishedVersion, store: Store) -> StageStats | None:
 
 def _masked(published: PublishedVersion, crawls: tuple[str, ...], store: Store) -> StageStats | None:
     """Write the index of the version from an earlier one; None if none has all of its rows."""
-    versions = read_versions(published.release.name, store).listed
-    names = [index_stats(Release(published.release.name, one.version)) for one in reversed(versions)]
-    name = next((name for name in names if store.exists(name)), None)
-    if name is None:
+    found = _earlier(published, store)
+    if found is None:
         return None
-    batches = _Published(published, crawls, store)
+    earlier, record = found
+    if not _has_its_scores(earlier, published):
+        return None  # the same samples may have other vectors
+    changed = {*crawls, *_other_crawls(earlier, published)}
+    batches = _Published(published, tuple(sorted(changed)), store)
+    rows = Counter[str]()
     parts = []
-    for part in store.read_stats(name).details["parts"]:
+    for part in record.details["parts"]:
         stats = store.read_stats(part_stem(published.release.name, part["crawl"], part["unit"]) + STATS)
-        if stats.crawl in crawls:
+        if not {*stats.outputs} <= {*record.outputs}:
+            return None  # the part was written again since the index was
+        if stats.crawl in changed:
             stats = _masked_part(published.release.name, stats, batches, store)
         if stats.kept:
             parts.append(stats)
-    if sum(part.kept for part in parts) != published.rows:
+            rows[stats.crawl] += stats.kept
+    if rows != Counter({part.crawl: part.rows for part in published.manifest.parts}):
         return None  # it has rows that were never indexed
     wanted = fingerprint("masked index", FORMAT, published.fingerprint)
     return store.write_stats(index_stats(published.release), whole_index(published, wanted, parts))
+
+
+def _earlier(published: PublishedVersion, store: Store) -> tuple[PublishedVersion, StageStats] | None:
+    """Return the last version that has an index of its own rows, and the record of that."""
+    name = published.release.name
+    for one in reversed(read_versions(name, store).listed):
+        if not store.exists(index_stats(Release(name, one.version))):
+            continue
+        earlier = PublishedVersion(read_manifest(name, one, store))
+        if (record := _own(earlier, store)) is not None:
+            return earlier, record
+    return None
+
+
+def _has_its_scores(earlier: PublishedVersion, published: PublishedVersion) -> bool:
+    """Whether every crawl of the version was published from the scores that the earlier one was."""
+    before = {part.crawl: part for part in earlier.manifest.parts}
+    return all(
+        part.crawl in before
+        and part.scores == before[part.crawl].scores
+        and (part.scores or _is_same(part, before))
+        for part in published.manifest.parts
+    )
+
+
+def _other_crawls(earlier: PublishedVersion, published: PublishedVersion) -> set[str]:
+    """Return the crawls of the earlier version that the version does not have with the same rows."""
+    now = {part.crawl: part for part in published.manifest.parts}
+    return {part.crawl for part in earlier.manifest.parts if not _is_same(part, now)}
+
+
+def _is_same(part: ManifestPart, others: Mapping[str, ManifestPart]) -> bool:
+    other = others.get(part.crawl)
+    return other is not None and (part.version, part.fingerprint) == (other.version, other.fingerprint)
 
 
 class _Published:

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
+from laion_etl.core.quantities import quantity
 from laion_etl.io.local_server import LocalServer, listening
 from laion_etl.io.storage import Store
 from laion_etl.score.model import load_model
@@ -20,7 +21,7 @@ def serve(source: CurrentIndex, settings: Settings, store: Store, port: int, con
     with listening(port) as made, open_backend(source, settings, store) as found:
         stats = source.get().stats
         server = LocalServer(build_app(found), made)
-        console.print(f"{stats.unit}: {stats.kept:,} images", highlight=False)
+        console.print(f"{stats.unit}: {quantity(stats.kept, 'image')}", highlight=False)
         console.print(f"{server.address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again when it is done
             server.run()

@@ -173,7 +173,7 @@ def test_the_task_waits_for_the_queue_and_alerts_when_it_is_stalled(
     for consumer, after, before in (("download", "workers", "shards"), ("score", "score_workers", "publish")):
         task = found[consumer]
         assert (task["after"], task["before"]) == ([after], sorted(["digest", before, "verdict"]))
-        assert f"{consumer}: 1 batches to do, 0 of them at work; 0 finished, 0 parked" in task["lines"]
+        assert f"{consumer}: 1 batch to do, 0 of them at work; 0 finished, 0 parked" in task["lines"]
         assert task["event"] == {"open": 0, "at_work": 0, "finished": 1, "parked": 0}
         assert task["result"] == {"done": 1, "plan": plan}
         assert "cannot use the parameter store_prefix with LAION_ETL_FLEET=keda" in task["refused"]

@@ -17,6 +17,7 @@ from laion_etl.database.connection import open_database
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 from tests import local_servers
+from tests.accessibility import violations
 from tests.dashboard.world import SENTENCE, write_thousands, write_usage
 from tests.publish.world import CRAWL
 
@@ -126,3 +127,16 @@ def test_what_a_stage_costs_is_in_sight(width: int, browser: Browser, address: s
     for place in (1, 2):
         assert cells.nth(place).evaluate(ends_in_sight)
     page.close()
+
+
+def test_its_pages_can_be_read_by_everyone(browser: Browser, crawl_settings: Settings) -> None:
+    with served(crawl_settings) as found:
+        page = browser.new_page()
+        page.goto(found)
+        expect(page.get_by_role("link", name=CRAWL).first).to_be_visible()
+        assert violations(page) == []
+        page.goto(f"{found}/crawl/{CRAWL}")
+        page.locator("#batches .grid button").nth(5).click()
+        expect(page.locator("#panel")).to_contain_text(SENTENCE)
+        assert violations(page) == []
+        page.close()

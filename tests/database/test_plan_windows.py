@@ -318,7 +318,7 @@ def test_partitions_loaded_after_a_plan_began_are_named_at_its_end(
     assert caplog.messages == []
     assert plan_range("C", 2, 2, small, store, database).details == {"unplanned": 1}
     assert caplog.messages == [
-        "1 partitions of C were loaded after this plan began; run `laion-etl stage plan --crawl C` again"
+        "1 partition of C loaded after this plan began; run `laion-etl stage plan --crawl C` again"
     ]
     assert in_ranges(store, small, database).ranges
     assert plan_range("C", 1, 1, small, store, database).details == {"unplanned": 0}

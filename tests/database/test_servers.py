@@ -257,7 +257,7 @@ def test_another_list_of_servers_is_refused(
     with open_database(settings) as database:
         load_partition("C", 0, settings, store, database)
     for given, cause in (
-        ([first], "cannot use 1 servers: the pairs of this database are on 2"),
+        ([first], "cannot use 1 server: the pairs of this database are on 2"),
         ([first, second, third], "cannot use 3 servers: the pairs of this database are on 2"),
         ([first, third], "as server 1: it is not recorded"),
         ([second, first], "it is server 1 of several"),

@@ -22,6 +22,7 @@ from laion_etl.core.schemas import scored_stem
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.evaluation_set import embed_folder
+from laion_etl.evaluate.image_files import files_of
 from laion_etl.evaluate.retrieval import recall, shard_recall
 from laion_etl.evaluate.zero_shot import (
     alike,
@@ -95,9 +96,18 @@ def test_the_setting_of_preparers_limits_the_processes_of_an_evaluation(tiny_mod
 
 
 def test_the_images_of_a_folder_become_an_evaluation_set(folder: Path, tiny_model: ClipModel) -> None:
-    with pytest.raises(InputError, match=r"cannot embed the images of .*: 1 of them cannot be read; remove"):
+    stars = sorted(folder.rglob("*.jpeg"))[:8]
+    whole = Image.open(stars[1])
+    whole.save(stars[1], "PNG")  # an image is what its bytes say
+    for ending in ("bmp", "gif", "tiff"):
+        whole.save(folder / f"other.{ending}")
+    unreadable = r"4 of 28 cannot be read \(other.bmp, .*broken.jpg\); convert them to PNG or remove"
+    with pytest.raises(InputError, match=unreadable):
         embed_folder("val", folder, tiny_model, 1)
-    next(folder.rglob("broken.jpg")).unlink()
+    assert classify(tiny_model, NAMES, image_folder(folder)[1], templates("photo"), 1).unreadable == 1
+    for path in (*folder.rglob("broken.jpg"), *folder.glob("other.*")):
+        path.unlink()
+    assert [path.name for path in files_of(folder)[1]] == ["notes.txt"]
     found = embed_folder("val", folder, tiny_model, 1)
     assert found.is_of(f"{tiny_model.name}, weights {tiny_model.weights_sha256[:12]}, fp32 on cpu")
     first = Image.open(sorted(folder.rglob("*.jpeg"))[0])
@@ -133,7 +143,7 @@ def test_an_invalid_test_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read classes from"):
         image_folder(tmp_path)
     (tmp_path / "cats").mkdir()
-    with pytest.raises(InputError, match="1 classes, 2 names"):
+    with pytest.raises(InputError, match="1 class, 2 names"):
         image_folder(tmp_path, ["a", "b"])
     with pytest.raises(InputError, match="unknown prompts 'poem'"):
         templates("poem")

@@ -124,7 +124,7 @@ def test_a_run_is_refused_before_it_works_when_a_filter_cannot_be_loaded(store: 
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        ([None], "1 values for 4 pairs"),
+        ([None], "1 value for 4 pairs"),
         ([None] * 5, "5 values for 4 pairs"),
         ([None, "Too big!", None, None], "'Too big!' cannot be the name of a reason"),
         (["", None, None, None], "'' cannot be the name of a reason"),

@@ -204,7 +204,7 @@ def test_a_broken_installation_does_not_make_an_empty_partition(
 
 def test_a_filter_against_its_interface_is_still_a_wrong_setting(tmp_path: Path) -> None:
     wat = write_wat(tmp_path / "a.wat.gz", [page(0, is_poisoned=False, compact=True)])
-    with pytest.raises(SettingsError, match="it returned 0 values for 1 pairs"):
+    with pytest.raises(SettingsError, match="it returned 0 values for 1 pair"):
         list(FileParser(settings_with(f"{HERE}:wrong_filter")).pairs(0, wat, FileCounts()))
 
 

@@ -50,8 +50,8 @@ def zipped(data: bytes) -> bytes:
         (WAT[:1], "from byte 0: not gzip"),
         (gzip.decompress(WAT), "from byte 0: not gzip"),
         (b"".join(WARC), "not one of its 3 records is metadata in JSON.* WARC or WET"),
-        (warc_record("conversion", b"A text"), "not one of its 1 records"),
-        (WARC[0], "not one of its 1 records"),
+        (warc_record("conversion", b"A text"), "not one of its 1 record"),
+        (WARC[0], "not one of its 1 record"),
         (zipped(b'{"some": "json"}'), "not a WARC record"),
     ],
 )

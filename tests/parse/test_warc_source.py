@@ -89,8 +89,8 @@ def test_damage_costs_the_record_that_it_hits(tmp_path: Path) -> None:
     [
         (b"", "it has no WARC record"),
         (b"<html>not found</html>", "it has no WARC record"),
-        (page_record(URL, []), "it has 1 records but no response, so it is a WAT or WET file"),
-        (gzipped(warc_record("conversion", URL, b"text")), "it has 1 records but no response"),
+        (page_record(URL, []), "it has 1 record but no response, so it is a WAT or WET file"),
+        (gzipped(warc_record("conversion", URL, b"text")), "it has 1 record but no response"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_its_cause(data: bytes, cause: str, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_a_tar_that_lacks_a_sample_costs_its_batch(world: World, tmp_path: Path)
     [error] = stats.details["samples"]["errors"]
     assert publish_dataset(CRAWL, joining(), store) == stats  # its shard is as it was
     key = members[0][0].partition(".")[0]
-    assert error == {"batch": 1, "error": f"the tar of its scored shard lacks 1 samples, first {key}"}
+    assert error == {"batch": 1, "error": f"the tar of its scored shard lacks 1 sample, first {key}"}
     joined = [
         key for stem in stems(store, "laion") for key in table_of(stem + PARQUET, store)["key"].to_pylist()
     ]

@@ -10,6 +10,7 @@ from laion_etl.io.storage import LocalStore
 from laion_etl.publish.stage import render_report
 from laion_etl.report.templating import TEMPLATES
 from laion_etl.settings import Settings
+from tests.accessibility import violations
 from tests.publish.world import CRAWL, build_world, write_world
 
 HOSTILE = '</script><script>window.hostile = 1</script><img src=x onerror="window.hostile = 1">'
@@ -125,6 +126,10 @@ def test_every_drawing_has_a_title_and_a_table_near_it(page: Page) -> None:
     assert all(titles)
     without = "svg.chart", "found => found.filter(svg => !svg.closest('section').querySelector('table'))"
     assert len(page.eval_on_selector_all(*without)) <= 1  # resolution: its table is in the next section
+
+
+def test_it_can_be_read_by_everyone(page: Page) -> None:
+    assert violations(page) == []
 
 
 def test_texts_have_enough_contrast_in_both_themes() -> None:

@@ -209,6 +209,34 @@ def test_commands_in_order_and_what_is_missing_is_named(
     assert [verify_version(name, "", store).problems for name in BOTH] == [[], []]
 
 
+def test_what_cannot_be_prepared_is_named_and_an_error_unless_allowed(
+    store: Counting, listed: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAION_ETL_STORE", str(store.root))
+    monkeypatch.setenv("LAION_ETL_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("LAION_ETL_PUBLISH_BATCHES_PER_RANGE", "2")
+    rewritten(listed, store)
+    [(name, whole)] = [
+        (name, store.read(name)) for name in [f"dataset/laion-research-safe/{CRAWL}/manifest.json"]
+    ]
+    store.write(name, whole.replace(b'"rows"', b'"row"', 1))
+    command = ["dataset", "republish", "--request", listed.id, "--prepare", "--json"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code != 0
+    assert "cannot prepare 1 crawl of removal" in str(refused.exception)
+    assert f"{name}: its SHA-256 is not the one in versions.json" in str(refused.exception)
+    allowed = CliRunner().invoke(app, [*command, "--allow-failures"])
+    assert allowed.exit_code == 0, allowed.exception
+    found = json.loads(allowed.stdout)
+    assert found["ranges"] == ["1/3", "2/3", "3/3"]
+    assert [name in cause for cause in found["left_out"]] == [True]
+    store.write(name, whole)
+    assert json.loads(CliRunner().invoke(app, command).stdout)["left_out"] == []
+    shutil.rmtree(store.root / "scored")
+    refused = CliRunner().invoke(app, command)
+    assert f"cannot prepare 1 crawl of removal {listed.id}: {CRAWL} (laion" in str(refused.exception)
+
+
 def test_duplicates_are_left_out_again(
     tmp_path: Path, listed: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:

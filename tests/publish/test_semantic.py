@@ -21,12 +21,14 @@ from laion_etl.core.errors import InputError, StoreOutageError
 from laion_etl.core.ids import batch_name
 from laion_etl.dataset.evaluation_sets import EvaluationSet, read_set, write_set
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
-from laion_etl.publish import clusters, semantic_compare
+from laion_etl.publish import clusters, semantic_compare, sorted_keys
 from laion_etl.publish.band_files import key_numbers
 from laion_etl.publish.batch_vectors import unit
 from laion_etl.publish.compared_ranges import compare_ranges
+from laion_etl.publish.near_groups import Spool
 from laion_etl.publish.ranges import hash_range, publish_range
-from laion_etl.publish.semantic_compare import redundant_keys
+from laion_etl.publish.semantic_compare import SCHEMA, are_redundant, redundant_keys
+from laion_etl.publish.sorted_keys import SortedKeys
 from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
@@ -208,6 +210,40 @@ def test_blocks_and_parts_do_not_change_what_is_redundant(monkeypatch: pytest.Mo
     monkeypatch.setattr(semantic_compare, "_BLOCK", 7)
     monkeypatch.setattr(semantic_compare, "_KEPT_AT_ONCE", 5)
     assert set(redundant_keys(samples[rng.permutation(300)], COSINE).tolist()) == whole
+
+
+@pytest.mark.parametrize("parts", [0, 1, 7])
+def test_keys_of_redundant_samples_ascend_and_few_are_in_memory(
+    parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorted_keys, "_AT_ONCE", 64)
+    rng = np.random.default_rng(parts)
+    added = [rng.integers(0, 1_000 + 10**part, 300) for part in range(parts)]
+    with (tmp_path / "keys").open("w+b") as file:
+        keys = SortedKeys(Spool(file, np.dtype(np.int64)))
+        for some in (*added, np.empty(0, np.int64)):
+            keys.add(some)
+        found = list(keys.ascending())
+    assert max(map(len, found), default=0) <= 128
+    expected = np.unique(np.concatenate([np.empty(0, np.int64), *added]))
+    assert np.array_equal(np.concatenate([np.empty(0, np.int64), *found]), expected)
+
+
+def test_a_range_reads_only_the_redundant_keys_between_its_own(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    redundant = np.arange(0, 1_000, 3)
+    with store.create("semantic.parquet") as file:
+        pq.write_table(pa.table([redundant], schema=SCHEMA), file, row_group_size=10)
+    data = bytearray(store.read("semantic.parquet"))
+    for group in (0, 33):  # whose values are between 0 and 27, and 990 and 999
+        column = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(group).column(0)
+        first = column.dictionary_page_offset or column.data_page_offset
+        data[first : first + column.total_compressed_size] = bytes(column.total_compressed_size)
+    store.write("semantic.parquet", bytes(data))
+    own = np.arange(300, 600)
+    found = are_redundant(own, file.output, store)
+    assert np.array_equal(own[found], redundant[(redundant >= 300) & (redundant < 600)])
+    assert len(are_redundant(own[:0], file.output, store)) == 0
 
 
 def test_embeddings_that_are_not_those_of_the_stats_are_refused(world: World, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _without_crawl(table: pa.Table) -> pa.Table:
     ("change", "message"),
     [
         (_first_row_twice, "has rows whose SAMPLE_ID repeats or is out of order"),
-        (_in_german, "has 1 rows that do not belong there"),
+        (_in_german, "has 1 row that do not belong there"),
         (_without_crawl, "does not have the columns of a published file"),
     ],
 )
@@ -270,8 +270,8 @@ def _low_similarity(table: pa.Table) -> pa.Table:
     ("change", "what"),
     [
         (_other_hash, r"has \d+ rows whose hash or pair_id is not that of URL and TEXT"),
-        (_other_text, "has 1 rows whose hash or pair_id is not that of URL and TEXT"),
-        (_low_similarity, "has 1 rows whose similarity is below 0.28, which the manifest states"),
+        (_other_text, "has 1 row whose hash or pair_id is not that of URL and TEXT"),
+        (_low_similarity, "has 1 row whose similarity is below 0.28, which the manifest states"),
     ],
 )
 def test_rows_that_contradict_themselves_or_the_manifest_are_found(

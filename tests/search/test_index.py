@@ -1,6 +1,7 @@
 """The index on disk: its contents, reproducible bytes, growth by parts, and checks when it is read."""
 
 import hashlib
+import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,43 @@ def test_a_removal_takes_its_rows_out_of_the_index_which_stays_usable(copy: Worl
     assert again.search(query, 100, Filters(unsafe=True)) == hits
     with pytest.raises(MissingInputError, match="cannot find sample"):
         again.sample(gone["SAMPLE_ID"])
+
+
+def test_a_removal_makes_no_index_from_vectors_of_other_scores(copy: World) -> None:
+    build(copy)
+    for batch in (1, 2):  # scored again: as many rows with the same ids, and other embeddings
+        stem = scored_stem(CRAWL, batch)
+        vectors = np.load(io.BytesIO(copy.store.read(f"{stem}_img_emb.npy")))
+        with copy.store.create(f"{stem}_img_emb.npy") as file:
+            np.save(file, vectors[::-1])
+        stats = copy.store.read_stats(f"{stem}_stats.json")
+        outputs = tuple(
+            file.output if output.name == file.output.name else output for output in stats.outputs
+        )
+        copy.store.write_stats(
+            f"{stem}_stats.json", replace(stats, fingerprint=f"again-{batch}", outputs=outputs)
+        )
+    publish_dataset(CRAWL, copy.settings, copy.store)
+    assert (copy.published.release.version, copy.published.rows) == (f"{CRAWL}.2", 72)
+    mask_removed("laion", (CRAWL,), copy.store)
+    with pytest.raises(MissingInputError, match="laion-etl search index"):
+        open_index(copy.published, copy.settings, copy.store)
+    assert copy.store.list("index") == []
+
+
+@pytest.mark.parametrize("what", ["published", "outputs"])
+def test_a_removal_makes_no_index_from_one_of_other_rows(copy: World, what: str) -> None:
+    build(copy)
+    publish_without_duplicates(copy)
+    name = f"index/laion/{CRAWL}/_stats.json"
+    stats = copy.store.read_stats(name)
+    others = {
+        "published": replace(stats, details={**stats.details, "published": "others"}),
+        "outputs": replace(stats, outputs=tuple(replace(one, sha256="0" * 64) for one in stats.outputs)),
+    }
+    copy.store.write_stats(name, others[what])
+    mask_removed("laion", (CRAWL,), copy.store)
+    assert copy.store.list("index") == []
 
 
 def test_a_running_page_notices_a_removal_and_a_deleted_index(copy: World) -> None:

@@ -20,6 +20,7 @@ from laion_etl.search.filters import Filters
 from laion_etl.search.query import SearchIndex
 from laion_etl.search.query_encoder import QueryEncoder
 from laion_etl.search.web import SearchBackend, build_app
+from tests.accessibility import violations
 from tests.local_servers import served
 from tests.score.conftest import jpeg
 from tests.search.conftest import HOSTILE, STEERED, World
@@ -297,3 +298,16 @@ def test_nothing_is_wider_than_a_phone(visit: Visit) -> None:
     visit.page.locator(".card").first.click()
     expect(visit.page.locator("#details")).to_be_visible()
     assert visit.page.evaluate(width) == 375
+
+
+def test_it_can_be_read_by_everyone(visit: Visit) -> None:
+    visit.page.locator("#filters summary").click()
+    with visit.page.expect_response(re.compile("unsafe=true")):
+        visit.page.locator("input[name=unsafe]").check()
+    visit.search("a hazard sign next to a red heart")
+    visit.page.locator(".card", has=visit.page.locator(".unsafe")).first.click()
+    expect(visit.page.locator("#details-shown img")).to_be_visible()
+    assert violations(visit.page) == []
+    visit.page.reload()
+    visit.cards()
+    assert violations(visit.page) == []

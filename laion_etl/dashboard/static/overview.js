@@ -1,6 +1,6 @@
 // All crawls, one row each: the progress of its data, and the state of its run in Airflow.
 
-import { bar, byId, compact, count, draw, duration, el, untrusted, row, share, table } from "./dom.js";
+import { bar, byId, compact, count, draw, duration, el, untrusted, quantity, row, share, table } from "./dom.js";
 import { currentRuns } from "./airflow.js";
 import { AIRFLOW, BASE, follow } from "./page.js";
 
@@ -12,7 +12,7 @@ function line({ crawl, state, dataset, load, queue }) {
   const known = queue ?? { pairs: 0, pairs_done: 0, batches: 0, done: 0, failed: 0, score_failed: 0, images: 0, pairs_per_hour: 0, left_s: null };
   const tried = bar(
     [["done", known.done / known.batches], ["running", known.leased / known.batches], ["failed", (known.failed + known.score_failed) / known.batches]],
-    `${known.done} of ${known.batches} batches done`,
+    `${count(known.done)} of ${quantity(known.batches, "batch", "batches")} done`,
   );
   return row(
     link,

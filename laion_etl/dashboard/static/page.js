@@ -1,6 +1,6 @@
 // Code shared by all pages: polling of documents, the theme, and notices.
 
-import { byId, count, duration, el } from "./dom.js";
+import { byId, count, duration, el, quantity } from "./dom.js";
 
 export const BASE = document.body.dataset.base;
 export const AIRFLOW = document.body.dataset.airflow;
@@ -107,7 +107,7 @@ function fresh(seen) {
 }
 
 function reading({ read, of }) {
-  if (of) byId("wait").textContent = `reading ${count(read)} of ${count(of)} stats files; later only new ones`;
+  if (of) byId("wait").textContent = `reading ${count(read)} of ${quantity(of, "stats file")}; later only new ones`;
 }
 
 function notices(problems) {

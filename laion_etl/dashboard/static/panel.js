@@ -1,7 +1,7 @@
 // The side panel: the details of one partition or batch, and how to retry it.
 
 import { airflowLink, taskPath } from "./airflow.js";
-import { bar, byId, count, duration, el, untrusted, moment, share, words } from "./dom.js";
+import { bar, byId, count, duration, el, untrusted, moment, quantity, share, words } from "./dom.js";
 import { get } from "./page.js";
 import { Grid } from "./grid.js";
 import { batchCells, range } from "./cells.js";
@@ -114,7 +114,7 @@ export function again(run, task) {
       const affected = await run.clear(task, true);
       const found = new Set(affected.map(({ task_id: id }) => id.split(".").at(-1)));
       const names = ORDER.filter((name) => found.has(name)).join(", ");
-      const sure = el("button", { type: "button", class: "button primary", onclick: go }, `Clear ${affected.length} tasks`);
+      const sure = el("button", { type: "button", class: "button primary", onclick: go }, `Clear ${quantity(affected.length, "task")}`);
       const no = el("button", { type: "button", class: "button", onclick: () => place.replaceChildren(first) }, "Cancel");
       place.replaceChildren(say(`Runs again: ${names}. Finished work is recognised and skipped.`), el("p", {}, sure, " ", no));
       sure.focus();
@@ -128,7 +128,7 @@ export function again(run, task) {
     event.target.disabled = true;
     try {
       const cleared = await run.clear(task, false);
-      place.replaceChildren(say(`${cleared.length} tasks are cleared and will run again.`));
+      place.replaceChildren(say(`Cleared: ${quantity(cleared.length, "task")}, to be run again.`));
     } catch (error) {
       refused(error);
     }

@@ -1,6 +1,6 @@
 // The contact sheet, loaded only on request, because it reads shards.
 
-import { byId, el, untrusted } from "./dom.js";
+import { byId, el, quantity, untrusted } from "./dom.js";
 import { BASE, get } from "./page.js";
 
 export function offerSamples(crawl, scored) {
@@ -36,7 +36,7 @@ function sheets(crawl, made) {
     el("h3", { class: "sheet-title" }, title),
     bands.map((band) => [el("h4", {}, band.title), el("ul", { class: `sheet ${kind}` }, band.samples.map((sample) => figure(crawl, sample)))]),
   ];
-  return [el("p", { class: "fine" }, `From ${made.batches.length} of ${made.of} scored batches.`), sheet("Kept", "kept", made.kept), sheet("Rejected", "rejected", made.rejected)].flat(3);
+  return [el("p", { class: "fine" }, `From ${made.batches.length} of ${quantity(made.of, "scored batch", "scored batches")}.`), sheet("Kept", "kept", made.kept), sheet("Rejected", "rejected", made.rejected)].flat(3);
 }
 
 function figure(crawl, { key, withheld, caption, language, similarity, threshold, size }) {

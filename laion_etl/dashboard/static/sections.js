@@ -2,7 +2,7 @@
 
 import { airflowLink, runPath, taskPath } from "./airflow.js";
 import { partitionCounts } from "./cells.js";
-import { bar, byId, compact, count, draw, duration, el, untrusted, hours, moment, row, share, table } from "./dom.js";
+import { bar, byId, compact, count, draw, duration, el, untrusted, hours, moment, quantity, row, share, table } from "./dom.js";
 import { again, reason } from "./panel.js";
 
 const TASKS = { parse: "partition.parse", load: "partition.load", plan: "plan", download: "download", score: "score", publish: "publish" };
@@ -20,7 +20,7 @@ export function showTiles(made, run) {
     ["Time left", queue.pairs_left && queue.left_s !== null ? duration(queue.left_s) : "–", queue.pairs_left ? "of downloads, at this rate" : "no downloads left"],
     ["Images", compact(queue.images), queue.pairs_done ? `${share(queue.images, queue.pairs_done)} of links` : ""],
     ["Kept", kept.units ? compact(kept.kept) : "–", kept.units ? `${share(kept.kept, kept.input)} of scored` : "nothing scored yet"],
-    ["Failed", count(failed), failed ? "see Failures" : `${count(load.partitions)} partitions loaded`],
+    ["Failed", count(failed), failed ? "see Failures" : `${quantity(load.partitions, "partition")} loaded`],
   ];
   draw(byId("tiles"), tiles, () => tiles.map(([name, value, note]) => el("div", { class: name === "Failed" && failed ? "tile bad" : "tile" }, el("span", {}, name), el("strong", {}, value), el("small", {}, note || "\u00a0"))));
 }
@@ -56,7 +56,7 @@ export function showStages(made, run, parts) {
     return { ...stage, of: stage.of || stage.done || null, running, failed, tasks: !queued };
   });
   // A task of these stages processes many or all shards, so it does not count as one unit.
-  const amount = (stage, number) => (number ? `${count(number)}${stage.tasks ? (number === 1 ? " task" : " tasks") : ""}` : "–");
+  const amount = (stage, number) => (number ? (stage.tasks ? quantity(number, "task") : count(number)) : "–");
   const line = (stage) => {
     const all = stage.of || 0;
     const unit = stage.tasks ? "tasks" : stage.unit;

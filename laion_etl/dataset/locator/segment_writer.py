@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from laion_etl.blocklists.near_hashes import HASH_BYTES
 from laion_etl.blocklists.near_hashes import Hashes as PdqHashes
 from laion_etl.core.kernels import Hashes
+from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.locator.keys import RowKeys
 from laion_etl.io.storage import NewFile, Store
@@ -193,7 +194,9 @@ def _write_buckets(file: NewFile, runs: Sequence[_Entries], bits: int, at_once: 
             checksums[bucket] = zlib.crc32(data)
     before = np.cumsum(counts)
     if before[-1] >= MOST_ENTRIES:
-        raise ValueError(f"a segment cannot have {int(before[-1]):,} entries; give it fewer units")
+        raise ValueError(
+            f"a segment cannot have {quantity(int(before[-1]), 'entry', 'entries')}; give it fewer units"
+        )
     file.write(before.astype("<u4").tobytes() + checksums.tobytes())
     return int(before[-1])
 

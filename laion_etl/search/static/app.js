@@ -18,8 +18,7 @@ async function start() {
     maxCount = facts.max_results;
     byId("name").textContent = facts.dataset;
     document.title = `${facts.dataset}: explore`;
-    const rows = facts.rows.toLocaleString();
-    byId("facts").textContent = `${facts.version} · ${rows} images · ${facts.model}`;
+    byId("facts").textContent = `${facts.version} · ${quantity(facts.rows, "image")} · ${facts.model}`;
     filters.offer(facts);
     await run();
   } catch (error) {
@@ -65,11 +64,13 @@ async function run() {
   if (mine === waiting) document.body.classList.remove("busy");
 }
 
+const quantity = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
+
 function summary(count, parameters) {
   if (!count) return "Nothing passes these filters.";
-  const what = count === 1 ? "1 image" : `${count} images`;
+  const what = quantity(count, "image");
   const asked = ["q", "image", "like"].some((name) => parameters.get(name));
-  if (count >= maxCount) return `The ${asked ? "nearest" : "first"} ${count} images: the page shows no more. Other words or filters find others.`;
+  if (count >= maxCount) return `The ${asked ? "nearest" : "first"} ${what}: the page shows no more. Other words or filters find others.`;
   return asked ? `${what}, nearest first` : `${what} from the whole dataset. Search, or open one to find similar images.`;
 }
 
