@@ -1,7 +1,8 @@
 """The decoder process: turns image bytes into the bytes to store, one image at a time, until its input ends.
 
 This module is run once for a batch, as a fork server (`sandbox/fork_server.py`); decoders are its forks. A
-decoder is confined (`sandbox/limits.py`), and killed when it takes too long or when its parent dies. Its answers are parsed as JSON and bytes, never unpickled.
+decoder is confined (`sandbox/limits.py`), and killed when it takes too long or when its parent dies. Its
+answers are parsed as JSON and bytes, never unpickled.
 
 Out, once: one byte, when it is ready.
 In:  4 bytes length, image bytes.    Out: 4 bytes length of JSON, 4 bytes length of data, JSON, data.

@@ -1,7 +1,8 @@
 """The pool of decoder processes: an image that crashes a decoder, hangs or exhausts memory only fails itself.
 
-Processes are forked when first needed, from one that is started for the batch, and reused. One that has not finished its image when the caller leaves
-(time limit, cancellation, crash) is killed: the rest of a half-read answer would be taken for the next one.
+Processes are forked when first needed, from one that is started for the batch, and reused. One that has not
+finished its image when the caller leaves (time limit, cancellation, crash) is killed: the rest of a half-read
+answer would be taken for the next one.
 """
 
 import fcntl
