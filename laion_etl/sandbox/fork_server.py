@@ -99,7 +99,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                self.command, stdin=theirs, stdout=subprocess.DEVNULL, env=confined_environment()
+                self.command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=confined_environment()
             )
         return ours
 
