@@ -179,6 +179,7 @@ class Client:
             await self._read(connection, decode, body, deadline)
         except BaseException:
             body.release()
+            body.data = bytearray()  # which an error, and the cycle that it is in, would keep for a while
             raise
         return body
 

@@ -1,7 +1,8 @@
 """The decoder process: turns image bytes into the bytes to store, one image at a time, until its input ends.
 
-It is confined (`sandbox`), and killed when it takes too long or when its parent dies. It imports as little as
-possible, and its answers are parsed as JSON and bytes, never unpickled.
+This module is run once for a batch, as a fork server (`sandbox/fork_server.py`); decoders are its forks. A
+decoder is confined (`sandbox/limits.py`), and killed when it takes too long or when its parent dies. Its
+answers are parsed as JSON and bytes, never unpickled.
 
 Out, once: one byte, when it is ready.
 In:  4 bytes length, image bytes.    Out: 4 bytes length of JSON, 4 bytes length of data, JSON, data.
@@ -9,6 +10,7 @@ The JSON has the digests, and {"status": reason} or the fields of a StoredImage;
 bytes as downloaded".
 """
 
+import gc
 import io
 import json
 import sys
@@ -18,12 +20,14 @@ from typing import BinaryIO
 from PIL import Image, ImageCms
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.box_resize import loops
 from laion_etl.download.content_opt_out import opted_out_by_metadata
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.image_header import ImageRules
 from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage, decode
 from laion_etl.download.resize import Resize
+from laion_etl.sandbox.fork_server import serve_forks
 from laion_etl.sandbox.limits import confine
 
 
@@ -76,6 +80,7 @@ def warm_up(settings: ImageSettings) -> None:
             buffer = io.BytesIO()
             Image.new(mode, (32, 32)).save(buffer, encoding, icc_profile=profile)
             answer(buffer.getvalue(), every_image, opt_out=True)
+    loops()
 
 
 def main() -> None:
@@ -84,6 +89,9 @@ def main() -> None:
     rules, resize = ImageRules(**plain.pop("rules")), Resize(**plain.pop("resize"))
     settings = ImageSettings(rules, resize, **plain)
     warm_up(settings)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no decoder has to look at it, nor copy the pages it is on
+    serve_forks()
     confine(memory_mb)
     serve(sys.stdin.buffer, sys.stdout.buffer, settings, opt_out=opt_out)
 

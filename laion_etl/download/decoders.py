@@ -1,13 +1,14 @@
 """The pool of decoder processes: an image that crashes a decoder, hangs or exhausts memory only fails itself.
 
-Processes are started when first needed and reused. One that has not finished its image when the caller leaves
-(time limit, cancellation, crash) is killed: the rest of a half-read answer would be taken for the next one.
+Processes are forked when first needed, from one that is started for the batch, and reused. One that has not
+finished its image when the caller leaves (time limit, cancellation, crash) is killed: the rest of a half-read
+answer would be taken for the next one.
 """
 
 import fcntl
 import json
-import os
 import re
+import select
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,8 +23,9 @@ from laion_etl.core.plain_json import parse_json
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage
+from laion_etl.sandbox.fork_server import ForkServer
 from laion_etl.sandbox.limits import prepare_parent
-from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start, start_confined
+from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start
 from laion_etl.settings import DownloadSettings
 
 _ANSWER_BYTES = 1 << 17
@@ -56,17 +58,12 @@ class _DecoderDied(Exception):  # noqa: N818 - an outcome, not an error of the p
 class _Decoder:
     """One process and its pipes."""
 
-    def __init__(self, command: list[str]) -> None:
-        # trio.lowlevel.open_process starts the child from a worker thread. That thread exits after ten idle
-        # seconds, and PR_SET_PDEATHSIG would take its end for the death of the parent.
-        self._process = start_confined(command)
-        pipes = (self._process.stdin, self._process.stdout)
-        numbers = [os.dup(pipe.fileno()) for pipe in pipes if pipe is not None]
-        for pipe, number in zip(pipes, numbers, strict=True):
-            if pipe is not None:
-                pipe.close()
-            fcntl.fcntl(number, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._stdin, self._stdout = (trio.lowlevel.FdStream(number) for number in numbers)
+    def __init__(self, server: ForkServer) -> None:
+        self._server = server
+        self._number, *pipes = server.fork()
+        for pipe in pipes:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._stdin, self._stdout = (trio.lowlevel.FdStream(pipe) for pipe in pipes)
 
     async def ready(self) -> bool:
         """Waits for the process to start, which is not part of the time of its first image."""
@@ -104,13 +101,19 @@ class _Decoder:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether an idle process still has its output open."""
+        output = select.poll()
+        output.register(self._stdout.fileno(), 0)
+        return not output.poll(0)
 
     async def kill(self) -> None:
+        """Ends the process, and waits for that: its memory is needed for the next one."""
         with trio.CancelScope(shield=True):
-            self._process.kill()
-            await trio.to_thread.run_sync(self._process.wait)
+            self._server.kill(self._number)
             await trio.aclose_forcefully(self._stdin)
+            with suppress(trio.BrokenResourceError):
+                while await self._stdout.receive_some(_ANSWER_BYTES):
+                    pass
             await trio.aclose_forcefully(self._stdout)
 
 
@@ -163,8 +166,10 @@ class Decoders:
         self._idle: list[_Decoder] = []
         image_settings = json.dumps(asdict(images))
         module = "laion_etl.download.decoder_process"
-        self._command = [sys.executable, "-m", module, str(settings.decode_memory_mb), image_settings]
-        self._command.append(str(settings.opt_out))
+        command = [sys.executable, "-m", module, str(settings.decode_memory_mb), image_settings]
+        # trio.lowlevel.open_process starts processes from a worker thread. That thread exits after ten idle
+        # seconds, and PR_SET_PDEATHSIG would take its end for the death of the parent.
+        self._server = ForkServer([*command, str(settings.opt_out)])
 
     async def __aenter__(self) -> "Decoders":
         return self
@@ -177,6 +182,8 @@ class Decoders:
     ) -> None:
         while self._idle:
             await self._idle.pop().kill()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._server.close)
 
     @property
     def backlog(self) -> int:
@@ -219,7 +226,7 @@ class Decoders:
 
     async def _started(self) -> _Decoder:
         for _ in range(STARTS):
-            decoder = _Decoder(self._command)
+            decoder = _Decoder(self._server)
             is_ready = False
             try:
                 is_ready = await decoder.ready()

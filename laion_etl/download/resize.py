@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from laion_etl.download.box_resize import averaged
+
 if TYPE_CHECKING:  # a decoder does without
     from laion_etl.settings import DownloadSettings
 
@@ -27,14 +29,17 @@ class Change:
         Scaling down averages over areas, as img2dataset does; scaling up is bicubic.
         """
         if image.size != self.scale_to:
-            down = image.width >= self.scale_to[0]
-            how = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
-            image = image.resize(self.scale_to, how)
+            image = averaged(image, self.scale_to) or _resized(image, self.scale_to)
         if self.square is None or image.size == (self.square, self.square):
             return image
         square = Image.new(image.mode, (self.square, self.square), "white")
         square.paste(image, ((self.square - image.width) // 2, (self.square - image.height) // 2))
         return square
+
+
+def _resized(image: Image.Image, size: Size) -> Image.Image:
+    down = image.width >= size[0]
+    return image.resize(size, Image.Resampling.BOX if down else Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True, slots=True)

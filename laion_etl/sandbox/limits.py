@@ -51,7 +51,19 @@ def prepare_parent() -> None:
             "this kernel does not filter system calls (seccomp): processes that decode images are limited "
             "in memory, open files and processes only"
         )
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        hide_memory()
+
+
+def hide_memory() -> None:
+    """Makes this process one that others of its user can't trace."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Has this process killed when the thread that started it ends, and leaves Ctrl-C and SIGTERM to its parent."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def confine(memory_mb: int) -> None:
@@ -63,9 +75,7 @@ def confine(memory_mb: int) -> None:
     when its parent dies. It ends where a kernel that filters system calls refuses to do so: its parent has
     left its own memory open to be read, because of the filter.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     limits = {
         resource.RLIMIT_AS: memory_mb << 20,
         resource.RLIMIT_CORE: 0,

@@ -3,10 +3,12 @@
 import sys
 
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
+from laion_etl.sandbox.fork_server import serve_forks
 
 
 def main() -> None:
     text_length, data_length, text = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    serve_forks()
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sink.write(READY)
     sink.flush()

@@ -2,7 +2,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from laion_etl.sandbox import seccomp
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
 from tests.download.image_files import encoded
-from tests.faults.test_killed import decoders_of
+from tests.faults.test_killed import decoders_of, servers_of
 
 ONE = DownloadSettings(decoders=1)
 HUGE = 12_000  # pixels a side: much memory, though few bytes
@@ -135,11 +135,13 @@ def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: ty
     assert isinstance(found[1], StoredImage)
 
 
-def test_decoders_that_were_killed_when_idle_cost_no_image() -> None:
+@pytest.mark.parametrize("whose", [decoders_of, servers_of])
+def test_decoders_that_were_killed_when_idle_cost_no_image(whose: Callable[[int], list[int]]) -> None:
     def kill_all() -> None:
-        for pid in decoders_of(os.getpid()):
+        for pid in whose(os.getpid()):
             os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        while whose(os.getpid()):
+            os.sched_yield()
 
     async def main() -> StoredImage | S:
         settings = DownloadSettings(decoders=2)
@@ -217,7 +219,7 @@ def test_a_line_that_is_not_a_digest_is_named(line: str, tmp_path: Path) -> None
         HashBlocklist.load(str(path))
 
 
-def test_a_decoder_that_is_killed_while_it_starts_costs_no_image() -> None:
+def test_a_server_of_decoders_that_is_killed_while_it_starts_costs_no_image() -> None:
     found: list[StoredImage | S] = []
 
     async def decode(decoders: Decoders) -> None:
@@ -228,7 +230,7 @@ def test_a_decoder_that_is_killed_while_it_starts_costs_no_image() -> None:
         async with decoders_for() as decoders, trio.open_nursery() as nursery:
             nursery.start_soon(decode, decoders)
             while len(killed) < 2:
-                for pid in set(decoders_of(os.getpid())) - killed:
+                for pid in set(servers_of(os.getpid())) - killed:
                     os.kill(pid, signal.SIGKILL)
                     killed.add(pid)
                 await trio.lowlevel.checkpoint()
@@ -280,7 +282,7 @@ def test_an_answer_that_makes_no_sense_costs_its_image_only(
     async def main() -> None:
         async with decoders_for() as decoders:
             given = (str(len(text) if length is None else length) for length in lengths)
-            decoders._command = [sys.executable, "-m", "tests.download.odd_decoder", *given, text]
+            decoders._server.command = [sys.executable, "-m", "tests.download.odd_decoder", *given, text]
             assert await decoders.decode(GOOD) == Decoded(S.DECODER_CRASHED)
         assert decoders_of(os.getpid()) == []
 

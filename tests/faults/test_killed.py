@@ -109,6 +109,11 @@ def test_no_decoder_outlives_a_killed_worker(
 
 
 def decoders_of(parent: int) -> list[int]:
+    """Decoders of a worker: forks of a process that it has started."""
+    return [pid for server in servers_of(parent) for pid in children_of(server, "decoder_process")]
+
+
+def servers_of(parent: int) -> list[int]:
     return children_of(parent, "decoder_process")
 
 
