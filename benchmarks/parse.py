@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.warc_file import write_warc
 from benchmarks.wat_file import write_wat
+from laion_etl.core.arrow_memory import save_arrow_memory
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.io.storage import LocalStore
@@ -106,6 +107,7 @@ _OWN: dict[str, Callable[[Path], int]] = {
 
 def _measure(name: str, path: Path, runs: int) -> None:
     """Runs in a separate process: prints the figures of one of our ways."""
+    save_arrow_memory()  # as `laion-etl stage parse` does
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.gz"
         (write_warc if name.startswith("warc") else write_wat)(small, 20)

@@ -53,9 +53,11 @@ def parse(
     as_json: JsonOption = False,
 ) -> None:
     """Parse the WAT files of one partition into a parquet file of pairs."""
+    from laion_etl.core.arrow_memory import save_arrow_memory
     from laion_etl.io.usage_records import usage_recorded
     from laion_etl.parse.stage import parse_partition
 
+    save_arrow_memory()
     settings, store = open_settings()
     if jobs is not None:
         settings = replace(settings, parse=replace(settings.parse, jobs=jobs))

@@ -27,6 +27,7 @@ from laion_etl.parse.captions import CaptionRule
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.kernels.pairs import FRESH, SAME_ID, SEEN, gather, pair_ids, text_hashes
+from laion_etl.parse.kernels.spans import Links
 from laion_etl.parse.licence import NO_LICENCE
 from laion_etl.parse.link_batch import LinkBatch
 from laion_etl.parse.placeholders import PlaceholderRule
@@ -53,7 +54,10 @@ _COLUMNS = 10  # of a batch of links, which are also those of _Rows
 
 
 class _Rows(NamedTuple):
-    """The links that are left; spans of the batch's arena, and the numbers of their hosts."""
+    """The links that are left; spans of the batch's arena, and the numbers of their hosts.
+
+    They are the rows of one array of two dimensions, which is copied, and loses columns, in one step.
+    """
 
     record: Ints
     url_start: Ints
@@ -98,27 +102,23 @@ class LinkFilters:
         self._settings = settings
         self._blocklists = blocklists
         self._urls = UrlRule(settings)
-        self._hosts = HostRule(settings, blocklists.domain_blocked)
+        self._hosts = HostRule(settings, blocklists.domain_blocked if blocklists.blocks_domains else None)
         self._placeholders = PlaceholderRule(settings)
         self._recent = RecentPairs(settings.dedupe_pairs)
         self._repeated = RepeatedTextCounter(settings.max_text_repeats) if settings.max_text_repeats else None
 
     def pairs(self, batch: LinkBatch) -> Iterator[pa.Table]:
         """Yields the pairs of a batch in the order of their links, with the fields of PAIR_SCHEMA except the
-        language and the WAT file. Modifies the spans of the batch.
+        language and the WAT file.
         """
         size = batch.arena.size
         for chunk in _chunks(batch.links.record, whole_pages=self._captions.has_several_sources):
-            columns = [column[chunk] for column in batch.links[:_COLUMNS]]
-            columns += [columns[1].copy(), columns[2].copy()]  # before they become absolute
-            columns += [np.zeros(columns[0].size, np.int32)]
-            rows = _Rows(*columns)
-            table = self._chunk(batch, rows)
+            table = self._chunk(batch, _rows_of(batch.links, chunk))
             if table.num_rows:
                 yield table
             batch.arena.size = size  # what the filters wrote has been copied
 
-    def _chunk(self, batch: LinkBatch, rows: _Rows) -> pa.Table:
+    def _chunk(self, batch: LinkBatch, links: Ints) -> pa.Table:
         arena, settings = batch.arena, self._settings
 
         def absolute(rows: _Rows, reasons: Bytes) -> None:
@@ -142,52 +142,49 @@ class LinkFilters:
         def title(rows: _Rows, _: Bytes) -> None:
             clean_texts(arena, rows.title_start, rows.title_end, settings.max_alt_chars)
 
-        reasons = self._reasons(batch, rows, caption)
-        self._sources.read(rows.source)
-        rows = self._drop(rows, reasons)
+        reasons = self._reasons(batch, links, caption)
+        self._sources.read(_Rows(*links).source)
+        links = self._drop(links, reasons)
         if self._captions.has_several_sources:
-            order = np.lexsort((rows.source, rows.record))
-            rows = _Rows(*(column[order] for column in rows))
+            rows = _Rows(*links)
+            links = links[:, np.lexsort((rows.source, rows.record))]
         for rule in (absolute, within_limits, known_host, last_filters):
-            rows = self._passing(batch, rows, rule)
+            links = self._drop(links, self._reasons(batch, links, rule))
+        rows = _Rows(*links)
         ids = pair_ids(arena.data, rows.url_start, rows.url_end, rows.alt_start, rows.alt_end)
         reasons = self._duplicate_reasons(arena, rows, ids)
-        ids, rows = ids[reasons == 0], self._drop(rows, reasons)
-        reasons = self._reasons(batch, rows, title)
-        ids, rows = ids[reasons == 0], self._drop(rows, reasons)
-        self.outcomes.keep(rows.record.size)
-        return self._table(batch, rows, ids)
+        ids, links = ids[reasons == 0], self._drop(links, reasons)
+        reasons = self._reasons(batch, links, title)
+        ids, links = ids[reasons == 0], self._drop(links, reasons)
+        self.outcomes.keep(links.shape[1])
+        return self._table(batch, _Rows(*links), ids)
 
-    def _passing(self, batch: LinkBatch, rows: _Rows, rule: _Rule) -> _Rows:
-        return self._drop(rows, self._reasons(batch, rows, rule))
-
-    def _reasons(self, batch: LinkBatch, rows: _Rows, rule: _Rule) -> Bytes:
-        """Applies a rule; rows for which it raises an exception are dropped as internal errors."""
-        reasons = _all_kept(rows)
-        before = [column.copy() for column in rows]
+    def _reasons(self, batch: LinkBatch, links: Ints, rule: _Rule) -> Bytes:
+        """Applies a rule; links for which it raises an exception are dropped as internal errors."""
+        reasons = np.zeros(links.shape[1], np.uint8)
+        before = links.copy()
 
         def apply(start: int, end: int) -> None:
-            part = _Rows(*(column[start:end] for column in rows))
+            part = links[:, start:end]
             try:
-                rule(part, reasons[start:end])
+                rule(_Rows(*part), reasons[start:end])
             except Exception:
-                for column, old in zip(part, before, strict=True):
-                    column[:] = old[start:end]
+                part[:] = before[:, start:end]
                 reasons[start:end] = 0
                 raise
 
         def failed(row: int, error: Exception) -> None:
             reasons[row] = REASON_CODES[ParseReason.INTERNAL_ERROR]
-            self._errors.note(batch.page_url(int(rows.record[row])), error)
+            self._errors.note(batch.page_url(int(_Rows(*links).record[row])), error)
 
-        apply_by_rows(apply, rows.record.size, failed)
+        apply_by_rows(apply, links.shape[1], failed)
         return reasons
 
     def _judge_last(self, batch: LinkBatch, rows: _Rows, reasons: Bytes) -> None:
         """Applies the last filters, to links that have a valid URL and a caption."""
         arena = batch.arena
         if self._blocklists.blocks_urls:
-            urls = _strings(arena, rows.url_start, rows.url_end)
+            urls = _strings(arena.data, rows.url_start, rows.url_end)
             reasons[self._blocklists.urls_blocked(urls)] = REASON_CODES[ParseReason.BLOCKED_URL]
         self._look_up_earlier_forms(batch, rows, reasons)
         self._placeholders.judge(arena, rows.alt_start, rows.alt_end, reasons)
@@ -197,7 +194,7 @@ class LinkFilters:
         if not self._blocklists.earlier:
             return
         arena, (base_starts, base_ends) = batch.arena, batch.bases
-        captions = _strings(arena, rows.alt_start, rows.alt_end).to_pylist()
+        captions = _strings(arena.data, rows.alt_start, rows.alt_end).to_pylist()
         spans = list(zip(rows.raw_start, rows.raw_end, rows.record, strict=True))
         for rule, lists in self._blocklists.earlier.items():
             forms = [
@@ -208,7 +205,7 @@ class LinkFilters:
                 reasons[mask & (reasons == 0)] = REASON_CODES[_BLOCKED[kind]]
 
     def _duplicate_reasons(self, arena: ByteArena, rows: _Rows, ids: Bytes) -> Bytes:
-        reasons = _all_kept(rows)
+        reasons = np.zeros(rows.record.size, np.uint8)
         if self._blocklists.blocks_pairs:
             first_halves = ids.view(">u8")[:, 0].astype(np.uint64)
             reasons[self._blocklists.pairs_blocked(first_halves)] = REASON_CODES[ParseReason.BLOCKED_PAIR]
@@ -222,11 +219,12 @@ class LinkFilters:
             reasons[rest[self._repeated.mark(hashes) == 1]] = REASON_CODES[ParseReason.TEXT_REPEATED]
         return reasons
 
-    def _drop(self, rows: _Rows, reasons: Bytes) -> _Rows:
-        """Counts the dropped rows and returns the others."""
+    def _drop(self, links: Ints, reasons: Bytes) -> Ints:
+        """Counts the dropped links and returns the others."""
+        if not reasons.any():
+            return links
         count_drops(reasons, self.outcomes)
-        kept = np.flatnonzero(reasons == 0)
-        return rows if kept.size == reasons.size else _Rows(*(column[kept] for column in rows))
+        return np.take(links, np.flatnonzero(reasons == 0), axis=1)
 
     def _table(self, batch: LinkBatch, rows: _Rows, ids: Bytes) -> pa.Table:
         arena = batch.arena
@@ -235,12 +233,12 @@ class LinkFilters:
             "pair_id": pa.FixedSizeBinaryArray.from_buffers(
                 pa.binary(16), pages.size, [None, pa.py_buffer(np.ascontiguousarray(ids))]
             ),
-            "url": _strings(arena, rows.url_start, rows.url_end),
-            "caption": _strings(arena, rows.alt_start, rows.alt_end),
-            "title": _strings(arena, rows.title_start, rows.title_end),
+            "url": _strings(arena.data, rows.url_start, rows.url_end),
+            "caption": _strings(arena.data, rows.alt_start, rows.alt_end),
+            "title": _strings(arena.data, rows.title_start, rows.title_end),
             "license": _of_pages(batch.licences, NO_LICENCE, batch.offsets.size, pages),
-            "page_url": _strings(arena, batch.page_urls[0][pages], batch.page_urls[1][pages]),
-            "domain": self._hosts.domains(rows.host),
+            "page_url": _strings(arena.data, batch.page_urls[0][pages], batch.page_urls[1][pages]),
+            "domain": _strings(*self._hosts.domains(rows.host)),
             "record_offset": pa.array(batch.offsets[pages]),
             "caption_source": _source_names(rows.source),
             "page_lang": _of_pages(batch.langs, "", batch.offsets.size, pages),
@@ -259,14 +257,20 @@ def _chunks(records: Ints, *, whole_pages: bool) -> Iterator[slice]:
         first = end
 
 
-def _all_kept(rows: _Rows) -> Bytes:
-    return np.zeros(rows.record.size, np.uint8)
+def _rows_of(links: Links, chunk: slice) -> Ints:
+    """Returns the columns of _Rows for some links, as one array; it may be changed."""
+    number = links.record[chunk].size
+    table = np.empty((len(_Rows._fields), number), np.int32)
+    for row, column in zip(table, (*links[:_COLUMNS], links.url_start, links.url_end), strict=False):
+        row[:] = column[chunk]
+    table[-1] = 0
+    return table
 
 
-def _strings(arena: ByteArena, starts: Ints, ends: Ints) -> pa.StringArray:
+def _strings(data: Bytes, starts: Ints, ends: Ints) -> pa.StringArray:
     """Copies spans into Arrow strings."""
     offsets = np.empty(starts.size + 1, np.int32)
-    data = gather(arena.data, starts, ends, offsets)
+    data = gather(data, starts, ends, offsets)
     return pa.StringArray.from_buffers(starts.size, pa.py_buffer(offsets), pa.py_buffer(data))
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from laion_etl.blocklists import Blocklists, load_blocklists
 from laion_etl.blocklists.removal_requests import NO_LINKS, BlockedLinks
+from laion_etl.core.arrow_memory import save_arrow_memory
 from laion_etl.core.errors import InputError, InternalError, KilledError
 from laion_etl.core.funnel import ParseReason, RecordReason
 from laion_etl.core.host_resources import usable_cores
@@ -175,6 +176,7 @@ def parse_files(
 @cache
 def _parser(settings: Settings, removed: BlockedLinks) -> FileParser:
     """Returns the parser of a worker process: created for its first file, reused for the others."""
+    save_arrow_memory()
     return FileParser(settings, removed)
 
 

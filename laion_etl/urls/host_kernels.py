@@ -1,5 +1,7 @@
 """Kernels for absolute URLs: their limits, extensions and file names, and numbers for their hosts."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds, keyed_hash
@@ -127,3 +129,58 @@ def number_hosts(
             slot = (slot + 1) & mask
         numbers[row] = number
     return known
+
+
+class Endings(NamedTuple):
+    """Last labels of hosts: their hashes, sorted; then, in the same order, their bytes and their sizes."""
+
+    hashes: Hashes
+    names: Bytes
+    sizes: Ints
+
+
+@kernel
+def find_domains(
+    names: Bytes,
+    sizes: Ints,
+    hosts: tuple[int, int],
+    endings: Endings,
+    unusual: Hashes,
+    domains: tuple[Ints, Ints],
+) -> None:
+    """Sets the spans, in all of `names`, of the registered domains of some hosts (first and end of them).
+
+    That is the last two labels of a host that has one of the endings and no empty label. The start is -1 for
+    all others, and for those whose domain has the hash of one of the `unusual` ones.
+    """
+    starts, ends = domains
+    for number in range(hosts[0], hosts[1]):
+        name, size = names[number], sizes[number]
+        ends[number] = number * names.shape[1] + size
+        starts[number] = -1
+        before_last, last = _last_labels(name, size)
+        is_common = last > 0 and _is_ending(name, last, size, endings)
+        if is_common and not holds(unusual, hash_of(name, before_last, size)):
+            starts[number] = number * names.shape[1] + before_last
+
+
+@kernel
+def _last_labels(name: Bytes, size: int) -> tuple[int, int]:
+    """Returns where the last two labels of a host begin; -1 if it has fewer, or an empty one."""
+    before_last, last, label = -1, -1, 0
+    for position in range(size):
+        if name[position] == 46:
+            if position == label:
+                return -1, -1
+            before_last, label = label, position + 1
+            last = label
+    return (-1, -1) if label == size else (before_last, last)
+
+
+@kernel
+def _is_ending(name: Bytes, start: int, end: int, endings: Endings) -> bool:
+    """Whether a last label is one of the endings: whoever chooses a host can choose its hash, too."""
+    found = np.searchsorted(endings.hashes, hash_of(name, start, end))
+    if found == endings.hashes.size or endings.sizes[found] != end - start:
+        return False
+    return equals(name, start, endings.names[found, : end - start])

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import pyarrow as pa
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
@@ -19,7 +18,7 @@ from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.core.wordlists import words
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.addresses import is_public
-from laion_etl.urls.host_kernels import find_files, number_hosts
+from laion_etl.urls.host_kernels import Endings, find_domains, find_files, number_hosts
 from laion_etl.urls.public_suffix import public_suffixes, registered_domain
 
 Spans = tuple[Ints, Ints]
@@ -112,22 +111,28 @@ def _plain_endings() -> frozenset[str]:
 
 
 class HostRule:
-    """Filters columns of URLs by host; remembers up to 65,536 hosts (about 12 MB)."""
+    """Filters columns of URLs by host; remembers up to 65,536 hosts (about 5 MB).
 
-    def __init__(self, settings: ParseSettings, domain_blocked: Callable[[str], bool]) -> None:
+    A kernel judges most hosts: those with an ending like .com that are on no list.
+    """
+
+    def __init__(self, settings: ParseSettings, domain_blocked: Callable[[str], bool] | None = None) -> None:
+        """`domain_blocked`: whether a host is on a blocklist; None if no domain is."""
         self._refuse_trackers = settings.refuse_trackers
         self._blocked = domain_blocked
         self._names = np.empty((_KNOWN_HOSTS, settings.max_host_chars), np.uint8)
         self._sizes = np.empty(_KNOWN_HOSTS, np.int32)
         self._codes = np.zeros(_KNOWN_HOSTS, np.uint8)
+        self._domains = np.empty(_KNOWN_HOSTS, np.int32), np.empty(_KNOWN_HOSTS, np.int32)
         self._key = np.frombuffer(os.urandom(16), np.uint64).copy()
         self._file_hashes = _sorted_hashes(TRACKER_FILES)
+        self._endings = _endings()
+        self._tracker_hashes = _sorted_hashes(_tracker_domains() if settings.refuse_trackers else frozenset())
         self._forget()
 
     def _forget(self) -> None:
         self._table = np.zeros(2 * _KNOWN_HOSTS, np.int32)
-        self._domains: list[str] = []
-        self._domain_array = pa.array([], pa.string())
+        self._known = 0
         self._paths: dict[int, tuple[str, ...]] = {}
         self._errors: dict[int, Exception] = {}
         self._has_paths = np.zeros(_KNOWN_HOSTS, np.uint8)
@@ -138,15 +143,13 @@ class HostRule:
         Takes at most 32,768 URLs at a time, with hosts of at most `max_host_chars`. An exception that judging
         a host raises is raised whenever a URL of that host is among those given.
         """
-        if len(self._domains) + urls[0].size > _KNOWN_HOSTS:
+        if self._known + urls[0].size > _KNOWN_HOSTS:
             self._forget()
         numbers = np.empty(urls[0].size, np.int32)
-        known = len(self._domains)
+        first = self._known
         table = self._table, self._key
-        count = number_hosts(arena.data, urls, table, self._names, self._sizes, known, numbers)
-        names, width = self._names[known:count].tobytes(), self._names.shape[1]
-        for row, size in enumerate(self._sizes[known:count].tolist()):
-            self._learn(known + row, names[row * width : row * width + size])
+        self._known = number_hosts(arena.data, urls, table, self._names, self._sizes, first, numbers)
+        self._learn(first)
         for number in set(numbers.tolist()) & self._errors.keys() if self._errors else ():
             raise self._errors[number]
         reasons[:] = self._codes[numbers]
@@ -154,23 +157,36 @@ class HostRule:
             self._judge_trackers(arena, urls, numbers, reasons)
         return numbers
 
-    def domains(self, numbers: Ints) -> pa.StringArray:
-        """Returns the registered domains of hosts given by number."""
-        new = self._domains[len(self._domain_array) :]
-        if new:
-            self._domain_array = pa.concat_arrays([self._domain_array, pa.array(new, pa.string())])
-        return self._domain_array.take(pa.array(numbers))
+    def domains(self, numbers: Ints) -> tuple[Bytes, Ints, Ints]:
+        """Returns the registered domains of hosts given by number: some bytes, starts and ends in these."""
+        starts, ends = self._domains
+        return self._names.reshape(-1), starts[numbers], ends[numbers]
 
-    def _learn(self, number: int, written: bytes) -> None:
-        """Judges the next host. Each number must have its domain, so an exception is kept for later."""
-        self._codes[number] = 0
+    def _learn(self, first: int) -> None:
+        """Judges the hosts from a number on."""
+        starts, _ = self._domains
+        new = slice(first, self._known)
+        self._codes[new] = 0
+        if self._blocked is None:
+            hosts = (first, self._known)
+            find_domains(self._names, self._sizes, hosts, self._endings, self._tracker_hashes, self._domains)
+        else:
+            starts[new] = -1
+        for row in np.flatnonzero(starts[new] < 0).tolist():
+            self._learn_one(first + row)
+
+    def _learn_one(self, number: int) -> None:
+        """Judges a host. Each number must have its domain, so an exception is kept for later."""
+        written = self._names[number, : self._sizes[number]].tobytes()
         domain = ""
         try:
             domain, reason, paths = self._judged(written.decode())
         except Exception as error:  # noqa: BLE001 - `judge` raises it for the URLs of this host
             self._errors[number] = error
             reason, paths = None, ()
-        self._domains.append(domain)
+        starts, ends = self._domains  # a domain is what its host ends with, but for a final dot
+        ends[number] = number * self._names.shape[1] + len(written.removesuffix(b"."))
+        starts[number] = ends[number] - len(domain.encode())
         if reason is not None:
             self._codes[number] = REASON_CODES[reason]
         elif paths:
@@ -190,7 +206,7 @@ class HostRule:
             return domain, ParseReason.HOST_NOT_PUBLIC, ()
         if paths == ("",):
             return domain, ParseReason.TRACKER, ()
-        if self._blocked(host):
+        if self._blocked is not None and self._blocked(host):
             return domain, ParseReason.BLOCKED_DOMAIN, ()
         return domain, None, paths
 
@@ -204,6 +220,18 @@ class HostRule:
             named = path.rpartition("/")[2].lower() in TRACKER_FILES
             if named or path.startswith(self._paths.get(int(numbers[row]), ())):
                 reasons[row] = REASON_CODES[ParseReason.TRACKER]
+
+
+@cache
+def _endings() -> Endings:
+    """Returns `_plain_endings` for the kernel."""
+    names = [ending.encode() for ending in _plain_endings()]
+    hashes = np.array([hash_of(constant(name), 0, len(name)) for name in names], np.uint64)
+    order = np.argsort(hashes)
+    padded = np.zeros((len(names), max(map(len, names))), np.uint8)
+    for row, name in enumerate(names):
+        padded[row, : len(name)] = list(name)
+    return Endings(hashes[order], padded[order], np.array(list(map(len, names)), np.int32)[order])
 
 
 def _sorted_hashes(names: frozenset[str]) -> Hashes:

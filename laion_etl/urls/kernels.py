@@ -6,7 +6,7 @@ and normalize.py says what else it needs.
 
 import numpy as np
 
-from laion_etl.core.kernels import Bytes, Ints, constant, equals
+from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals
 from laion_etl.core.numba_cache import kernel
 
 RESOLVED, NEEDS_PARSER = 0, 1
@@ -14,6 +14,7 @@ RESOLVED, NEEDS_PARSER = 0, 1
 _HTTP = constant(b"http://")
 _HTTPS = constant(b"https://")
 _PUNYCODE = constant(b"xn--")
+_BEYOND_ASCII = np.uint64(0x8080808080808080)
 
 
 def _table(characters: bytes) -> Bytes:
@@ -223,12 +224,15 @@ def flag_spans_with(byte: int, data: Bytes, spans: tuple[Ints, Ints], flags: Byt
 
 
 @kernel
-def flag_foreign_queries(data: Bytes, urls: tuple[Ints, Ints], flags: Bytes) -> None:
-    """Sets 1 for each URL with a character beyond ASCII in its query (or fragment), else 0."""
+def flag_foreign_queries(data: Bytes, words: Hashes, urls: tuple[Ints, Ints], flags: Bytes) -> None:
+    """Sets 1 for each URL with a character beyond ASCII in its query (or fragment), else 0.
+
+    `words` are those of the data: most URLs are in ASCII, which eight bytes at once say.
+    """
     one = np.uint64(1)
     for row in range(urls[0].size):
         flags[row] = 0
-        if urls[0][row] < 0:
+        if urls[0][row] < 0 or not _may_be_foreign(words, urls[0][row], urls[1][row]):
             continue
         position, end = np.uint64(urls[0][row]), np.uint64(urls[1][row])  # unsigned: no negative indices
         while position < end and data[position] != 63:
@@ -238,3 +242,12 @@ def flag_foreign_queries(data: Bytes, urls: tuple[Ints, Ints], flags: Bytes) -> 
                 flags[row] = 1
                 break
             position += one
+
+
+@kernel
+def _may_be_foreign(words: Hashes, start: int, end: int) -> bool:
+    """Whether a byte beyond ASCII is in a span, or next to it in the words that it begins and ends in."""
+    found = np.uint64(0)
+    for place in range(start >> 3, (end + 7) >> 3):
+        found |= words[np.uint64(place)]
+    return found & _BEYOND_ASCII != 0

@@ -56,7 +56,7 @@ def _written(byte: int) -> str:
 def rows_with_foreign_query(arena: ByteArena, urls: tuple[Ints, Ints]) -> Ints:
     """Returns the rows of URLs with a character beyond ASCII in their query."""
     flags = np.empty(urls[0].size, np.uint8)
-    flag_foreign_queries(arena.data, urls, flags)
+    flag_foreign_queries(arena.data, arena.words, urls, flags)
     return np.flatnonzero(flags).astype(np.int32)
 
 

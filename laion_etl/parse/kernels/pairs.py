@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from laion_etl.core.kernels import Bytes, Hashes, Ints, hash_of
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import copy_bytes, kernel
 
 Sizes = npt.NDArray[np.uint16]
 
@@ -26,10 +26,8 @@ def pair_ids(data: Bytes, urls: Ints, url_ends: Ints, captions: Ints, caption_en
         padded = (size + 8) // _BLOCK * _BLOCK + _BLOCK
         if padded > message.size:
             message = np.empty(2 * padded, np.uint8)
-        for i in range(url_bytes):
-            message[i] = data[urls[row] + i]
-        for i in range(caption_bytes):
-            message[url_bytes + i] = data[captions[row] + i]
+        copy_bytes(message, 0, data, urls[row], url_bytes)
+        copy_bytes(message, url_bytes, data, captions[row], caption_bytes)
         message[size] = 0x80
         for i in range(size + 1, padded):
             message[i] = 0
@@ -156,9 +154,7 @@ def gather(data: Bytes, starts: Ints, ends: Ints, offsets: Ints) -> Bytes:
         offsets[row + 1] = total
     out = np.empty(total, np.uint8)
     for row in range(starts.size):
-        start, offset = starts[row], offsets[row]
-        for i in range(ends[row] - start):
-            out[offset + i] = data[start + i]
+        copy_bytes(out, offsets[row], data, starts[row], ends[row] - starts[row])
     return out
 
 

@@ -1,6 +1,8 @@
 """Reads the head of a WARC record: its type, length and page URL."""
 
-from laion_etl.core.kernels import Bytes, constant
+import numpy as np
+
+from laion_etl.core.kernels import Bytes, Hashes, constant
 from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels.spans import Records
 
@@ -12,18 +14,23 @@ _TARGET = constant(b"warc-target-uri:")
 _LENGTH = constant(b"content-length:")
 _WARC = constant(b"warc/1.")
 
+_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
+
 
 @kernel
-def read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
-    """Returns where the payload begins, -1 if the head is irregular, and whether the type is metadata."""
+def read_head(data: Bytes, words: Hashes, records: Records, record: int) -> tuple[int, bool]:
+    """Returns where the payload begins, -1 if the head is irregular, and whether the type is metadata.
+
+    `words` are those of the data.
+    """
     position, end = records.start[record], records.end[record]
     is_metadata, typed, length = False, False, -1
     if end - position < 16 or not _names(data, position, end, _WARC):
         return -1, False
     while True:
         line = position
-        while position < end and data[position] != 10:
-            position += 1
+        position = _line_end(data, words, position, end)
         if position == end:
             return -1, False
         stop = position - 1 if position > line and data[position - 1] == 13 else position
@@ -55,9 +62,30 @@ def read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
 
 
 @kernel
+def _line_end(data: Bytes, words: Hashes, start: int, end: int) -> int:
+    """Returns where the next line feed is, `end` if there is none before; eight bytes at once."""
+    position, stop, one = np.uint64(start), np.uint64(end), np.uint64(1)  # unsigned: no negative indices
+    while position & np.uint64(7) and position < stop:
+        if data[position] == 10:
+            return int(np.int64(position))
+        position += one
+    while position < stop:
+        x = words[position >> np.uint64(3)] ^ _NEWLINES
+        found = (x - _ONES) & ~x & _HIGHS  # the first byte that has its highest bit is a line feed
+        if found:
+            while not found & np.uint64(0x80):
+                found >>= np.uint64(8)
+                position += one
+            return min(int(np.int64(position)), end)
+        position += np.uint64(8)
+    return end
+
+
+@kernel
 def _names(data: Bytes, line: int, stop: int, name: Bytes) -> bool:
     """Whether a header line begins with a name, which is given in lower case, in any case."""
-    if stop - line < name.size:
+    last = name.size - 1  # looked at first: that of a header is its colon, which few others have there
+    if stop - line < name.size or (data[line + last] | 32) != (name[last] | 32):
         return False
     for i in range(name.size):
         byte = data[line + i]

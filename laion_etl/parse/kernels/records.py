@@ -28,7 +28,7 @@ _HTML = constant(b'"HTML-Metadata":{')
 _SIGNS = (b"G@", b'"Bas', b"mons")  # and `"A@` of links, where they are wanted
 _KEYS = b"@B"
 _KEY, _MAY_BE_LICENCE = 1, 2  # bits of what a block has
-_LOWER = np.uint64(0x2020202020202020)
+_ANY_CASE = np.uint64(0xDFDFDFDFDFDFDFDF)
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _BLOCK_WORDS = 8
 
@@ -82,7 +82,7 @@ def cut_links(data: Bytes, words: Hashes, records: Records, links: Links, wanted
     count = 0
     for record in range(records.start.size):
         end = records.end[record]
-        body, is_metadata = read_head(data, records, record)
+        body, is_metadata = read_head(data, words, records, record)
         if body < 0:
             records.state[record] = ODD
             continue
@@ -226,9 +226,9 @@ def _signs(words: Hashes, first: int) -> int:
         found |= (x - _ONES) & ~x
         x = (word ^ _BASE0) | (second ^ _BASE1) | (third ^ _BASE2) | (fourth ^ _BASE3)
         found |= (x - _ONES) & ~x
-        # In any case: a letter with this bit is lower case.
-        x = (word | _LOWER) ^ _COMMONS0 | (second | _LOWER) ^ _COMMONS1
-        x |= (third | _LOWER) ^ _COMMONS2 | (fourth | _LOWER) ^ _COMMONS3
+        # In any case: the bit that tells capitals from small letters is ignored.
+        x = (word ^ _COMMONS0) | (second ^ _COMMONS1) | (third ^ _COMMONS2) | (fourth ^ _COMMONS3)
+        x &= _ANY_CASE
         commons |= (x - _ONES) & ~x
     return int(_KEY * (found & _HIGHS != 0) + _MAY_BE_LICENCE * (commons & _HIGHS != 0))
 
