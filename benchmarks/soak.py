@@ -27,7 +27,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -142,7 +142,7 @@ class Soak:
 
 def _usage(process: psutil.Process) -> dict[str, float]:
     """Memory, open files and threads of a process with its children."""
-    found = Counter[str]()
+    found: dict[str, float] = defaultdict(float)
     with suppress(psutil.NoSuchProcess):
         for one in [process, *process.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess, OSError):

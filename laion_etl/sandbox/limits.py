@@ -60,7 +60,7 @@ def hide_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """Has this process killed when the thread that started it ends; leaves Ctrl-C and SIGTERM to its parent."""
+    """Has this process killed when the thread that started it ends, and ignore SIGINT and SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -179,7 +179,7 @@ def _last_labels(name: Bytes, size: int) -> tuple[int, int]:
 
 @kernel
 def _is_ending(name: Bytes, start: int, end: int, endings: Endings) -> bool:
-    """Whether a last label is one of the endings: whoever chooses a host can choose its hash, too."""
+    """Whether a last label is one of the endings: anyone who chooses a host can choose its hash, too."""
     found = np.searchsorted(endings.hashes, hash_of(name, start, end))
     if found == endings.hashes.size or endings.sizes[found] != end - start:
         return False

@@ -250,4 +250,5 @@ def _may_be_foreign(words: Hashes, start: int, end: int) -> bool:
     found = np.uint64(0)
     for place in range(start >> 3, (end + 7) >> 3):
         found |= words[np.uint64(place)]
-    return found & _BEYOND_ASCII != 0
+    beyond: bool = found & _BEYOND_ASCII != 0
+    return beyond

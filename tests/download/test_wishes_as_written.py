@@ -359,7 +359,15 @@ def test_values_of_reservations_and_usage() -> None:
         "genai=n",
     ]
     assert [value for value in forbidden if not forbids_training(value)] == []
-    permitted = ["train-ai=y", "ai-train=yes", "search=no", "x-train-ai=n", "ai-train=nofollow", "ai-train", ""]
+    permitted = [
+        "train-ai=y",
+        "ai-train=yes",
+        "search=no",
+        "x-train-ai=n",
+        "ai-train=nofollow",
+        "ai-train",
+        "",
+    ]
     assert [value for value in permitted if forbids_training(value)] == []
 
 
