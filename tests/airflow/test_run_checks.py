@@ -136,7 +136,7 @@ def test_a_run_made_without_a_key_counts_for_a_backfill_of_what_is_missing(crawl
 def test_a_dag_of_ones_own_is_started_by_the_asset_that_the_docs_name(
     crawled: Airflow, tmp_path: Path
 ) -> None:
-    assert f"schedule={DATASET}" in (ROOT / "docs" / "how-to" / "airflow.md").read_text()
+    assert f"schedule={DATASET}" in (ROOT / "docs" / "how-to" / "own-dags.md").read_text()
     folder = tmp_path / "dags"
     shutil.copytree(ROOT / "dags", folder)
     mine = f"mine = DAG('mine', schedule={DATASET}, is_paused_upon_creation=False)"

@@ -1,6 +1,7 @@
 """Errors of files and of S3 as StorageError, with the URI and what to do."""
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
@@ -61,9 +62,6 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
     It is MissingFileError for one file that is not there, StoreOutageError or StoreRefusedError if nothing
     can be read or written.
     """
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         yield
     except OSError as error:
@@ -71,15 +69,27 @@ def storage_errors(action: str, target: object) -> Iterator[None]:
         missing_file = error.errno == errno.ENOENT and not missing_folder
         advice = _NO_FOLDER if missing_folder else _ADVICE.get(error.errno or 0, error.strerror or str(error))
         raise _kind(error, missing=missing_file)(f"cannot {action} {target}: {advice}") from error
-    except ClientError as error:
+    except Exception as error:
+        if (found := _s3_error(action, target, error)) is None:
+            raise
+        raise found from error
+
+
+def _s3_error(action: str, target: object, error: Exception) -> StorageError | None:
+    """Return the error of a request to S3 in our words; None for any other error."""
+    if "botocore" not in sys.modules:
+        return None  # a local store: importing boto3 to look would take 0.2 s and 20 MB
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code", "")
-        advice = _S3_ADVICE.get(code, str(error))
-        missing_file = action == "read" and code in NOT_THERE
-        raise _kind(error, missing=missing_file)(f"cannot {action} {target}: {advice}") from error
-    except (BotoCoreError, Boto3Error) as error:
-        raise _kind(error)(
-            f"cannot {action} {target}: {error}; check AWS_ENDPOINT_URL and the AWS credentials"
-        ) from error
+        missing = action == "read" and code in NOT_THERE
+        return _kind(error, missing=missing)(f"cannot {action} {target}: {_S3_ADVICE.get(code, str(error))}")
+    if isinstance(error, BotoCoreError | Boto3Error):
+        advice = "check AWS_ENDPOINT_URL and the AWS credentials"
+        return _kind(error)(f"cannot {action} {target}: {error}; {advice}")
+    return None
 
 
 def _kind(error: Exception, *, missing: bool = False) -> type[StorageError]:
