@@ -476,6 +476,7 @@ def test_a_transparent_colour_of_a_grey_image_takes_a_few_bytes_a_pixel() -> Non
     rows = b"".join(b"\0" + b"\x04\xd2" * side for _ in range(side))
     data = png_of(side, 16, 0, rows, b"\x04\xd2")
     settings = ImageSettings.from_settings(DownloadSettings(min_bytes=10, perceptual_hashes=False))
+    decode(data, settings)  # compiles the loop that averages
     tracemalloc.start()
     try:
         stored = decode(data, settings)

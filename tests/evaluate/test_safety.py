@@ -64,7 +64,7 @@ def test_what_is_not_defined_is_none() -> None:
         (b"a.jpg,1\n", "it needs a first line with the columns image and label"),
         (b"image,label\n", "it has no labels"),
         (b"image,label\na.jpg,yes\n", "line 2: label is 'yes', which is not 1 or 0"),
-        (b"image,label\n\na.jpg\n", "line 3: it has 1 fields, the first line has 2"),
+        (b"image,label\n\na.jpg\n", "line 3: it has 1 field, the first line has 2"),
         (b"image,label,label\na.jpg,1,0\n", "each once"),
         (b"image,label\na.jpg,1,2\n", "line 2: it has 3 fields"),
         (b"image,label\nabsent.jpg,1\n", "line 2: the image 'absent.jpg' cannot be opened"),
