@@ -83,9 +83,9 @@ class StagePodTrigger(KubernetesPodTrigger):
 class WaitTrigger(BaseTrigger):
     """Ends after a time with an event; the task that waits takes no worker slot."""
 
-    def __init__(self, *, delay_s: float, event: dict[str, Any]) -> None:
+    def __init__(self, *, event: dict[str, Any], delay_s: float = 0.0, until: float | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.delay_s = delay_s
+        self.delay_s = delay_s if until is None else max(0.0, until - time.time())  # as 0.1.0 deferred tasks
         self.event = event
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

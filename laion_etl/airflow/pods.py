@@ -70,7 +70,7 @@ class StagePodOperator(KubernetesPodOperator):
         """Resumes after the trigger's event: returns the result, or raises the pod's failure."""
         waits = event["status"] == WAITED
         restarts = Restarts.from_plain(event.get("restarts"))
-        measured_s = float(event[MEASURED_S])
+        measured_s = float(event.get(MEASURED_S, 0.0))  # of a trigger of an earlier version: none
         self._restarts = restarts.waited(measured_s) if waits else restarts.worked(measured_s)
         if self.execution_timeout is not None:
             self.execution_timeout += timedelta(seconds=self._restarts.waited_s)

@@ -62,9 +62,9 @@ class Entries(NamedTuple):
     def of_values(cls, values: Sequence[str], numbers: Sequence[int], source: str) -> "Entries":
         """Returns entries that were found in other ways; none is empty."""
         encoded = [value.encode() for value in values]
-        ends = np.cumsum([len(value) for value in encoded], dtype=np.int32)
-        starts = np.concatenate([np.zeros(1, np.int32), ends[:-1]])
-        return cls(source, b"".join(encoded), (starts, ends), np.asarray(numbers, np.int32))
+        lengths = np.asarray([len(value) for value in encoded], np.int32)
+        ends = np.cumsum(lengths, dtype=np.int32)
+        return cls(source, b"".join(encoded), (ends - lengths, ends), np.asarray(numbers, np.int32))
 
 
 class TextReader:

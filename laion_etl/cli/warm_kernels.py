@@ -80,9 +80,10 @@ def _parse(folder: Path) -> None:
         blocked_urls=_listed(folder, "urls", "www.example/blocked/\nhttps://www.example/b.jpg?w"),
         blocked_pairs=_listed(folder, "pairs", "00112233445566778899aabbccddeeff"),
     )
-    parser = FileParser(Settings(core=CoreSettings(data_dir=str(folder)), parse=rules))
-    for _ in parser.pairs(0, str(path), FileCounts()):
-        pass
+    core = CoreSettings(data_dir=str(folder))
+    for one in (rules, ParseSettings(language_detector="none")):  # with lists, hosts go another way
+        for _ in FileParser(Settings(core=core, parse=one)).pairs(0, str(path), FileCounts()):
+            pass
 
 
 def _detect() -> None:

@@ -27,7 +27,7 @@ _DIRECTIVE = re.compile(
     r"(?<![a-z0-9])(?:none(?!-such)|no[\s_-]{0,3}(?:image[\s_-]{0,3})?(?:ai|index|ml|(?:ai[\s_-]{0,3})?train(?:ing)?))(?![a-z0-9])"
 )
 _PREVIEW = re.compile(
-    r"\bmax[_-]?[a-z_-]{1,40}\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
+    r"\bmax[\s_-]?(?:(?:image|video)[\s_-]?preview|snippet)\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
 )  # their "none" is a value
 _UNAVAILABLE_AFTER = re.compile(r"unavailable[\s_-]?after\s*[:=]?\s*[\"']?((?:[a-z]{3,9},)?[^,;\"']{0,60})")
 
@@ -67,12 +67,12 @@ def _forbids(tag: str) -> bool:
 
 
 def _is_past(written: str) -> bool:
-    """Whether a date has passed, in one of the forms that Google names; a date that cannot be read has."""
+    """Whether a date, as Google names its forms, has passed; of one that cannot be read, the year decides."""
     text = written.strip()
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             date = read(text)
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, OverflowError):
             continue
         return date.replace(tzinfo=date.tzinfo or UTC) <= datetime.now(UTC)
     year = _YEAR.search(text)

@@ -29,6 +29,7 @@ from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_sta
 from laion_etl.settings import DownloadSettings
 
 _ANSWER_BYTES = 1 << 17
+_MAX_END_S = 10.0  # for a process to end when that was ordered
 _MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
@@ -55,12 +56,17 @@ class _DecoderDied(Exception):  # noqa: N818 - an outcome, not an error of the p
     """The process ended in the middle of an image, or its answer makes no sense."""
 
 
+class _ServerEndedError(Exception):
+    """The process ended because the one that it was forked from did, which is no fault of an image."""
+
+
 class _Decoder:
     """One process and its pipes."""
 
     def __init__(self, server: ForkServer) -> None:
         self._server = server
         self._number, *pipes = server.fork()
+        self._generation = server.generation
         for pipe in pipes:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._stdin, self._stdout = (trio.lowlevel.FdStream(pipe) for pipe in pipes)
@@ -100,6 +106,11 @@ class _Decoder:
         return bytes(received[ANSWER.size : end]), bytes(received[end:length])
 
     @property
+    def server_has_ended(self) -> bool:
+        """Whether the process that this one was forked from has ended."""
+        return self._server.has_ended(self._generation)
+
+    @property
     def is_alive(self) -> bool:
         """Whether an idle process still has its output open."""
         output = select.poll()
@@ -111,10 +122,14 @@ class _Decoder:
         with trio.CancelScope(shield=True):
             self._server.kill(self._number)
             await trio.aclose_forcefully(self._stdin)
-            with suppress(trio.BrokenResourceError):
+            has_ended = False
+            with trio.move_on_after(_MAX_END_S), suppress(trio.BrokenResourceError):
                 while await self._stdout.receive_some(_ANSWER_BYTES):
                     pass
+                has_ended = True
             await trio.aclose_forcefully(self._stdout)
+            if not has_ended:  # the server hangs
+                await trio.to_thread.run_sync(self._server.close)
 
 
 def _decoded(header: dict[str, Any], data: bytes) -> Decoded:
@@ -195,10 +210,15 @@ class Decoders:
 
         Raises OutageError when no process can be started.
         """
+        tries = servers = 0
         async with self._free:
-            for _ in range(TRIES):
-                with suppress(_DecoderDied):
+            while tries < TRIES and servers < STARTS:
+                try:
                     return await self._try(data)
+                except _DecoderDied:
+                    tries += 1
+                except _ServerEndedError:
+                    servers += 1
         return Decoded(DownloadStatus.DECODER_CRASHED)
 
     async def _try(self, data: bytes) -> Decoded:
@@ -208,6 +228,10 @@ class Decoders:
             with trio.move_on_after(self._settings.decode_timeout_s):
                 found = await decoder.decode(data)
                 finished = True
+        except _DecoderDied as error:
+            if decoder.server_has_ended:
+                raise _ServerEndedError from error
+            raise
         finally:
             if finished:
                 self._idle.append(decoder)

@@ -31,7 +31,7 @@ _LEADING_COMMENT = re.compile(r"/\*.{0,200}?\*/\s*")
 # Where another line begins within a line: also behind a line end that a template wrote as `\n`.
 _WITHIN = re.compile(
     r"(?:\\r)?\\n(?=\s{0,9}(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\Z)"
-    r"|(?<=[\s,;|>\"'*)/])(?=(?:user-?agent|disallow)\s{0,9}:)",
+    r"|(?<=[\s,;|>\"'*)])(?=(?:user-?agent|disallow)\s{0,9}:)",
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile("[:=\uff1a\ufe55\u2236]")
@@ -57,7 +57,7 @@ class LineKind(Enum):
 
 _KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}
 _PLAIN_LINE = re.compile(
-    rf"[ \t]*({'|'.join(_KINDS)})[ \t]*:[ \t]*(?!=)([A-Za-z0-9/*$?=&%_.~+-]*)[ \t]*\Z",
+    rf"[ \t]*({'|'.join(_KINDS)})[ \t]*:[ \t]*+(?!=)([A-Za-z0-9/*$?=&%_.~+-]*+)[ \t]*+\Z",
     re.IGNORECASE | re.ASCII,
 )
 

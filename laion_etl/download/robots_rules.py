@@ -26,7 +26,7 @@ from laion_etl.download.robots_lines import LineKind, encoded, lines_of
 
 _BETWEEN_NAMES = re.compile(r"[^A-Za-z0-9_.\-*/]+")
 _EVERYONE = re.compile(r"\*+(?![A-Za-z0-9_\-])")
-_PERMISSION = re.compile(r"\sallow\s{0,9}:", re.IGNORECASE)  # in the same line
+_PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
 _COMMENT = re.compile(r"\([^()]*\)?")
 _HYPHENS = str.maketrans("", "", "-_")
 _MAX_NAMES = 100  # on one line
@@ -145,6 +145,7 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
     own: list[RobotsLine] = []
     general: list[RobotsLine] = []
     for_all: list[RobotsLine] = []  # what is said on training in front of the first group
+    trained: list[bytes] = []  # paths that must not be used for it
     names: set[str] = set()
     named = in_rules = False
     for kind, value in lines_of(body):
@@ -156,6 +157,8 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
             continue
         in_rules = in_rules or kind is not LineKind.USAGE
         rules = _RULES[kind](value)
+        if kind is LineKind.USAGE and (not names or {"*", agent} & names):
+            trained += [path for _, path in rules]
         if agent and agent in names:
             own += rules
         if "*" in names:
@@ -163,7 +166,19 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
         if not names and kind is LineKind.USAGE:
             for_all += rules
     found = for_all + (own if named else general)
-    return [(False, b"/")] if _NO_TRAINING in found else found
+    if _NO_TRAINING in found:
+        return [(False, b"/")]
+    usage = [parse_path_pattern(path) for path in trained]
+    return [line for line in found if not (line[0] and any(_concerns(line[1], path) for path in usage))]
+
+
+def _concerns(allowed: bytes, trained: PathPattern) -> bool:
+    """Whether a path that may be fetched could outdo one that must not be used for training."""
+    allow = parse_path_pattern(allowed)
+    if allow.octets < trained.octets:
+        return False
+    plain = len(allow.parts) == len(trained.parts) == 1
+    return not plain or allow.parts[0].startswith(trained.parts[0])
 
 
 def _comparable(name: str) -> str:
@@ -204,7 +219,7 @@ def _usage(value: str) -> list[RobotsLine]:
     """Returns what `Content-Signal` or `Content-Usage` forbids: training, here or below a path."""
     if not forbids_training(value):
         return []
-    path, _, rest = value.partition(" ")
+    path, *rest = value.split(None, 1)
     return _disallow(path) if rest and begins_as_path(encoded(path)) else [_NO_TRAINING]
 
 

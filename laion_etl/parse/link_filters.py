@@ -147,7 +147,7 @@ class LinkFilters:
         links = self._drop(links, reasons)
         if self._captions.has_several_sources:
             rows = _Rows(*links)
-            links = links[:, np.lexsort((rows.source, rows.record))]
+            links = np.take(links, np.lexsort((rows.source, rows.record)), axis=1)
         for rule in (absolute, within_limits, known_host, last_filters):
             links = self._drop(links, self._reasons(batch, links, rule))
         rows = _Rows(*links)

@@ -22,7 +22,7 @@ def responsible_ai(context: PublishContext) -> dict[str, Any]:
         "rai:dataCollection": (
             f"Image links with alt texts were read from the WAT files of Common Crawl's {context.crawl}: "
             f"{quantity(parsed.input, 'link')}. Of {quantity(downloaded.input, 'image')}, each tried once, "
-            f"{downloaded.kept:,} came and went to scoring. Only links and texts are published."
+            f"{downloaded.kept:,} arrived and went on to scoring. Only links and texts are published."
         ),
         "rai:dataCollectionType": ["Web Scraping", "Secondary Data Analysis"],
         "rai:dataCollectionRawData": "WAT files of Common Crawl (https://commoncrawl.org).",

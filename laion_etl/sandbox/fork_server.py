@@ -48,6 +48,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
         self._forked = 0
+        self.generation = 0  # how often a server was started
 
     def fork(self) -> ForkedProcess:
         """Orders a child. If its output ends before it has written anything, it could not be started."""
@@ -76,13 +77,17 @@ class ForkServer:
         if self._orders is not None:
             self._orders.close()
             self._orders = None
-        if self._process is not None:
+        process, self._process = self._process, None
+        if process is not None:
             try:
-                self._process.wait(_MAX_END_S)
+                process.wait(_MAX_END_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+                process.kill()
+                process.wait()
+
+    def has_ended(self, generation: int) -> bool:
+        """Whether the server that was started as number `generation` has ended, and its children with it."""
+        return generation != self.generation or self._process is None or self._process.poll() is not None
 
     def _order_fork(self, stdin: int, stdout: int) -> None:
         order = _ORDER.pack(_Kind.FORK, self._forked)
@@ -96,6 +101,7 @@ class ForkServer:
             socket.send_fds(self._orders, [order], [stdin, stdout])
 
     def _started(self) -> socket.socket:
+        self.generation += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -110,7 +116,9 @@ class ForkServer:
 
 def serve_forks() -> None:
     """Forks and kills as ordered, until the parent closes its end. Returns in each child, with its pipes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would leave numbers of children to others
     end_with_parent()
+    server = os.getpid()
     if not seccomp.supported():
         hide_memory()  # from children that were taken over: this process is not confined
     orders = socket.socket(fileno=os.dup(0))
@@ -123,7 +131,14 @@ def serve_forks() -> None:
         if kind == _Kind.KILL:
             _end(children.pop(number, 0))
             continue
-        if not (pid := os.fork()):
+        try:
+            pid = os.fork()
+        except OSError:  # no memory or no more processes: the end of its output shows that it did not start
+            for pipe in pipes:
+                os.close(pipe)
+            continue
+        if not pid:
+            end_with_parent(server)
             orders.close()
             for place, pipe in enumerate(pipes):
                 os.dup2(pipe, place)
@@ -140,5 +155,6 @@ def serve_forks() -> None:
 def _end(pid: int) -> None:
     """Kills a child and waits for it, which adds its processor time to that of this process."""
     if pid:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

@@ -59,11 +59,16 @@ def hide_memory() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def end_with_parent() -> None:
-    """Has this process killed when the thread that started it ends, and ignore SIGINT and SIGTERM."""
+def end_with_parent(parent: int = 0) -> None:
+    """Has this process killed when the thread that started it ends, and ignore SIGINT and SIGTERM.
+
+    With the number of the parent it ends at once if that has ended already.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent and os.getppid() != parent:
+        os._exit(1)
 
 
 def confine(memory_mb: int) -> None:

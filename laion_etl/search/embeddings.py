@@ -26,6 +26,7 @@ from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredCrawl, read_batch, scored_among
 from laion_etl.dataset.subsets import published_rows
+from laion_etl.io.outputs import has_outputs
 from laion_etl.io.storage import Store
 from laion_etl.search.index_part import read_vectors
 from laion_etl.search.published_rows import PublishedBatch, PublishedVersion, batches_of
@@ -53,15 +54,16 @@ def export_embeddings(
     """
     wanted = fingerprint("embeddings", FORMAT, published.release, published.fingerprint, _ROWS_PER_FILE)
     _begin(published, wanted, target)
-    if done := target.finished(STATS, wanted):
-        return done
+    done = target.finished(STATS, wanted)
     parts: list[StageStats] = []
     for number, batches in enumerate(_files(published, store)):
         name = f"{_RECORDS}/{number:05d}{STATS}"
         part = target.finished(name, wanted)
-        parts.append(part or _write(name, wanted, batches, published, store, target))
+        if part is None or not has_outputs(part, target):
+            part, done = _write(name, wanted, batches, published, store, target), None
+        parts.append(part)
         report(sum(one.kept for one in parts), published.rows)
-    return target.write_stats(STATS, _stats(published, wanted, parts))
+    return done or target.write_stats(STATS, _stats(published, wanted, parts))
 
 
 def _begin(published: PublishedVersion, wanted: str, target: Store) -> None:

@@ -193,7 +193,7 @@ def test_a_retry_says_what_runs_again_and_clears_it(server: Server, browser: Bro
     before = server.states()
     assert before["partition.parse", 1] == "failed"  # asking has changed nothing
     panel.get_by_role("button", name="Clear").click()
-    expect(panel).to_contain_text("are cleared and will run again")
+    expect(panel).to_contain_text("to be run again")
 
     after = server.states()
     cleared = {task for task, state in after.items() if state != before[task]}

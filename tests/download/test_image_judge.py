@@ -484,7 +484,9 @@ def test_a_transparent_colour_of_a_grey_image_takes_a_few_bytes_a_pixel() -> Non
     finally:
         tracemalloc.stop()
     assert isinstance(stored, StoredImage)
-    assert peak < 6 * side * side
+    assert (
+        peak < 9 * side * side
+    )  # four of them for the pixels that the averaging loop reads, three for its results
 
 
 def test_a_side_that_no_jpeg_has_is_named() -> None:
