@@ -95,4 +95,4 @@ def test_what_was_collected_and_what_is_missing_is_said(tmp_path: Path) -> None:
     document = json.loads(store.read(f"dataset/laion/{CRAWL}/croissant.json"))
     assert "Missing batches: 1 of 3 planned (7)." in document["rai:dataCollectionMissingData"]
     assert "removal@example.org" in document["rai:dataReleaseMaintenancePlan"]
-    assert f"{CRAWL}: 555 links. Of 80 images, each tried once, 40 came" in document["rai:dataCollection"]
+    assert f"{CRAWL}: 555 links. Of 80 images, each tried once, 40 arrived" in document["rai:dataCollection"]
