@@ -44,18 +44,14 @@ class DenseHead:
 
     def score(self, images: Floats) -> Floats:
         """Probabilities (n) of L2-normalised embeddings (n, dim), which are rounded to float16 first."""
-        return (1 / (1 + np.exp(-self.logits(images)))).astype(np.float32)
-
-    def logits(self, images: Floats) -> NDArray[np.float64]:
-        """What the probabilities (n) are made from."""
         values: Floats = images.astype(np.float16).astype(np.float32)
         for column, table in self.tables.items():
             values[:, column] = [table.get(f"{value:.6f}", 0) for value in values[:, column]]
         values = ((values - self.mean) / np.maximum(np.sqrt(self.variance), _EPSILON)).astype(np.float32)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             values = np.maximum(product(values, weight) + bias, 0).astype(np.float32)
-        found: NDArray[np.float64] = (product(values, self.weights[-1]) + self.biases[-1])[:, 0]
-        return found
+        logits = (product(values, self.weights[-1]) + self.biases[-1])[:, 0]
+        return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
     @property
     def identity(self) -> str:
