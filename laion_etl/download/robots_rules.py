@@ -10,8 +10,10 @@ link some microseconds. Those with wildcards are tried one by one.
 """
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable
+from itertools import takewhile
 
 from laion_etl.download.content_opt_out import forbids_training
 from laion_etl.download.loose_paths import as_paths
@@ -168,17 +170,34 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
     found = for_all + (own if named else general)
     if _NO_TRAINING in found:
         return [(False, b"/")]
-    usage = [parse_path_pattern(path) for path in trained]
-    return [line for line in found if not (line[0] and any(_concerns(line[1], path) for path in usage))]
+    reserved = _Reserved(map(parse_path_pattern, trained)) if trained else None
+    return [line for line in found if reserved is None or not line[0] or not reserved.outdone_by(line[1])]
 
 
-def _concerns(allowed: bytes, trained: PathPattern) -> bool:
-    """Whether a path that may be fetched could outdo one that must not be used for training."""
-    allow = parse_path_pattern(allowed)
-    if allow.octets < trained.octets:
-        return False
-    plain = len(allow.parts) == len(trained.parts) == 1
-    return not plain or allow.parts[0].startswith(trained.parts[0])
+class _Reserved:
+    """Paths that must not be used for training. Looked up by their beginnings: a file may have thousands."""
+
+    def __init__(self, patterns: Iterable[PathPattern]) -> None:
+        self._plain: dict[bytes, int] = {}  # the fewest octets by path
+        self._least = self._least_wild = sys.maxsize
+        for one in patterns:
+            self._least = min(self._least, one.octets)
+            if len(one.parts) > 1:
+                self._least_wild = min(self._least_wild, one.octets)
+            else:
+                self._plain[one.parts[0]] = min(one.octets, self._plain.get(one.parts[0], sys.maxsize))
+        self._lengths = sorted({len(path) for path in self._plain})
+
+    def outdone_by(self, allowed: bytes) -> bool:
+        """Whether a path that may be fetched could be the more specific one, for some path of the host."""
+        allow = parse_path_pattern(allowed)
+        if len(allow.parts) > 1:
+            return self._least <= allow.octets
+        path = allow.parts[0]
+        return self._least_wild <= allow.octets or any(
+            self._plain.get(path[:length], sys.maxsize) <= allow.octets
+            for length in takewhile(lambda length: length <= len(path), self._lengths)
+        )
 
 
 def _comparable(name: str) -> str:

@@ -373,6 +373,18 @@ def test_lines_made_to_take_long_take_no_longer_than_others(beginning: bytes, fi
     assert not parse_robots_txt(hostile + b"User-agent: FooBot\nDisallow: /", "FooBot").allows("/x")
 
 
+def test_many_paths_that_may_be_fetched_and_as_many_that_must_not_be_used() -> None:
+    lines = [f"Allow: /a{n}\nContent-Usage: /b{n} train-ai=n" for n in range(11_000)]
+    rules = parse_robots_txt("\n".join(["User-agent: *", "Disallow: /", *lines]).encode(), "FooBot")
+    assert rules.allows("/a9")
+    assert not rules.allows("/b9")
+
+
+def test_blanks_within_a_line_take_no_longer_than_others() -> None:
+    hostile = b"User-agent: *\nDisallow: /x\nallow:" + b" " * 400_000 + b"("
+    assert not parse_robots_txt(hostile, "FooBot").allows("/x")
+
+
 def test_many_wildcards_are_all_tried() -> None:
     lines = "".join(f"Disallow: /*/{n:06}/\n" for n in range(25_000))
     rules = parse_robots_txt((ALL + lines).encode(), "FooBot")

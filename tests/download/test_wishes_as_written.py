@@ -221,6 +221,7 @@ STILL_ALLOWED: list[tuple[str | bytes, str]] = [
     (OTHERS + "Content-Signal: ai-train=no", "/x"),
     (ALL + "Content-Signal: search=no\nAllow: /", "/x"),
     (ALL + "Content-Usage: /a train-ai=n", "/b"),
+    (ALL + "Disallow: /\nAllow: /b/\nContent-Usage: /a/c train-ai=n", "/b/x"),
     (ALL + "Content-Signal: ai-train=no\n" + OURS + "Allow: /", "/x"),
 ]
 TRAINING = [
@@ -230,6 +231,9 @@ TRAINING = [
     (ALL + "content-usage: train-ai=n", "/x"),
     (OURS + "Content-Signals: ai-train = no\nAllow: /*", "/x"),
     (ALL + "Content-Usage: /a train-ai=n", "/a"),
+    (ALL + "Allow: /\nContent-Usage: / train-ai=n", "/x"),
+    (ALL + "Allow: /a/b\nContent-Usage: /a train-ai=n", "/a/b"),
+    (ALL + "Allow: /*/b\nContent-Usage: /a\ttrain-ai=n", "/a/b"),
 ]
 NOT_PERMITTED = [
     "Allows: /",
@@ -304,6 +308,7 @@ TAGS = [
     "Unavailable-After: 25 June 2010",
     "unavailable_after: 2099-01-01, noai",
     "unavailable_after: yesterday",
+    "unavailable_after: 25 Jun 99999999999999999999 15:00:00 GMT",
 ]
 OTHER_TAGS = [
     "max-image-preview:none, max-snippet: 0",
