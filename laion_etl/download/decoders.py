@@ -23,13 +23,12 @@ from laion_etl.core.plain_json import parse_json
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage
-from laion_etl.sandbox.fork_server import ForkServer
+from laion_etl.sandbox.fork_server import MAX_END_S, ForkServer
 from laion_etl.sandbox.limits import prepare_parent
 from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start
 from laion_etl.settings import DownloadSettings
 
 _ANSWER_BYTES = 1 << 17
-_MAX_END_S = 10.0  # for a process to end when that was ordered
 _MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
@@ -123,7 +122,7 @@ class _Decoder:
             self._server.kill(self._number)
             await trio.aclose_forcefully(self._stdin)
             has_ended = False
-            with trio.move_on_after(_MAX_END_S), suppress(trio.BrokenResourceError):
+            with trio.move_on_after(MAX_END_S), suppress(trio.BrokenResourceError):
                 while await self._stdout.receive_some(_ANSWER_BYTES):
                     pass
                 has_ended = True

@@ -21,7 +21,7 @@ from laion_etl.sandbox import seccomp
 from laion_etl.sandbox.limits import confined_environment, end_with_parent, hide_memory
 
 _ORDER = struct.Struct(">BQ")
-_MAX_END_S = 10.0  # for the children to end when the server does
+MAX_END_S = 10.0  # for a child to end when that was ordered, and for all when the server does
 
 
 class _Kind(IntEnum):
@@ -80,7 +80,7 @@ class ForkServer:
         process, self._process = self._process, None
         if process is not None:
             try:
-                process.wait(_MAX_END_S)
+                process.wait(MAX_END_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
