@@ -6,7 +6,7 @@ and normalize.py says what else it needs.
 
 import numpy as np
 
-from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals
+from laion_etl.core.kernels import HIGHS, Bytes, Hashes, Ints, constant, equals
 from laion_etl.core.numba_cache import kernel
 
 RESOLVED, NEEDS_PARSER = 0, 1
@@ -14,7 +14,6 @@ RESOLVED, NEEDS_PARSER = 0, 1
 _HTTP = constant(b"http://")
 _HTTPS = constant(b"https://")
 _PUNYCODE = constant(b"xn--")
-_BEYOND_ASCII = np.uint64(0x8080808080808080)
 
 
 def _table(characters: bytes) -> Bytes:
@@ -250,5 +249,5 @@ def _may_be_foreign(words: Hashes, start: int, end: int) -> bool:
     found = np.uint64(0)
     for place in range(start >> 3, (end + 7) >> 3):
         found |= words[np.uint64(place)]
-    beyond: bool = found & _BEYOND_ASCII != 0
+    beyond: bool = found & HIGHS != 0
     return beyond

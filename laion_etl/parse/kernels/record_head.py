@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laion_etl.core.kernels import Bytes, Hashes, constant
+from laion_etl.core.kernels import HIGHS, ONES, Bytes, Hashes, constant
 from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels.spans import Records
 
@@ -14,7 +14,6 @@ _TARGET = constant(b"warc-target-uri:")
 _LENGTH = constant(b"content-length:")
 _WARC = constant(b"warc/1.")
 
-_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
 
 
@@ -71,7 +70,7 @@ def _line_end(data: Bytes, words: Hashes, start: int, end: int) -> int:
         position += one
     while position < stop:
         x = words[position >> np.uint64(3)] ^ _NEWLINES
-        found = (x - _ONES) & ~x & _HIGHS  # the first byte that has its highest bit is a line feed
+        found = (x - ONES) & ~x & HIGHS  # the first byte that has its highest bit is a line feed
         if found:
             while not found & np.uint64(0x80):
                 found >>= np.uint64(8)

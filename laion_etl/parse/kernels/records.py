@@ -8,7 +8,7 @@ base that is ambiguous.
 
 import numpy as np
 
-from laion_etl.core.kernels import Bytes, Hashes, constant, equals
+from laion_etl.core.kernels import HIGHS, ONES, Bytes, Hashes, constant, equals
 from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels.image_entry import IMAGE_PATH, names_image, read_entry, read_link, string_end
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES, read_head
@@ -29,12 +29,11 @@ _SIGNS = (b"G@", b'"Bas', b"mons")  # and `"A@` of links, where they are wanted
 _KEYS = b"@B"
 _KEY, _MAY_BE_LICENCE = 1, 2  # bits of what a block has
 _ANY_CASE = np.uint64(0xDFDFDFDFDFDFDFDF)
-_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _BLOCK_WORDS = 8
 
 
 def _repeated(byte: int) -> np.uint64:
-    return np.uint64(byte * int(_ONES))
+    return np.uint64(byte * int(ONES))
 
 
 _IMAGE0, _IMAGE1 = (_repeated(byte) for byte in _SIGNS[0])
@@ -223,14 +222,14 @@ def _signs(words: Hashes, first: int) -> int:
         third = (word >> np.uint64(16)) | (after << np.uint64(48))
         fourth = (word >> np.uint64(24)) | (after << np.uint64(40))
         x = (word ^ _IMAGE0) | (second ^ _IMAGE1)
-        found |= (x - _ONES) & ~x
+        found |= (x - ONES) & ~x
         x = (word ^ _BASE0) | (second ^ _BASE1) | (third ^ _BASE2) | (fourth ^ _BASE3)
-        found |= (x - _ONES) & ~x
+        found |= (x - ONES) & ~x
         # In any case: the bit that tells capitals from small letters is ignored.
         x = (word ^ _COMMONS0) | (second ^ _COMMONS1) | (third ^ _COMMONS2) | (fourth ^ _COMMONS3)
         x &= _ANY_CASE
-        commons |= (x - _ONES) & ~x
-    return int(_KEY * (found & _HIGHS != 0) + _MAY_BE_LICENCE * (commons & _HIGHS != 0))
+        commons |= (x - ONES) & ~x
+    return int(_KEY * (found & HIGHS != 0) + _MAY_BE_LICENCE * (commons & HIGHS != 0))
 
 
 @kernel
@@ -242,8 +241,8 @@ def _has_link(words: Hashes, first: int) -> bool:
         second = (word >> np.uint64(8)) | (after << np.uint64(56))
         third = (word >> np.uint64(16)) | (after << np.uint64(48))
         x = (word ^ _LINK0) | (second ^ _LINK1) | (third ^ _LINK2)
-        found |= (x - _ONES) & ~x
-    return bool(found & _HIGHS != 0)
+        found |= (x - ONES) & ~x
+    return bool(found & HIGHS != 0)
 
 
 @kernel
