@@ -61,10 +61,16 @@ class Entries(NamedTuple):
     @classmethod
     def of_values(cls, values: Sequence[str], numbers: Sequence[int], source: str) -> "Entries":
         """Returns entries that were found in other ways; none is empty."""
-        encoded = [value.encode() for value in values]
-        lengths = np.asarray([len(value) for value in encoded], np.int32)
-        ends = np.cumsum(lengths, dtype=np.int32)
-        return cls(source, b"".join(encoded), (ends - lengths, ends), np.asarray(numbers, np.int32))
+        text, spans = _joined(values)
+        return cls(source, text, spans, np.asarray(numbers, np.int32))
+
+
+def _joined(values: Sequence[str]) -> tuple[bytes, tuple[Ints, Ints]]:
+    """Returns texts behind each other, and where each starts and ends."""
+    encoded = [value.encode() for value in values]
+    lengths = np.asarray([len(value) for value in encoded], np.int32)
+    ends = np.cumsum(lengths, dtype=np.int32)
+    return b"".join(encoded), (ends - lengths, ends)
 
 
 class TextReader:
@@ -164,10 +170,9 @@ def _hash_plain_names(lines: Entries) -> tuple[Hashes, Bytes]:
 
 
 def _hash_hosts(names: Sequence[str]) -> Hashes:
-    ends = np.cumsum([len(name) for name in names], dtype=np.int32)
-    starts = np.concatenate([np.zeros(1, np.int32), ends[:-1]])
+    text, spans = _joined(names)
     hashes = np.empty(len(names), np.uint64)
-    hash_names(np.frombuffer("".join(names).encode(), np.uint8), (starts, ends), hashes)
+    hash_names(np.frombuffer(text, np.uint8), spans, hashes)
     return hashes
 
 
