@@ -110,7 +110,7 @@ def test_every_stage_that_airflow_starts_is_a_command() -> None:
         "download",
         "score",
         "publish",
-        "index",  # of docs/how-to/airflow.md
+        "index",  # of docs/how-to/own-dags.md
     } <= stages
     assert not [stage for stage in stages if stage_command(stage) not in KNOWN]
 

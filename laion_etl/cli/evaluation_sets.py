@@ -40,8 +40,9 @@ def evaluation_set(
         from laion_etl.evaluate.image_files import files_of
         from laion_etl.score.model import load_model
 
-        others = [str(path.relative_to(source)) for path in files_of(source)[1]]
-        made = embed_folder(name, source, load_model(settings.clip), settings.clip.preparers)
+        images, rest = files_of(source)
+        others = [str(path.relative_to(source)) for path in rest]
+        made = embed_folder(name, source, images, load_model(settings.clip), settings.clip.preparers)
     else:
         made = _read_embeddings(source, name, model, weights, column)
     found = write_set(made, store).to_plain()

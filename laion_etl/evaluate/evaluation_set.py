@@ -1,5 +1,6 @@
 """Embeds the images of an evaluation set, from which a dataset is to be kept apart."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,19 @@ import numpy as np
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.evaluation_sets import EvaluationSet
 from laion_etl.evaluate.embed import embedded
-from laion_etl.evaluate.image_files import files_of, read_image
+from laion_etl.evaluate.image_files import read_image
 from laion_etl.score.model import ClipModel
 
 _NAMED = 5  # files in an error message
 
 
-def embed_folder(name: str, folder: Path, model: ClipModel, preparers: int) -> EvaluationSet:
-    """Embed all images of a folder and its subfolders, in the order of their names.
+def embed_folder(
+    name: str, folder: Path, images: Sequence[Path], model: ClipModel, preparers: int
+) -> EvaluationSet:
+    """Embed the images of a folder, which `files_of` finds, in their order.
 
     Raises InputError if there are none, or if one cannot be read: samples near it would stay in the dataset.
     """
-    images, _ = files_of(folder)
     if not images:
         raise InputError(
             f"cannot embed the images of {folder}: it has none; name a folder of JPEG, PNG, WebP "

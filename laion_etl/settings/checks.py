@@ -11,7 +11,7 @@ from laion_etl.settings.fields import Check, Entries
 
 STAGES = (
     *("crawls", "discover", "estimate", "parse", "load", "plan", "download", "score", "publish"),
-    "index",  # in DAGs of your own (docs/how-to/airflow.md)
+    "index",  # in DAGs of your own (docs/how-to/own-dags.md)
 )
 _CONNINFO = re.compile(r"\s*[a-z_]+\s*=\s*\S")
 _PORT = re.compile(r"\d{1,5}\Z")

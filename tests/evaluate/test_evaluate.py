@@ -103,19 +103,19 @@ def test_the_images_of_a_folder_become_an_evaluation_set(folder: Path, tiny_mode
         whole.save(folder / f"other.{ending}")
     unreadable = r"4 of 28 cannot be read \(other.bmp, .*broken.jpg\); convert them to PNG or remove"
     with pytest.raises(InputError, match=unreadable):
-        embed_folder("val", folder, tiny_model, 1)
+        embed_folder("val", folder, files_of(folder)[0], tiny_model, 1)
     assert classify(tiny_model, NAMES, image_folder(folder)[1], templates("photo"), 1).unreadable == 1
     for path in (*folder.rglob("broken.jpg"), *folder.glob("other.*")):
         path.unlink()
     assert [path.name for path in files_of(folder)[1]] == ["notes.txt"]
-    found = embed_folder("val", folder, tiny_model, 1)
+    found = embed_folder("val", folder, files_of(folder)[0], tiny_model, 1)
     assert found.is_of(f"{tiny_model.name}, weights {tiny_model.weights_sha256[:12]}, fp32 on cpu")
     first = Image.open(sorted(folder.rglob("*.jpeg"))[0])
     expected = tiny_model.embed_images([tiny_model.preprocess(first)])[0]
     assert found.vectors.shape == (24, tiny_model.dim)
     assert float(found.vectors[0].astype(np.float32) @ expected) > 0.999
     with pytest.raises(InputError, match="it has none; name a folder"):
-        embed_folder("val", folder / "empty", tiny_model, 1)
+        embed_folder("val", folder / "empty", files_of(folder / "empty")[0], tiny_model, 1)
 
 
 def plain_top1(model: ClipModel, folder: Path, names: list[str]) -> float:
