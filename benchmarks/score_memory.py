@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
+from benchmarks.anonymous_memory import anonymous_bytes
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.scenes import Scene, caption
@@ -24,11 +25,6 @@ from tests.score.conftest import CRAWL, TINY_SETTINGS, TOOLS, Entry, jpeg, write
 
 _SHARDS, _IMAGES = 2, 150
 _SCENES = (Scene("red", "star", "beach", "two"), Scene("blue", "heart", "bricks", "single"))
-
-
-def _anonymous_mib() -> int:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) >> 10
 
 
 def _entry(number: int) -> Entry:
@@ -56,7 +52,8 @@ def main() -> None:
             _score(store)
             shutil.rmtree(Path(folder, "scored"))
             if number == 1 or number % 10 == 0:
-                print(f"{number} crawls: {_anonymous_mib()} MiB; load {os.getloadavg()[0]:.0f}", flush=True)
+                mib, load = anonymous_bytes(os.getpid()) >> 20, os.getloadavg()[0]
+                print(f"{number} crawls: {mib} MiB; load {load:.0f}", flush=True)
 
 
 if __name__ == "__main__":

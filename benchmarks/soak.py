@@ -38,6 +38,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.anonymous_memory import anonymous_bytes
 from benchmarks.crawl_rig import BUCKET
 from benchmarks.soak_work import KEPT, OBJECTS
 from laion_etl.database.embedded import running_server
@@ -146,16 +147,10 @@ def _usage(process: psutil.Process) -> dict[str, float]:
     with suppress(psutil.NoSuchProcess):
         for one in [process, *process.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess, OSError):
-                found["memory MiB"] += _anonymous_bytes(one.pid) / 2**20
+                found["memory MiB"] += anonymous_bytes(one.pid) / 2**20
                 found["open files"] += one.num_fds()
                 found["threads"] += one.num_threads()
     return {kind: float(found[kind]) for kind in ("memory MiB", "open files", "threads")}
-
-
-def _anonymous_bytes(pid: int) -> int:
-    """Memory that is no page of a file: the system takes those back whenever others need memory."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) << 10
 
 
 def _files(folder: Path) -> float:
