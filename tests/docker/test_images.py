@@ -4,7 +4,6 @@ import ast
 import re
 import sys
 from importlib.metadata import packages_distributions
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -12,20 +11,15 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from laion_etl import __version__
+from tests.docker.scripts import DOCKER, script
 
 ROOT = Path(__file__).parents[2]
-DOCKER = ROOT / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 
 
 @pytest.fixture(scope="module")
 def requirements() -> ModuleType:
-    spec = spec_from_file_location("requirements", DOCKER / "requirements.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("requirements")
 
 
 def pins(path: Path) -> dict[str, str]:

@@ -2,25 +2,20 @@
 
 import re
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-DOCKER = Path(__file__).parents[2] / "docker"
+from tests.docker.scripts import DOCKER, script
+
 OF_OTHERS = re.compile(r"(?:^ARG BASE=|^FROM |image: *[\"']?)([\w.-]+\.[a-z]+/\S+?)[\"']?(?:\s|$)", re.M)
 OURS = re.compile(r"registry\.example/laion-etl-")
 
 
 @pytest.fixture
 def pinning() -> ModuleType:
-    spec = spec_from_file_location("pin_images", DOCKER / "pin_images.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("pin_images")
 
 
 def named(folder: Path, pinning: ModuleType) -> list[str]:

@@ -172,13 +172,16 @@ def test_what_may_hold_something_is_read(
     assert store.scored == ({2, 3} if disturb is shard_from_backup else set(range(6)))
 
 
-def test_commands_in_order_and_what_is_missing_is_named(
-    store: Counting, listed: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def commands(store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has commands use this store."""
     monkeypatch.setenv("LAION_ETL_STORE", str(store.root))
     monkeypatch.setenv("LAION_ETL_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("LAION_ETL_PUBLISH_BATCHES_PER_RANGE", "2")
 
+
+@pytest.mark.usefixtures("commands")
+def test_commands_in_order_and_what_is_missing_is_named(store: Counting, listed: Request) -> None:
     def result(command: str, *arguments: str) -> dict[str, Any]:
         words = ["dataset", command, "--request", listed.id, *arguments, "--json"]
         done = CliRunner().invoke(app, words)
@@ -209,16 +212,13 @@ def test_commands_in_order_and_what_is_missing_is_named(
     assert [verify_version(name, "", store).problems for name in BOTH] == [[], []]
 
 
+@pytest.mark.usefixtures("commands")
 def test_what_cannot_be_prepared_is_named_and_an_error_unless_allowed(
-    store: Counting, listed: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    store: Counting, listed: Request
 ) -> None:
-    monkeypatch.setenv("LAION_ETL_STORE", str(store.root))
-    monkeypatch.setenv("LAION_ETL_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("LAION_ETL_PUBLISH_BATCHES_PER_RANGE", "2")
     rewritten(listed, store)
-    [(name, whole)] = [
-        (name, store.read(name)) for name in [f"dataset/laion-research-safe/{CRAWL}/manifest.json"]
-    ]
+    name = f"dataset/laion-research-safe/{CRAWL}/manifest.json"
+    whole = store.read(name)
     store.write(name, whole.replace(b'"rows"', b'"row"', 1))
     command = ["dataset", "republish", "--request", listed.id, "--prepare", "--json"]
     refused = CliRunner().invoke(app, command)
