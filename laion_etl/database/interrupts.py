@@ -7,8 +7,10 @@ or hangs: a worker could not return the batch it holds.
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -17,16 +19,18 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGcancel
 
+_LONGEST_S = 5.0  # that an interrupt is put off when another one has come before it
+
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """Runs the block in a transaction; an interrupt that comes meanwhile is raised after it.
 
     The running statement is cancelled, so that the transaction is rolled back and ends soon; a commit is
-    completed. A second interrupt is raised at once: the database may not answer.
+    completed.
     """
     with (
-        _interrupted_afterwards(connection),
+        uninterrupted(partial(_cancel, connection)),
         _closed_if_broken_off(connection),
         connection.transaction(),
     ):
@@ -34,30 +38,38 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupted_afterwards(connection: Connection) -> Iterator[None]:
-    """Cancels the statement when an interrupt comes, and raises the interrupt after the block."""
+def uninterrupted(
+    at_interrupt: Callable[[], None] = lambda: None, longest_s: float = _LONGEST_S
+) -> Iterator[None]:
+    """Runs the block; interrupts that come meanwhile are raised after it, in place of its error.
+
+    `at_interrupt` is called for the first one. People press Ctrl-C more than once, and what a worker does
+    after the first one takes milliseconds. One that comes `longest_s` seconds later is raised at once: the
+    database may not answer.
+    """
     previous = _raising_handler()
     if previous is None:
         yield
         return
-    interrupted = False
+    first_at: float | None = None
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
+        nonlocal first_at
+        if first_at is None:
+            first_at = time.monotonic()
+            at_interrupt()
+        elif time.monotonic() - first_at >= longest_s:
             previous(number, frame)
-        interrupted = True
-        _cancel(connection)
 
     signal.signal(signal.SIGINT, note)
     try:
         yield
     except Exception:
-        if not interrupted:
+        if first_at is None:
             raise
     finally:
         signal.signal(signal.SIGINT, previous)
-    if interrupted:
+    if first_at is not None:
         raise KeyboardInterrupt
 
 

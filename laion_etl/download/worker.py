@@ -29,6 +29,7 @@ from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import LeaseLost, Stop, TimeIsUp
 from laion_etl.database.connection import Database, open_database
+from laion_etl.database.interrupts import uninterrupted
 from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
@@ -227,13 +228,20 @@ class Worker:
     @contextmanager
     def _interrupted_at_no_cost(self) -> Iterator[None]:
         """Returns what this worker holds when it is interrupted, at whatever moment: also in a claim."""
+        # Twice, because another interrupt may come just before it is put off.
+        with self._returned_when_interrupted(), self._returned_when_interrupted():
+            yield
+        if self.hosts is not None:  # after an error its row expires: the database may be the cause
+            self.hosts.leave()
+
+    @contextmanager
+    def _returned_when_interrupted(self) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            self.queue.release_all()
+            with uninterrupted():
+                self.queue.release_all()
             raise
-        if self.hosts is not None:  # after an error its row expires: the database may be the cause
-            self.hosts.leave()
 
     def _beat(self, claim: Claim, lost: threading.Event, stop: threading.Event) -> None:
         """Extends the lease, through a connection of its own; sets `lost` when it is lost."""

@@ -23,6 +23,7 @@ from laion_etl.core.errors import DatabaseError, InputError
 from laion_etl.core.outages import Outages
 from laion_etl.core.stopping import Stop
 from laion_etl.database.connection import Database
+from laion_etl.database.interrupts import uninterrupted
 from laion_etl.database.queue import Claim
 from laion_etl.database.score_queue import ScoreQueue
 from laion_etl.score.steps import Unit
@@ -134,7 +135,7 @@ class Claims:
             yield
         finally:
             self._ended.set()
-            with self._lock:  # a claim that was under way is returned as well
+            with uninterrupted(), self._lock:  # a claim that was under way is returned as well
                 self._held.clear()
                 try:
                     self.queue.release_all()

@@ -1,3 +1,4 @@
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from psycopg import Connection
 from laion_etl.core.errors import DatabaseOutageError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.connection import Database, open_database
+from laion_etl.database.interrupts import uninterrupted
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
 from laion_etl.io.storage import Store
@@ -276,6 +278,43 @@ def test_interrupted_anywhere_in_a_claim_the_worker_returns_what_it_holds(queue:
     queue.release_all()
     rows = queue._database.connection.execute("select distinct state::text, attempts from batch").fetchall()
     assert rows == [("ready", 0)]
+
+
+def test_a_second_interrupt_does_not_keep_a_batch_from_being_returned(queue: BatchQueue) -> None:
+    """People press Ctrl-C more than once."""
+
+    def end() -> None:
+        with uninterrupted():
+            queue.release_all()
+
+    line = 1
+    interrupted = True
+    while interrupted:
+        claimed(queue)
+        interrupted = interrupted_at(line, end)
+        held = "select count(*) from batch where lease_owner is not null"
+        assert queue._database.connection.execute(held).fetchone() == (0,)
+        line += 1
+    assert line > 100
+
+
+def test_interrupts_end_what_takes_too_long(queue: BatchQueue) -> None:
+    reached = False
+
+    def hang() -> None:
+        nonlocal reached
+        with uninterrupted(longest_s=0):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            reached = True
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hang()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not reached
 
 
 def test_interrupted_anywhere_in_a_copy_the_connection_can_be_used_again(database: Database) -> None:
