@@ -6,8 +6,8 @@ The W3C TDM Reservation Protocol (final report of May 2024). Its location patter
 A file is a list of rules; by the report whatever else it has is an error that reserves nothing. As in
 robots.txt, what is not well-formed is read as a reservation where its author must have meant one: `true` for
 1, a whole URL, no leading slash, several locations or none in a rule, rules within an object
-(`{"policies": [...]}`), a comma too many, Latin-1. Of a file that is not JSON, or was cut off, every rule
-that is whole counts. Only a rule that stands where it belongs, with 0, can permit.
+(`{"policies": [...]}`), a key that occurs twice, a comma too many, Latin-1. Of a file that is not JSON, or
+was cut off, every rule that is whole counts. Only a rule that stands where it belongs, with 0, can permit.
 """
 
 import json
@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Iterator
 from html import unescape
 
-from laion_etl.core.plain_json import parse_json
 from laion_etl.download.content_opt_out import is_reservation
 from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
@@ -57,12 +56,31 @@ def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
     """Returns the locations of a file; () if it has none that can be read."""
     text = unescape(shown) if "&quot;" in (shown := _text(body)) else shown
     try:
-        document = parse_json(text)
+        document = _parsed(text)
         if isinstance(document, str):  # JSON within JSON
-            document = parse_json(document)
-    except ValueError:
+            document = _parsed(document)
+    except (ValueError, RecursionError):
         return tuple(line for rule in _rules_within(text) for line in _reservations(rule))
     return tuple(_lines(document))
+
+
+def _parsed(text: str, *, strict: bool = True) -> object:
+    return json.loads(text, strict=strict, object_pairs_hook=_merged)
+
+
+def _merged(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns an object in which a key that occurs several times has all its values."""
+    found: dict[str, object] = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    values: dict[str, list[object]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return {key: same[0] if len(same) == 1 else _flat(same) for key, same in values.items()}
+
+
+def _flat(values: list[object]) -> list[object]:
+    return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
 def _text(body: bytes) -> str:
@@ -111,7 +129,7 @@ def _rules_within(text: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for rule in _RULE.findall(text) or [text]:
         try:
-            document = json.loads(_LAST_COMMA.sub("}", rule), strict=False)
+            document = _parsed(_LAST_COMMA.sub("}", rule), strict=False)
         except (ValueError, RecursionError):
             document = _loose_rule(rule)
         if isinstance(document, dict):

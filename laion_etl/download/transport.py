@@ -21,9 +21,8 @@ from laion_etl.download.resolver import Endpoint
 _NEXT_ADDRESS_S = 0.25  # RFC 8305, section 5: connection attempt delay
 _ADDRESSES_TRIED = 4
 _SESSIONS_KEPT = 10_000
-_PLAIN_LABELS = re.compile(
-    r"[a-z0-9.:-]+"
-)  # of host names that OpenSSL compares with wildcards as browsers do
+# Of host names that OpenSSL compares with wildcards as browsers do: no label begins or ends with a hyphen.
+_PLAIN_LABELS = re.compile(r"(?!.*(?:-\.|\.-))[a-z0-9.:-]+")
 _NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
 
 
@@ -153,7 +152,8 @@ class Tls:
 def _check_name(certificate: Mapping[str, Any], name: str) -> None:
     """Raises LinkFailed unless the certificate is for this name (RFC 9525, section 6.3).
 
-    For names with underscores: OpenSSL accepts them in certificates, but not in place of a wildcard.
+    For names with underscores, or hyphens at the edge of a label: OpenSSL accepts them in certificates, but
+    not in place of a wildcard or behind one.
     """
     names = [value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
     _, _, parent = name.partition(".")
