@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from html import unescape
 
-from laion_etl.download.content_opt_out import is_reservation
+from laion_etl.download.content_opt_out import forbids_training, is_reservation
 from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
     PathPattern,
@@ -104,18 +104,24 @@ def _lines(document: object) -> Iterator[TdmLine]:
 
 def _permissions(rule: dict[str, object]) -> Iterator[TdmLine]:
     location = _value(rule, "location")
-    if isinstance(location, str) and _is_zero(_value(rule, "tdmreservation")):
+    if isinstance(location, str) and not _reserves(rule) and _is_zero(_value(rule, "tdmreservation")):
         yield encoded(location), False
 
 
 def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
-    if not _is_one(_value(rule, "tdmreservation")):
+    if not _reserves(rule):
         return
     given = _value(rule, "location")
     locations = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
     for location in locations or ["/"]:
         # A location without a character is the beginning of every path.
         yield from ((path, True) for path in as_paths(location) or [b"/"])
+
+
+def _reserves(rule: dict[str, object]) -> bool:
+    """Whether a rule reserves, or has a usage preference as in headers: `"content-usage": "train-ai=n"`."""
+    usage = _value(rule, "contentusage") or _value(rule, "contentsignal")
+    return _is_one(_value(rule, "tdmreservation")) or (isinstance(usage, str) and forbids_training(usage))
 
 
 def _value(rule: dict[str, object], name: str) -> object:

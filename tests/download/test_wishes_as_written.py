@@ -99,6 +99,8 @@ EVERYONE = [
     "* (all)",
     "*(all robots)",
     "* - all",
+    "* /* all */",
+    "/*",
     "all *",
     "BarBot (x), *",
 ]
@@ -125,6 +127,9 @@ NAMES = [
     "BarBot\uff0cFooBot",
     "Foo_Bot",
     "User-agent: FooBot",
+    "*/FooBot",
+    "*!FooBot",
+    "FooBot /* ours */",
 ]
 IN_ONE = [
     "User-agent: * Disallow: /",
@@ -162,6 +167,11 @@ VALUES = [
     ("../a", "/a"),
     ("/./a", "/a"),
     ("/b/../a", "/a"),
+    ("/a (see /)", "/a/x"),
+    ("/a /* see / */", "/a/x"),
+    ("/a and /b", "/b"),
+    ("/b /", "/x"),
+    ("; /a", "/a"),
     (".", "/x"),
     ("..", "/x"),
     ("/;", "/x"),
@@ -196,6 +206,18 @@ VALUES = [
     ("//", "//a"),
     ("/*;", "/a;b"),
 ]
+NOT_THE_SITE = [";", ",", "/a (see /)", "/a (/)", "/a see /", "/a // not /", "/a /* not /b */", "/a, not /"]
+NOT_EVERYONE = [
+    "*/bad",
+    "*/bad/1.0",
+    "*!bad",
+    "*.bad",
+    "*?bad",
+    "BadBot /* evil */",
+    "BadBot /* evil",
+    "BadBot /** evil **/",
+    "BadBot // not *",
+]
 STILL_ALLOWED: list[tuple[str | bytes, str]] = [
     (OURS + "Disallow: /.", "/x"),
     (OURS + "Disallow: //", "/x"),
@@ -205,6 +227,8 @@ STILL_ALLOWED: list[tuple[str | bytes, str]] = [
     (OURS + 'Disallow: ""', "/x"),
     (OURS + "Disallow: //foo.example/a/", "/b"),
     (OURS + "Disallow: /a/ (all)", "/b"),
+    *((f"{OURS}Disallow: {value}", "/x") for value in NOT_THE_SITE),
+    *((f"User-agent: {name}\nDisallow: /", "/x") for name in NOT_EVERYONE),
     ("Deny: /", "/x"),
     (ALL + "# Disallow: /", "/x"),
     (ALL + "// Disallow: /", "/x"),
@@ -365,12 +389,19 @@ def test_values_of_reservations_and_usage() -> None:
         'ai-train="no"',
         "tdm=n",
         "genai=n",
+        "bots=n",
+        "bots=n, search=y",
+        "all=n;exp=1",
+        "bots=n, train-ai=n",
     ]
     assert [value for value in forbidden if not forbids_training(value)] == []
     permitted = [
         "train-ai=y",
         "ai-train=yes",
         "search=no",
+        "bots=y",
+        "bots=n, train-ai=y",
+        "robots=n",
         "x-train-ai=n",
         "ai-train=nofollow",
         "ai-train",
@@ -437,12 +468,17 @@ RESERVATIONS = [
     ),
     RULE.replace("location", "LOCATION"),
     '{"/images/": {"tdm-reservation": 1}}',
+    *(RULE.replace(": 1", f': "{value}"') for value in ("bots=n", "train-ai=n", "tdm=n")),
+    '[{"location": "/", "content-usage": "train-ai=n"}]',
+    '[{"location": "/", "tdm-reservation": 0, "Content-Usage": "bots=n"}]',
 ]
 NO_RESERVATIONS = [
     '[{"Location": "/other/", "tdm-reservation": 1}]',
     "[{'location': '/other/', 'tdm-reservation': 1}]",
     "[{'location': '/', 'tdm-reservation': 0}]",
     '[{"location": "/", "tdm-reservation": -1}]',
+    '[{"location": "/", "tdm-reservation": "train-ai=y"}]',
+    '[{"location": "/other/", "content-usage": "bots=n"}]',
     '<html><head><meta name="tdm-reservation" content="1"></head></html>',
     "tdm-reservation: 10",
     "",
