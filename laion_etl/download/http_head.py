@@ -114,6 +114,8 @@ def framing_of(head: Head) -> Framing:
     """Determines the framing (RFC 9112, section 6.3). Raises LinkFailed if the end would be ambiguous."""
     length, odd = _content_length(head)
     if head.status in (204, 304):
+        # A body that a 204 announces may come later, and must not be taken for the next response.
+        odd = odd or (head.status == 204 and bool(length or head.one("transfer-encoding")))
         length = 0
         codings = []
     else:

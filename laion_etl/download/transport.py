@@ -5,6 +5,7 @@ connected to, never names, so a name that resolves differently the second time (
 The end of a connection is b"" instead of an exception: the reader of the response decides what it means.
 """
 
+import errno
 import re
 import socket
 import ssl
@@ -211,7 +212,12 @@ async def connect(endpoints: Sequence[Endpoint]) -> trio.socket.SocketType:
 
 async def _open(endpoint: Endpoint) -> trio.socket.SocketType | None:
     address, port = endpoint
-    sock = trio.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock = trio.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:  # a kernel without IPv6
+            raise
+        return None
     try:
         await sock.connect((address, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
