@@ -108,7 +108,7 @@ def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
 def system_servers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
     """Returns the nameservers listed in /etc/resolv.conf; what else is in it is not read.
 
-    dnspython's own reader raises at a line that glibc passes over, such as a search domain that is no name.
+    dnspython's own reader raises at a line that glibc passes over, such as an invalid search domain.
     """
     try:
         lines = path.read_text("utf-8", "replace").split("\n")
