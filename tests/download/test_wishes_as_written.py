@@ -171,6 +171,13 @@ VALUES = [
     ("/a /* see / */", "/a/x"),
     ("/a and /b", "/b"),
     ("/b /", "/x"),
+    ("all /", "/x"),
+    ("all of /", "/x"),
+    ("/b, /a and /c", "/a/x"),
+    ("/b, a, /c", "/a/x"),
+    ("b/; a/", "/a/x"),
+    ("/a, and all below it", "/a/x"),
+    ("a, and all below it", "/a/x"),
     ("; /a", "/a"),
     (".", "/x"),
     ("..", "/x"),
@@ -206,7 +213,17 @@ VALUES = [
     ("//", "//a"),
     ("/*;", "/a;b"),
 ]
-NOT_THE_SITE = [";", ",", "/a (see /)", "/a (/)", "/a see /", "/a // not /", "/a /* not /b */", "/a, not /"]
+NOT_THE_SITE = [
+    ";",
+    ",",
+    "/a (see /)",
+    "/a (/)",
+    "/a see /",
+    "/a // not /",
+    "/a /* not /b */",
+    "/a, not /",
+    "/a; see /",
+]
 NOT_EVERYONE = [
     "*/bad",
     "*/bad/1.0",
