@@ -5,7 +5,8 @@
   `no-ai` like `noai`. A directive may be limited to an agent, `examplebot: noai`; we honour it whatever the
   agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
-- `Content-Usage: train-ai=n` (IETF AIPREF) and `Content-Signal: ai-train=no`, also as lines of robots.txt.
+- `Content-Usage: train-ai=n` or `bots=n` (IETF AIPREF) and `Content-Signal: ai-train=no`, also as lines of
+  robots.txt and in rules of tdmrep.json.
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
   and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
   also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
@@ -53,6 +54,11 @@ _AI_USAGE = re.compile(
     r"(?<![\w-])(?:train-?(?:gen)?ai|(?:gen)?ai-?train(?:ing)?|genai|tdm)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)",
     re.IGNORECASE,
 )
+# What training is a part of (AIPREF's "automated processing"), and the permission that is more specific.
+_ANY_USAGE = re.compile(r"(?<![\w-])(?:bots|all)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)", re.IGNORECASE)
+_AI_PERMITTED = re.compile(
+    r"(?<![\w-])(?:train-?ai|ai-?train(?:ing)?)\s*=\s*[\"']?(?:y(?:es)?|true|\?1|1)(?!\w)", re.IGNORECASE
+)
 
 
 def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
@@ -80,8 +86,10 @@ def _is_past(written: str) -> bool:
 
 
 def forbids_training(usage: str) -> bool:
-    """Whether a usage preference forbids training: `ai-train=no` or `train-ai=n`."""
-    return _AI_USAGE.search(usage) is not None
+    """Whether a usage preference forbids training: `train-ai=n`, or `bots=n` where nothing permits it."""
+    if _AI_USAGE.search(usage) is not None:
+        return True
+    return _ANY_USAGE.search(usage) is not None and _AI_PERMITTED.search(usage) is None
 
 
 def reserved_by_header(reservations: Iterable[str]) -> bool:
@@ -90,7 +98,9 @@ def reserved_by_header(reservations: Iterable[str]) -> bool:
 
 
 def is_reservation(value: str) -> bool:
-    """Whether a value of tdm-reservation reserves the rights: `1`, or `true` as many write it."""
+    """Whether a value of tdm-reservation reserves the rights: `1`, `true` or a usage preference."""
+    if forbids_training(value):
+        return True
     words = _SEPARATORS.split(unicodedata.normalize("NFKC", _MINUS_ONE.sub(" ", value)).lower())
     return any(word in _RESERVED or (word.isdigit() and word.lstrip("0") == "1") for word in words)
 

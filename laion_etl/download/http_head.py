@@ -19,8 +19,8 @@ _STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
 _ODD_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) +([1-9][0-9]{2})(?![0-9])[^\n\0]*", re.IGNORECASE)
 # Possessive, so that 60 kB of blanks take linear time; it does not match a line with blanks at its end.
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+((?:[^\r\n\0]*+(?<![ \t]))?)")
-_LENGTH = re.compile(r"\+?([0-9]{1,18})(?:[ \t].*)?")
-_WHOLE_RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
+_LENGTH = re.compile(r"\+?([0-9]{1,18})(?:[ \t;].*|\.0{0,9})?")
+_WHOLE_RANGE = re.compile(r"(?:bytes\b[\s=:]*)?0\s*-\s*([0-9]{1,18})\s*/\s*([0-9]{1,18})", re.IGNORECASE)
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
@@ -114,6 +114,8 @@ def framing_of(head: Head) -> Framing:
     """Determines the framing (RFC 9112, section 6.3). Raises LinkFailed if the end would be ambiguous."""
     length, odd = _content_length(head)
     if head.status in (204, 304):
+        # A body that a 204 announces may come later, and must not be taken for the next response.
+        odd = odd or (head.status == 204 and bool(length or head.one("transfer-encoding")))
         length = 0
         codings = []
     else:

@@ -40,18 +40,28 @@ _OTHER_IMAGES = {
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP\x1a\x1a": "JPEG 2000",
     b"II\xbc": "JPEG XR",
+    b"IIU\0": "RW2",
+    **dict.fromkeys((b"IIRO", b"IIRS", b"MMOR"), "ORF"),
+    b"FUJIFILMCCD-RAW": "RAF",
+    b"icns": "ICNS",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+    b"AT&TFORM": "DjVu",
+    b"/* XPM */": "XPM",
     b"\x8aMNG": "MNG",
     b"\x8bJNG": "JNG",
-    b"#?RADIANCE": "HDR",
+    **dict.fromkeys((b"#?RADIANCE", b"#?RGBE"), "HDR"),
     b"v/1\x01": "EXR",
     b"FLIF": "FLIF",
     b"BPG\xfb": "BPG",
     b"gimp xcf": "XCF",
-    **dict.fromkeys((b"P5\n", b"P5 ", b"P6\n", b"P6 "), "PNM"),
+    **dict.fromkeys((b"P%d%c" % (kind, end) for kind in range(1, 8) for end in b"\n\r "), "PNM"),
     b"qoif": "QOI",
     b"DDS ": "DDS",
 }
-_SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,8}<(?:svg\b|!doctype svg\b)", re.IGNORECASE)
+# SVG behind an XML declaration, comments, and whatever else stands before the first element.
+_PROLOGUE = rb"(?:\xef\xbb\xbf)?(?:\s++|<\?[^>]*+>|<!--.*?-->)*+"
+_SVG = re.compile(_PROLOGUE + rb"<(?:(?:[a-z]{1,9}:)?svg\b|!doctype svg\b)", re.IGNORECASE | re.DOTALL)
+_MARKS_OF_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # Brands of images in ISO's container (mp4ra.org). `mif1` and the like say no more than that it is an image.
 _BRANDS = {
     **dict.fromkeys(b"avif avis avio".split(), "AVIF"),
@@ -63,6 +73,7 @@ _BRANDS = {
     **dict.fromkeys(b"crx".split(), "CR3"),
 }
 CONTAINER_HEAD_BYTES = 256  # enough for the list of brands, which rarely has ten
+_MARKUP = (b"<", b"\xef\xbb\xbf", *_MARKS_OF_UTF_16)  # which may turn out to be SVG
 
 _MAX_SIDE = 65_500  # of JPEG in libjpeg
 
@@ -119,7 +130,8 @@ def other_format(head: bytes) -> str:
         if major != "HEIF":  # of other files, such as videos, the first brand decides
             return major
         return next((name for name in others if name not in ("HEIF", "")), major)
-    if _SVG.match(head):
+    text = head[2:].replace(b"\0", b"") if head.startswith(_MARKS_OF_UTF_16) else head
+    if _SVG.match(text[:CONTAINER_HEAD_BYTES]):
         return "SVG"
     return next((name for start, name in _OTHER_IMAGES.items() if head.startswith(start)), "")
 
@@ -133,7 +145,8 @@ def _brands(head: bytes) -> list[bytes]:
 
 def refused_by_beginning(data: bytes, rules: ImageRules) -> DownloadStatus | bool:
     """Returns why a file with this beginning is refused; else whether more bytes could still decide it."""
-    if len(data) < SNIFF_BYTES:
+    is_markup = data.startswith(_MARKUP) and len(data) < CONTAINER_HEAD_BYTES
+    if len(data) < SNIFF_BYTES or is_markup:
         return True
     if (status := sniff(data, avif=rules.avif)) is not None:
         return status

@@ -57,7 +57,16 @@ _EMBEDDED_EXIF = re.compile(rb"8BIM\x04[\x22\x23]")
 # Data sets of IPTC's record 2: content location, city, sublocation, state, country.
 _IPTC_LOCATION = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65]")
 
-_PNG_HARMLESS = frozenset({b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME", b"bKGD", b"sBIT"})
+# Chunks of PNG that say nothing of a place, with the lengths that readers want of them.
+_PNG_HARMLESS = {
+    b"gAMA": (4,),
+    b"pHYs": (9,),
+    b"sRGB": (1,),
+    b"cHRM": (32,),
+    b"tIME": (7,),
+    b"bKGD": (1, 2, 6),
+    b"sBIT": (1, 2, 3, 4),
+}
 
 
 def plain_jpeg(data: bytes) -> bool:
@@ -67,7 +76,8 @@ def plain_jpeg(data: bytes) -> bool:
         for marker, start, end in segments(data):
             if marker == END:
                 ends = len(data) - end <= TRAILING_BYTES
-                return ends and structure.has_every_coefficient and (not profile or is_srgb(profile))
+                whole = structure.has_every_coefficient and not structure.is_in_inks
+                return ends and whole and (not profile or is_srgb(profile))
             body = data[start:end]
             if len(body) < end - start:
                 return False
@@ -185,8 +195,10 @@ def _plain_webp_chunk(kind: bytes, body: bytes) -> bool:
 
 
 def _plain_chunk(kind: bytes, body: bytes) -> bool:
-    if kind in CRITICAL or kind in _PNG_HARMLESS:
+    if kind in CRITICAL:
         return True
+    if kind in _PNG_HARMLESS:
+        return len(body) in _PNG_HARMLESS[kind]
     if kind == b"iCCP":
         profile = profile_of(body, _MAX_PROFILE_BYTES)
         return profile is not None and is_srgb(profile)

@@ -14,7 +14,8 @@ from itertools import islice
 _MAX_SEGMENTS = 1_000
 _MAX_SCANS = 100  # encoders write about ten; each is a pass over all coefficients of the image
 _SCANS = re.compile(rb"\xff\xda")  # finds FF by memchr: a third of the time of bytes.count
-_MAX_MCU_BLOCKS = 10
+_MAX_MCU_BLOCKS, _MAX_COMPONENTS_IN_SCAN = 10, 4
+_INKS = 4
 _MAX_TABLES = 4
 _COEFFICIENTS = 64
 _MAX_DC_SYMBOL = 15
@@ -107,6 +108,11 @@ class Structure:
         found = self._components.values()
         return bool(found) and not any(shift for component in found for shift in component.shifts)
 
+    @property
+    def is_in_inks(self) -> bool:
+        """Whether there are four components, which are CMYK in one notation or another."""
+        return len(self._components) == _INKS
+
     def add(self, marker: int, body: bytes) -> bool:
         """Take note of a segment other than metadata."""
         if marker == _QUANTIZATION:
@@ -144,7 +150,7 @@ class Structure:
 
     def _add_frame(self, body: bytes, *, progressive: bool) -> bool:
         count = body[5]
-        if self._components or body[0] != 8 or count not in (1, 3) or len(body) != 6 + 3 * count:
+        if self._components or body[0] != 8 or count not in (1, 3, _INKS) or len(body) != 6 + 3 * count:
             return False
         parts = [body[place : place + 3] for place in range(6, len(body), 3)]
         sides = [divmod(part[1], 16) for part in parts]
@@ -160,7 +166,7 @@ class Structure:
 
     def _add_scan(self, body: bytes) -> bool:
         count = body[0]
-        if not 1 <= count <= 3 or len(body) != 4 + 2 * count:
+        if not 1 <= count <= _MAX_COMPONENTS_IN_SCAN or len(body) != 4 + 2 * count:
             return False
         chosen = [(body[place], body[place + 1]) for place in range(1, 1 + 2 * count, 2)]
         names = {name for name, _ in chosen}

@@ -10,13 +10,17 @@ import re
 from laion_etl.download.robots_lines import AROUND, encoded
 
 _PLAIN_PATH = re.compile(r"(?:/(?!/)|\*)(?:[A-Za-z0-9/*$?=%_~+-]|(?<!/)\.)*")  # means what it says
-_BETWEEN_PATHS = re.compile(r"[,;\uff0c\uff1b\u3001]\s+|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)")
+# A mark with several words behind it does not separate paths: `/a, but not /`.
+_BETWEEN_PATHS = re.compile(
+    r"[,;\uff0c\uff1b\u3001]\s+(?=\W|\S+(?:[,;\uff0c\uff1b\u3001]|\Z))|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)"
+)
 _HOST = re.compile(
     r"https?:/{0,3}[^/]*|www\.[^/]+(?=/)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)", re.IGNORECASE
 )
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a<>[](){}"
+_LIST_MARKS = ",;"
 _PATH_BEGINNINGS = ("/", "*")
-_ENDINGS = ("/", "*", "$")  # of a path with a remark behind it
+_ENDINGS = ("/", "*", "$", *_LIST_MARKS)  # of a path with a remark behind it
 _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
 _FULL_WIDTH_SLASH = "\uff0f"
 
@@ -28,8 +32,8 @@ def as_paths(value: str) -> list[bytes]:
     paths = (
         spelling
         for one in _BETWEEN_PATHS.split(value)
-        if (written := one.strip(AROUND + _QUOTES))
-        for path in _between_blanks(_as_path(written))
+        if (written := one.strip(AROUND + _QUOTES)).strip(_LIST_MARKS)
+        for path in _between_blanks(written)
         for spelling in _spellings(path)
     )
     return list(dict.fromkeys(paths))
@@ -46,17 +50,23 @@ def _as_path(value: str) -> str:
         value = "/" + ("" if value in (".", "..") else value)
         value = value.removeprefix("/.") if value.startswith("/./") else value.removeprefix("/..")
     value = _PARENT.sub("/", _SINGLE_DOT.sub("/", value))
-    return value if "*" in value else value.rstrip(",;") or value
+    return value if "*" in value else value.rstrip(_LIST_MARKS) or value
 
 
-def _between_blanks(value: str) -> list[str]:
-    """Returns the paths between the blanks of a value; or the value, if it may be one path with blanks."""
+def _between_blanks(written: str) -> list[str]:
+    """Returns the paths between the blanks of a value; or the value, if it may be one path with blanks.
+
+    Of a sentence that begins with a path, `/foo (see /)`, only the first word can mean the whole site.
+    """
+    value = _as_path(written)
     words = [word.strip(_QUOTES) for word in value.split()]
-    paths = [word.rstrip(",;") for word in words if word.startswith(_PATH_BEGINNINGS)]
+    paths = [word.rstrip(_LIST_MARKS) for word in words if word.startswith(_PATH_BEGINNINGS)]
     if len(paths) > 1:
-        return paths
+        is_list = len(paths) == len(words) and " (" not in value
+        is_list = is_list or not written.startswith(_PATH_BEGINNINGS)
+        return [path for place, path in enumerate(paths) if place == 0 or is_list or path.strip("/*$")]
     has_remark = len(words) > 1 and words[0].endswith(_ENDINGS)
-    return [words[0], value] if has_remark else [value]
+    return [*paths, value] if has_remark else [value]
 
 
 def _spellings(path: str) -> list[bytes]:

@@ -6,6 +6,7 @@ when an answer does not fit.
 """
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 import dns.asyncresolver
@@ -70,8 +71,8 @@ class StubSource:
             raise NoSuchName from error
         except (dns.exception.DNSException, OSError) as error:
             raise ResolverTrouble(str(error) or type(error).__name__) from error
-        if answer.rrset is None and _is_referral(answer.response):
-            raise ResolverTrouble("a referral instead of an answer")
+        if answer.rrset is None and (_is_referral(answer.response) or _is_of_another_name(answer)):
+            raise ResolverTrouble("a referral or the addresses of another name instead of an answer")
         literals = tuple(str(record.address) for record in answer.rrset or ())
         return Addresses(literals, float(answer.chaining_result.minimum_ttl))
 
@@ -83,6 +84,11 @@ def _is_referral(response: dns.message.Message) -> bool:
     """
     kinds = {rrset.rdtype for rrset in response.authority}
     return RdataType.NS in kinds and RdataType.SOA not in kinds
+
+
+def _is_of_another_name(answer: dns.resolver.Answer) -> bool:
+    """Whether there are addresses, but not at the end of the chain: the server mixed up two answers."""
+    return any(rrset.rdtype == answer.rdtype for rrset in answer.response.answer)
 
 
 def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
@@ -100,9 +106,21 @@ def parse_servers(entries: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def system_servers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
-    """Returns the nameservers listed in /etc/resolv.conf."""
+    """Returns the nameservers listed in /etc/resolv.conf; what else is in it is not read.
+
+    dnspython's own reader raises at a line that glibc passes over, such as an invalid search domain.
+    """
     try:
-        found = dns.resolver.Resolver(str(path)).nameservers
-    except dns.resolver.NoResolverConfiguration:
+        lines = path.read_text("utf-8", "replace").split("\n")
+    except OSError:
         return []
-    return [(str(address), _DNS_PORT) for address in found]
+    words = [line.split()[:2] for line in lines]
+    return [(word[1], _DNS_PORT) for word in words if word[:1] == ["nameserver"] and _is_address(word[-1])]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

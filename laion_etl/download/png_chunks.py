@@ -12,6 +12,7 @@ _MAX_PROFILE_NAME = 79
 # What the decoder needs of a PNG: pixels, colours, orientation, and whether it is animated.
 CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _USEFUL = frozenset({b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL"})
+_ANIMATION = frozenset({b"acTL", b"fcTL"})
 _LENGTHS = {b"acTL": 8, b"fcTL": 26}
 _KEY_LENGTHS = {0: 2, 2: 6}  # of the transparent colour, by colour type: grey, RGB
 _PALETTE = 3
@@ -54,14 +55,20 @@ def without_extras(data: bytes) -> bytes:
     """
     kept, colour_type = [data[:8]], data[25:26]
     has_profile = False
-    for chunk in chunks(data):
+    found = list(chunks(data))
+    # Without both, a file is the image in it, as the specification of APNG says.
+    frames = (chunk for chunk in found if chunk.kind in _ANIMATION)
+    animates = {chunk.kind for chunk in frames if _is_useful(chunk, colour_type)} == _ANIMATION
+    for chunk in found:
         kind, body, check = chunk
+        if kind in _ANIMATION and not animates:
+            continue
         if kind == b"iCCP" and has_profile:
             continue  # only one is allowed, and hundreds would all be decompressed
         has_profile = has_profile or kind == b"iCCP"
         if kind[:1].isupper() and kind not in CRITICAL:
             raise ValueError(f"unknown chunk {kind!r}")
-        if kind in CRITICAL or (kind in _USEFUL and chunk.is_intact and _is_sound(kind, body, colour_type)):
+        if kind in CRITICAL or _is_useful(chunk, colour_type):
             kept += (struct.pack(">I", len(body)), kind, body, check)  # a wrong sum of pixels stays wrong
     return b"".join(kept)
 
@@ -77,6 +84,10 @@ def profile_of(body: bytes, max_bytes: int = MAX_PROFILE_BYTES) -> bytes | None:
     except zlib.error:
         return None
     return None if reader.unconsumed_tail or not reader.eof else profile
+
+
+def _is_useful(chunk: Chunk, colour_type: bytes) -> bool:
+    return chunk.kind in _USEFUL and chunk.is_intact and _is_sound(chunk.kind, chunk.body, colour_type)
 
 
 def _is_sound(kind: bytes, body: bytes, colour_type: bytes) -> bool:

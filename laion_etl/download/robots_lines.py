@@ -35,7 +35,7 @@ _WITHIN = re.compile(
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile("[:=\uff1a\ufe55\u2236]")
-_NAME_BEGINNING = re.compile(r"(user[\s_-]?agent|[a-z]+)[;.-]{0,2}\s+", re.IGNORECASE)
+_NAME_BEGINNING = re.compile(r"(user[\s_:-]?agent|[a-z]+)[;.-]{0,2}\s+", re.IGNORECASE)
 _MAX_NAME = 40
 _HIDDEN = "\u00ad\u061c\u180e\u200b\u2060\ufe0f\ufeff\ufffd" + "".join(
     map(chr, (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
@@ -109,6 +109,10 @@ def _line(line: str) -> tuple[LineKind, str] | None:
     name = line[: separator.start()] if separator else ""
     end = separator.end() if separator else 0
     kind = _kind(name) if "/" not in name else None
+    if separator and kind is None and (second := _SEPARATOR.search(line, end, _MAX_NAME)):  # `User:agent:`
+        longer = line[: second.start()]
+        kind = _kind(longer) if "/" not in longer else None
+        end = second.end() if kind else end
     if kind is None and (found := _NAME_BEGINNING.match(line)) is not None:
         kind, end = _kind(found[1]), found.end()
     return (kind, line[end:].lstrip(AROUND + ":=\uff1a")) if kind else None

@@ -27,7 +27,10 @@ from laion_etl.download.path_patterns import (
 from laion_etl.download.robots_lines import LineKind, encoded, lines_of
 
 _BETWEEN_NAMES = re.compile(r"[^A-Za-z0-9_.\-*/]+")
-_EVERYONE = re.compile(r"\*+(?![A-Za-z0-9_\-])")
+_EVERYONE = re.compile(r"\*++(?:[^A-Za-z0-9_\-][^A-Za-z]*+)?")
+# `*` with a name right behind it, as in `*!bad`: whatever that means, it is not everyone.
+_PART_OF_NAME = re.compile(r"(?<!\*)\*++[!?:=@~^%$\\/.]++(?=[A-Za-z])")
+_REMARK = re.compile(r"/\*++(?=[\sA-Za-z]).*?(?:\*/|\Z)|(?:^|\s)//.*", re.DOTALL)
 _PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
 _COMMENT = re.compile(r"\([^()]*\)?")
 _HYPHENS = str.maketrans("", "", "-_")
@@ -206,13 +209,17 @@ def _comparable(name: str) -> str:
 
 
 def _group_names(value: str) -> set[str]:
-    """Returns the product tokens of a user-agent line, comparable; some list several."""
-    text = unicodedata.normalize("NFKC", value[:_MAX_NAMES_LENGTH])
+    """Returns the product tokens of a user-agent line, comparable; some list several.
+
+    `*` is everyone where it stands alone, or with blanks or marks behind it, but not as a part of a name.
+    """
+    text = _REMARK.sub(" ", unicodedata.normalize("NFKC", value[:_MAX_NAMES_LENGTH]))
+    text = _PART_OF_NAME.sub(" ", text)
     names = [_comparable(product_token(text))] if "(" in text else []
     parts = _BETWEEN_NAMES.split(_COMMENT.sub(" ", text) if _has_name_before(text) else text, _MAX_NAMES)
     for part in parts[:_MAX_NAMES]:
         name = part.lstrip("-./")
-        if _EVERYONE.match(name):
+        if _EVERYONE.fullmatch(name):
             names.append("*")
         elif name.endswith("*") or not name.startswith("*"):
             names.append(_comparable(product_token(name.strip("*"))))

@@ -6,8 +6,8 @@ The W3C TDM Reservation Protocol (final report of May 2024). Its location patter
 A file is a list of rules; by the report whatever else it has is an error that reserves nothing. As in
 robots.txt, what is not well-formed is read as a reservation where its author must have meant one: `true` for
 1, a whole URL, no leading slash, several locations or none in a rule, rules within an object
-(`{"policies": [...]}`), a comma too many, Latin-1. Of a file that is not JSON, or was cut off, every rule
-that is whole counts. Only a rule that stands where it belongs, with 0, can permit.
+(`{"policies": [...]}`), a key that occurs twice, a comma too many, Latin-1. Of a file that is not JSON, or
+was cut off, every rule that is whole counts. Only a rule that stands where it belongs, with 0, can permit.
 """
 
 import json
@@ -15,8 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from html import unescape
 
-from laion_etl.core.plain_json import parse_json
-from laion_etl.download.content_opt_out import is_reservation
+from laion_etl.download.content_opt_out import forbids_training, is_reservation
 from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
     PathPattern,
@@ -57,12 +56,31 @@ def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
     """Returns the locations of a file; () if it has none that can be read."""
     text = unescape(shown) if "&quot;" in (shown := _text(body)) else shown
     try:
-        document = parse_json(text)
+        document = _parsed(text)
         if isinstance(document, str):  # JSON within JSON
-            document = parse_json(document)
-    except ValueError:
+            document = _parsed(document)
+    except (ValueError, RecursionError):
         return tuple(line for rule in _rules_within(text) for line in _reservations(rule))
     return tuple(_lines(document))
+
+
+def _parsed(text: str, *, strict: bool = True) -> object:
+    return json.loads(text, strict=strict, object_pairs_hook=_merged)
+
+
+def _merged(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns an object in which a key that occurs several times has all its values."""
+    found: dict[str, object] = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    values: dict[str, list[object]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return {key: same[0] if len(same) == 1 else _flat(same) for key, same in values.items()}
+
+
+def _flat(values: list[object]) -> list[object]:
+    return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
 def _text(body: bytes) -> str:
@@ -86,18 +104,24 @@ def _lines(document: object) -> Iterator[TdmLine]:
 
 def _permissions(rule: dict[str, object]) -> Iterator[TdmLine]:
     location = _value(rule, "location")
-    if isinstance(location, str) and _is_zero(_value(rule, "tdmreservation")):
+    if isinstance(location, str) and not _reserves(rule) and _is_zero(_value(rule, "tdmreservation")):
         yield encoded(location), False
 
 
 def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
-    if not _is_one(_value(rule, "tdmreservation")):
+    if not _reserves(rule):
         return
     given = _value(rule, "location")
     locations = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
     for location in locations or ["/"]:
         # A location without a character is the beginning of every path.
         yield from ((path, True) for path in as_paths(location) or [b"/"])
+
+
+def _reserves(rule: dict[str, object]) -> bool:
+    """Whether a rule reserves, or has a usage preference as in headers: `"content-usage": "train-ai=n"`."""
+    usage = _value(rule, "contentusage") or _value(rule, "contentsignal")
+    return _is_one(_value(rule, "tdmreservation")) or (isinstance(usage, str) and forbids_training(usage))
 
 
 def _value(rule: dict[str, object], name: str) -> object:
@@ -111,7 +135,7 @@ def _rules_within(text: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for rule in _RULE.findall(text) or [text]:
         try:
-            document = json.loads(_LAST_COMMA.sub("}", rule), strict=False)
+            document = _parsed(_LAST_COMMA.sub("}", rule), strict=False)
         except (ValueError, RecursionError):
             document = _loose_rule(rule)
         if isinstance(document, dict):

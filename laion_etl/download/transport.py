@@ -5,6 +5,7 @@ connected to, never names, so a name that resolves differently the second time (
 The end of a connection is b"" instead of an exception: the reader of the response decides what it means.
 """
 
+import errno
 import re
 import socket
 import ssl
@@ -21,9 +22,8 @@ from laion_etl.download.resolver import Endpoint
 _NEXT_ADDRESS_S = 0.25  # RFC 8305, section 5: connection attempt delay
 _ADDRESSES_TRIED = 4
 _SESSIONS_KEPT = 10_000
-_PLAIN_LABELS = re.compile(
-    r"[a-z0-9.:-]+"
-)  # of host names that OpenSSL compares with wildcards as browsers do
+# Of host names that OpenSSL compares with wildcards as browsers do: no label begins or ends with a hyphen.
+_PLAIN_LABELS = re.compile(r"(?!.*(?:-\.|\.-))[a-z0-9.:-]+")
 _NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
 
 
@@ -153,7 +153,8 @@ class Tls:
 def _check_name(certificate: Mapping[str, Any], name: str) -> None:
     """Raises LinkFailed unless the certificate is for this name (RFC 9525, section 6.3).
 
-    For names with underscores: OpenSSL accepts them in certificates, but not in place of a wildcard.
+    For names with underscores, or hyphens at the edge of a label: OpenSSL accepts them in certificates, but
+    not in place of a wildcard or behind one.
     """
     names = [value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
     _, _, parent = name.partition(".")
@@ -211,7 +212,12 @@ async def connect(endpoints: Sequence[Endpoint]) -> trio.socket.SocketType:
 
 async def _open(endpoint: Endpoint) -> trio.socket.SocketType | None:
     address, port = endpoint
-    sock = trio.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock = trio.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:  # a kernel without IPv6
+            raise
+        return None
     try:
         await sock.connect((address, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

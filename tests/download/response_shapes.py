@@ -21,6 +21,7 @@ AMBIGUOUS = "the end of the body would be a guess"
 BROWSERS = "browsers take it, and there is no doubt where the body ends"
 OPTED_OUT = "an owner's wish"
 PADDING = "what follows the compressed data is padding; browsers ignore it"
+RANGES = (b"Bytes 0-%d/%d", b"bytes=0-%d/%d", b"0-%d/%d", b"bytes 0 - %d / %d")
 UNASKED = "a wrong label is an error for curl; the first bytes say what it is"
 
 
@@ -95,6 +96,13 @@ STATUS_LINE = [
     Shape("no reason phrase, no space", status(b"200")),
     Shape("no reason phrase", status(b"200 ")),
     Shape("reason phrase in Latin-1", status(b"200 D\xe9j\xe0")),
+    Shape("form feed before the reason", status(b"200\x0cOK")),
+    Shape("dot behind the status", status(b"200.5 OK")),
+    Shape("sign before the status", status(b"+200 OK"), "exit 1", "bad_response"),
+    Shape("status that begins with 0", status(b"099 OK"), "exit 1", "bad_response"),
+    Shape("version 1.10", sized(first=b"HTTP/1.10 200 OK"), "exit 1", "bad_response"),
+    Shape("HTTPS", sized(first=b"HTTPS/1.1 200 OK"), "exit 1", "bad_response"),
+    Shape("byte order mark", b"\xef\xbb\xbf" + sized(), "exit 1", "bad_response"),
     Shape("two spaces before the status", status(b" 200 OK")),
     Shape("two spaces before the reason", status(b"200  OK")),
     Shape("tab before the status", sized(first=b"HTTP/1.1\t200 OK"), "exit 1", "bad_response"),
@@ -133,6 +141,8 @@ LINES = [
     Shape("line without a colon", sized(b"Server nginx"), "exit 8", why=BROWSERS),
     Shape("HTML in the head", sized(b"<!-- cached -->"), "exit 8", why=BROWSERS),
     Shape("PHP warning in the head", sized(b"Warning: Cannot modify header information")),
+    Shape("NUL in a name", sized(b"X\0A: 1"), "exit 8", why="the name says nothing of the body"),
+    Shape("1000 headers", sized(*(b"X-A: %d" % n for n in range(1_000)))),
     Shape("empty name", sized(b": value")),
     Shape("space before the colon", sized(b"Server : nginx")),
     Shape("space in the name", sized(b"Powered By: PHP")),
@@ -175,6 +185,25 @@ LENGTH = [
     Shape("empty Content-Length", head(b"Content-Length:") + BODY, "exit 8", why=BROWSERS),
     Shape("Content-Length in words", head(b"Content-Length: many") + BODY, "exit 8", "bad_response"),
     Shape("Content-Length with a unit", head(length() + b" bytes") + BODY, held=True),
+    Shape("Content-Length with decimals", head(length() + b".0") + BODY, held=True),
+    Shape("Content-Length with a semicolon", head(length() + b"; a=b") + BODY, held=True),
+    Shape("Content-Length with a comma", head(length() + b",") + BODY, held=True),
+    Shape("Content-Length in quotes", head(b'Content-Length: "20"') + BODY, "exit 8", "bad_response"),
+    Shape(
+        "Content-Length in hexadecimal",
+        head(b"Content-Length: 0x350") + BODY,
+        "other bytes",
+        "bad_response",
+        AMBIGUOUS,
+    ),
+    Shape(
+        "Content-Length in a folded line",
+        head(b"Content-Length:", b" %d" % len(BODY)) + BODY,
+        "exit 8",
+        held=True,
+        why=BROWSERS,
+    ),
+    Shape("Connection: Close", sized(b"Connection: Close"), held=True),
     Shape("Content-Length with zeros", head(b"Content-Length: 00%d" % len(BODY)) + BODY, held=True),
     Shape(
         "Content-Length of 19 digits",
@@ -199,6 +228,14 @@ TRANSFER = [
     Shape("Chunked", head(b"Transfer-Encoding: Chunked") + chunks(), held=True),
     Shape("chunked in HTTP/1.0", chunked(first=b"HTTP/1.0 200 OK")),
     Shape("chunked twice", chunked(b"Transfer-Encoding: chunked"), held=True),
+    Shape("chunked behind a comma", head(b"Transfer-Encoding: ,chunked") + chunks(), held=True),
+    Shape(
+        "unknown, chunked",
+        head(b"Transfer-Encoding: br, chunked") + chunks(),
+        "exit 61",
+        held=True,
+        why=UNASKED,
+    ),
     Shape("chunked, chunked", head(b"Transfer-Encoding: chunked, chunked") + chunks(), held=True),
     Shape("chunked, identity", head(b"Transfer-Encoding: chunked, identity") + chunks(), held=True),
     Shape(
@@ -243,6 +280,20 @@ CHUNKS = [
         held=True,
     ),
     Shape("blank before the size", chunked(body=b" " + ONE + b"\r\n0\r\n\r\n"), "exit 56", "bad_response"),
+    Shape(
+        "word behind the size",
+        chunked(body=ONE.replace(b"\r\n", b" a\r\n", 1) + b"\r\n0\r\n\r\n"),
+        ours="bad_response",
+        why="browsers refuse it",
+    ),
+    Shape(
+        "h behind the size",
+        chunked(body=ONE.replace(b"\r\n", b"h\r\n", 1) + b"\r\n0\r\n\r\n"),
+        ours="bad_response",
+        why="browsers refuse it",
+    ),
+    Shape("empty line before the size", chunked(body=b"\r\n" + ONE), "exit 56", "bad_response"),
+    Shape("extension of the last chunk", chunked(body=ONE + b"\r\n0;a\r\n\r\n"), held=True),
     Shape("0x before the size", chunked(body=b"0x" + ONE + b"\r\n0\r\n\r\n"), "exit 43", "bad_response"),
     Shape("negative size", chunked(body=b"-" + ONE + b"\r\n0\r\n\r\n"), "exit 56", "bad_response"),
     Shape(
@@ -356,6 +407,26 @@ STATUS = [
         ours="206",
         why="it is a part",
     ),
+    Shape("204 with a body", sized(first=b"HTTP/1.1 204 No"), "204", "204", held=True),
+    Shape("204 in chunks", chunked(first=b"HTTP/1.1 204 No"), "204", "204", held=True),
+    Shape(
+        "205 with a body", sized(first=b"HTTP/1.1 205 Reset"), ours="205", why="it has no content by RFC 9110"
+    ),
+    Shape("226", status(b"226 IM Used")),
+    *(
+        Shape(
+            f"206 of all, {range_!r}",
+            sized(b"Content-Range: " + range_, first=b"HTTP/1.1 206 Partial Content"),
+        )
+        for range_ in (template % (len(BODY) - 1, len(BODY)) for template in RANGES)
+    ),
+    Shape(
+        "206 of what may be all",
+        sized(b"Content-Range: bytes 0-%d/*" % (len(BODY) - 1), first=b"HTTP/1.1 206 Partial Content"),
+        ours="206",
+        why="it may be a part",
+    ),
+    Shape("304 in chunks", chunked(first=b"HTTP/1.1 304 Not Modified"), "304", "304", held=True),
     Shape("304", head(b"Content-Length: 9", first=b"HTTP/1.1 304 Not Modified"), "304", "304", held=True),
     Shape("404", status(b"404 Not Found"), "404", "404"),
     Shape("404 that is cut off", status(b"404 Not Found")[:-9], "exit 18", "404", why="the status says all"),
@@ -370,6 +441,20 @@ STATUS = [
     Shape("999", status(b"999 Denied"), "999", "999"),
     Shape("100 Continue", head(first=b"HTTP/1.1 100 Continue") + sized(), held=True),
     Shape("100 Continue three times", head(first=b"HTTP/1.1 100 Continue") * 3 + sized()),
+    Shape(
+        "100 with a length", head(b"Content-Length: 0", first=b"HTTP/1.1 100 Continue") + sized(), held=True
+    ),
+    Shape(
+        "100 with a body",
+        head(b"Content-Length: 5", first=b"HTTP/1.1 100 Continue") + b"hello" + sized(),
+        "exit 1",
+        "bad_response",
+    ),
+    Shape("100 a thousand times", head(first=b"HTTP/1.1 100 Continue") * 1_000 + sized()),
+    Shape("100 and no more", head(first=b"HTTP/1.1 100 Continue"), "exit 52", "bad_response"),
+    Shape("199", head(first=b"HTTP/1.1 199 Wait") + sized()),
+    Shape("100 in HTTP/1.0", head(first=b"HTTP/1.0 100 Continue") + sized()),
+    Shape("103 with noai, then 200", head(b"X-Robots-Tag: noai", first=b"HTTP/1.1 103 Hints") + sized()),
     Shape("103 with headers", head(b"Link: </a>", first=b"HTTP/1.1 103 Early Hints") + sized()),
     Shape(
         "101", status(b"101 Switching Protocols"), "101", "bad_response", why="we asked for no other protocol"
@@ -404,6 +489,35 @@ REDIRECTS = [
     Shape("302 until the end", head(b"Location: " + ELSEWHERE, first=b"HTTP/1.1 302 Found") + BODY),
     Shape("two Locations", redirect(ELSEWHERE, b"Location: /gone")),
     Shape("no Location", head(b"Content-Length: 0", first=b"HTTP/1.1 302 Found"), "302", "302"),
+    Shape(
+        "space before the colon",
+        head(b"Location : " + ELSEWHERE, b"Content-Length: 0", first=b"HTTP/1.1 302 Found"),
+        "302",
+        why=BROWSERS,
+    ),
+    Shape(
+        "folded line",
+        head(b"Location:", b" " + ELSEWHERE, b"Content-Length: 0", first=b"HTTP/1.1 302 Found"),
+        "302",
+        why=BROWSERS,
+    ),
+    Shape("backslashes", redirect(ELSEWHERE.replace(b"/", b"\\")), "404", why=BROWSERS),
+    Shape("tab in the path", redirect(ELSEWHERE[:5] + b"\t" + ELSEWHERE[5:]), "exit 3", why=BROWSERS),
+    Shape("encoded dots", redirect(b"/to/x/%2e%2e/" + ELSEWHERE.removeprefix(b"/to/")), "404", why=BROWSERS),
+    Shape("scheme without a host", redirect(b"http:" + ELSEWHERE), "404", why=BROWSERS),
+    Shape("three slashes", redirect(b"http:///b.shapes.example" + ELSEWHERE)),
+    Shape("port without digits", redirect(b"http://b.shapes.example:" + ELSEWHERE)),
+    Shape("underscore in the host", redirect(b"http://b_c.shapes.example" + ELSEWHERE)),
+    Shape("host in UTF-8", redirect("http://b\u00fc.shapes.example".encode() + ELSEWHERE)),
+    Shape("encoded host", redirect(b"http://%62.shapes.example" + ELSEWHERE)),
+    Shape("Location in quotes", redirect(b'"' + ELSEWHERE + b'"'), "404", "404"),
+    Shape(
+        "302 with broken chunks",
+        head(b"Location: " + ELSEWHERE, b"Transfer-Encoding: chunked", first=b"HTTP/1.1 302 Found") + b"z",
+        "exit 56",
+        why="the Location says all",
+    ),
+    Shape("305", redirect(ELSEWHERE, code=b"305 Proxy"), ours="305", why="browsers follow no 305"),
     Shape("empty Location", redirect(b""), "302", "302"),
     Shape(
         "304 with a Location",

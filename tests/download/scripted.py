@@ -1,6 +1,8 @@
 """A loopback server that follows a script: what each connection gets for its first request, its second ..."""
 
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,14 +11,19 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 _LONGEST_S = 10.0
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 @dataclass
 class Scripted:
-    """`paths` are those requested, by connection. `unasked`: all replies follow the first request."""
+    """`paths` are those requested, by connection.
+
+    `unasked`: all replies follow the first request. `early`: no request is read before its reply.
+    """
 
     port: int = 0
     unasked: bool = False
+    early: bool = False
     paths: list[list[str]] = field(default_factory=list)
 
 
@@ -66,8 +73,12 @@ class _Plain:
         self._sock.sendall(b"".join(parts))
 
 
+class Reset:
+    """The server resets the connection."""
+
+
 # Parts are TLS records of their own. None: the server closes the connection instead of waiting.
-Reply = bytes | tuple[bytes, ...] | None
+Reply = bytes | tuple[bytes, ...] | Reset | None
 
 
 @contextmanager
@@ -84,10 +95,13 @@ def scripted_server(*connections: Sequence[Reply], tls: ssl.SSLContext | None = 
             with suppress(OSError, ssl.SSLError):
                 peer = _Encrypted(self.request, tls) if tls else _Plain(self.request)
                 for reply in script:
-                    if reply is None:
+                    if isinstance(reply, Reset):
+                        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+                        self.request.close()
+                    if reply is None or isinstance(reply, Reset):
                         return
-                    request = b""
-                    while b"\r\n\r\n" not in request and not (paths and running.unasked):
+                    request, unasked = b"", running.early or (paths and running.unasked)
+                    while b"\r\n\r\n" not in request and not unasked:
                         if not (part := peer.recv(65_536)):
                             return
                         request += part

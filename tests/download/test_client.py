@@ -67,7 +67,7 @@ EXPECTED = {
     "/tiff-bomb": S.FORMAT_REFUSED,
     "/avif-bomb": S.FORMAT_REFUSED,
     "/html-polyglot": S.NOT_AN_IMAGE,
-    "/script-svg": S.NOT_AN_IMAGE,
+    "/script-svg": S.FORMAT_REFUSED,
     "/slow-header": S.TIMEOUT,
     "/slow-body": S.TIMEOUT,
     "/silent": S.TIMEOUT,

@@ -230,6 +230,7 @@ def test_the_pixels_are_the_same_with_hashes_and_without_and_any_reader_takes_th
         pytest.param(encoded()[:-1], id="JPEG with half its end"),
         pytest.param(encoded(progressive=True)[:-2], id="progressive JPEG without its end"),
         pytest.param(encoded(restart_marker_blocks=4)[:-2], id="restarts, without its end"),
+        pytest.param(encoded(SCENE.convert("CMYK"))[:-2], id="inks, without its end"),
         pytest.param(encoded(format_="PNG")[:-12], id="PNG without its end"),
         pytest.param(
             png_with(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(20_000_000)))), id="profile of 20 MB"
@@ -238,6 +239,10 @@ def test_the_pixels_are_the_same_with_hashes_and_without_and_any_reader_takes_th
         pytest.param(png_with(chunk(b"iCCP", b"a\0\1unknown")), id="profile compressed in another way"),
         pytest.param(png_with(chunk(b"tRNS", b"\0")), id="transparent colour that is too short"),
         pytest.param(png_with(chunk(b"acTL", b"\0")), id="animation that is too short"),
+        pytest.param(png_with(chunk(b"acTL", struct.pack(">II", 2, 0))), id="animation without frames"),
+        pytest.param(png_with(chunk(b"fcTL", bytes(26))), id="frame without an animation"),
+        pytest.param(png_with(chunk(b"gAMA", b"a")), id="gamma that is too short"),
+        pytest.param(png_with(chunk(b"pHYs", b"")), id="resolution that is empty"),
         pytest.param(declared(1), id="WebP declared one byte too long"),
         pytest.param(declared(-1), id="WebP declared one byte too short"),
     ],
@@ -299,7 +304,7 @@ def scans_of(data: bytes) -> list[int]:
     return [start - 4 for marker, start, _ in segments(data) if marker == SCAN]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("trailing", [b"", bytes(20), b"more"])
 def test_an_end_marker_does_not_replace_scans(mode: str, trailing: bytes) -> None:
     data = encoded(SCENE.convert(mode), progressive=True)
@@ -489,6 +494,14 @@ def test_a_transparent_colour_of_a_grey_image_takes_a_few_bytes_a_pixel() -> Non
     )  # four of them for the pixels that the averaging loop reads, three for its results
 
 
+@pytest.mark.parametrize("seen", [16, 30, 255, 256])
+def test_how_much_of_an_svg_has_come_does_not_decide_its_name(seen: int) -> None:
+    data = b'<?xml version="1.0" encoding="UTF-8"?>\n<!-- drawn -->\n<svg>' + b"<g/>" * 99
+    rules = ImageRules(10, 10**6, 1, 0.0)
+    found = refused_by_beginning(data[:seen], rules)
+    assert found is (S.FORMAT_REFUSED if seen == 256 else True)
+
+
 def test_a_side_that_no_jpeg_has_is_named() -> None:
     assert judged(encoded(Image.new("RGB", (70_000, 20)), "PNG")) == [S.SIDE_TOO_LONG] * 2
 
@@ -563,6 +576,16 @@ def test_no_place_is_stored_in_whichever_field_it_is() -> None:
         (b"\xef\xbb\xbf<svg xmlns", "SVG"),
         (b"\n <SVG ", "SVG"),
         (b"<!DOCTYPE svg PU", "SVG"),
+        (b'<?xml version="1.0"?>\n<!-- a > b -->\n<!DOCTYPE svg>', "SVG"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?><!-- a --><svg:svg>', "SVG"),
+        ('\ufeff<?xml version="1.0"?><svg>'.encode("utf-16-le"), "SVG"),
+        (b"\n" * 40 + b"<svg>", "SVG"),
+        (b'<?xml version="1.0"?><rss><svg>', ""),
+        (b"<!-- <svg> --><html>", ""),
+        (b"<!-- <svg>", ""),
+        (b"IIU\0\x18\0\0\0", "RW2"),
+        (b"P4\n8 8\n", "PNM"),
+        (b"icns\0\0", "ICNS"),
         (b"<!DOCTYPE html>", ""),
         (b"BPG \0", ""),
     ],

@@ -15,7 +15,7 @@ from laion_etl.download.request_url import parse_request_url
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD, noise_image
 from tests.download.response_shapes import BODY, ZIPPED, chunked, chunks, coded, head, length, sized
-from tests.download.scripted import Reply, Scripted, scripted_server
+from tests.download.scripted import Reply, Reset, Scripted, scripted_server
 from tests.download.sites import Reply as SiteReply
 from tests.download.sites import site
 from tests.download.test_tls import Authority, server_context
@@ -23,6 +23,7 @@ from tests.download.test_tls import Authority, server_context
 OTHER = noise_image(size=(32, 8))  # what only an attacker wants to be taken
 FIRST, SECOND = sized(), sized(body=GOOD)
 SMUGGLED = sized(body=OTHER)
+CONTINUE = head(first=b"HTTP/1.1 100 Continue")
 
 
 def settings_for(port: int) -> DownloadSettings:
@@ -77,6 +78,19 @@ def test_what_a_kept_connection_gives_instead_of_an_answer_is_asked_for_again(re
     assert running.paths == [["/0", "/1"], ["/1"]]
 
 
+@pytest.mark.parametrize("replies", [[Reset()], [b"", Reset()], [CONTINUE, Reset()], [CONTINUE, None]])
+def test_a_kept_connection_that_is_reset_is_replaced(replies: list[Reply]) -> None:
+    found, running = fetched([FIRST, *replies], [SECOND])
+    assert found == [BODY, GOOD]
+    assert running.paths[1] == ["/1"]
+
+
+def test_an_answer_counts_that_came_before_the_request_was_read() -> None:
+    with scripted_server([FIRST, None], [SECOND]) as running:
+        running.early = True
+        assert fetch_in_turn(running.port) == [BODY, GOOD]
+
+
 def test_408_on_a_new_connection_is_the_answer() -> None:
     found, running = fetched([TIMED_OUT, None], [SECOND])
     assert found == [S.HTTP_ERROR, GOOD]
@@ -85,6 +99,10 @@ def test_408_on_a_new_connection_is_the_answer() -> None:
 
 UNAMBIGUOUS = {
     "length": FIRST,
+    "100 in front": CONTINUE + FIRST,
+    "103 in front": head(b"Connection: close", first=b"HTTP/1.1 103 Early Hints") + FIRST,
+    "Keep-Alive: max=1": sized(b"Connection: Keep-Alive", b"Keep-Alive: timeout=1, max=1"),
+    "HTTP/1.0 with keep-alive": sized(b"Connection: Keep-Alive", first=b"HTTP/1.0 200 OK"),
     "chunks": chunked(),
     "gzip": coded(b"gzip", ZIPPED + bytes(9)),
     "404": sized(first=b"HTTP/1.1 404 No"),
@@ -108,6 +126,9 @@ AMBIGUOUS = {
     "more than announced": FIRST + SMUGGLED,
     "more behind the last chunk": chunked() + SMUGGLED,
     "more behind 204": head(first=b"HTTP/1.1 204 No") + SMUGGLED,
+    "204 that announces a body": head(length(), first=b"HTTP/1.1 204 No"),
+    "204 in chunks": head(b"Transfer-Encoding: chunked", first=b"HTTP/1.1 204 No"),
+    "100 behind it": FIRST + CONTINUE,
     "more behind 304": head(length(), first=b"HTTP/1.1 304 No") + SMUGGLED,
     "more behind a 404": sized(first=b"HTTP/1.1 404 No") + SMUGGLED,
     "an empty line behind it": FIRST + b"\r\n",
@@ -119,6 +140,10 @@ AMBIGUOUS = {
     "broken chunk of an error": chunked(first=b"HTTP/1.1 404 No", body=b"z\r\n0\r\n\r\n" + SMUGGLED),
     "wrong length of an error": head(b"Content-Length: x", first=b"HTTP/1.1 404 No") + SMUGGLED,
     "Connection: close": sized(b"Connection: close"),
+    "Connection: CLOSE": sized(b"Connection: CLOSE"),
+    "Connection: keep-alive, Close": sized(b"Connection: keep-alive, Close"),
+    "Connection: Close;q=1": sized(b"Connection: Close;q=1"),
+    "Connection: keep-alive and close": sized(b"Connection: keep-alive", b"Connection: close"),
     "Connection : close": sized(b"Connection : close"),
     "HTTP/1.0": sized(first=b"HTTP/1.0 200 OK"),
 }

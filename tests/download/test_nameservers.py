@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,24 @@ from tests.download.search_list import DEAD
 
 LIMIT_S = 60.0  # for a hang
 
-Answerer = Callable[[dns.message.Message, bool], dns.message.Message | None]
+Answer = dns.message.Message | bytes | None
+Answerer = Callable[[dns.message.Message, bool], Answer | list[Answer]]
 
 
 @contextmanager
 def nameserver(answer: Answerer) -> Iterator[tuple[str, int]]:
-    """Answers each question by `answer(question, over_tcp)`; None is silence."""
+    """Answers each question by `answer(question, over_tcp)`, with one message or several; None is silence."""
 
     class Udp(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             data, sock = self.request
-            if (found := answer(dns.message.from_wire(data), False)) is not None:
-                sock.sendto(found.to_wire(), self.client_address)
+            for wire in _wires(answer(dns.message.from_wire(data), False)):
+                sock.sendto(wire, self.client_address)
 
     class Tcp(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             (length,) = struct.unpack(">H", self.rfile.read(2))
-            found = answer(dns.message.from_wire(self.rfile.read(length)), True)
-            if found is not None:
-                wire = found.to_wire()
+            for wire in _wires(answer(dns.message.from_wire(self.rfile.read(length)), True)):
                 self.wfile.write(struct.pack(">H", len(wire)) + wire)
 
     with ExitStack() as stack:
@@ -57,6 +57,11 @@ def nameserver(answer: Answerer) -> Iterator[tuple[str, int]]:
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             stack.callback(server.shutdown)
         yield "127.0.0.1", udp.server_address[1]
+
+
+def _wires(found: Answer | list[Answer]) -> list[bytes]:
+    answers = found if isinstance(found, list) else [found]
+    return [one if isinstance(one, bytes) else one.to_wire() for one in answers if one is not None]
 
 
 def _on_one_port(udp: Any, tcp: Any) -> tuple[socketserver.UDPServer, socketserver.TCPServer]:
@@ -276,6 +281,121 @@ def test_after_half_an_answer_the_next_source_is_asked(
 
     with nameserver(by_family(a=failing, aaaa=empty)) as first, nameserver(normal) as second:
         assert trio.run(main, first, second) == ("8.8.8.8",)
+
+
+def with_records(*records: tuple[str, int, str, str]) -> Answerer:
+    return lambda question, _: reply(question, *records)
+
+
+def chain(*names: str) -> list[tuple[str, int, str, str]]:
+    return [(name, 60, "CNAME", target) for name, target in pairwise(names)]
+
+
+ADDRESS = ("a.example.", 60, "A", "8.8.8.8")
+LONG = [f"{'a' if number == 0 else number}.example." for number in range(40)]
+RIGHT = Addresses(("8.8.8.8",), 60.0)
+
+
+def with_another_id(question: dns.message.Message) -> dns.message.Message:
+    found = reply(question, ("a.example.", 60, "A", "6.6.6.6"))
+    found.id ^= 1
+    return found
+
+
+def for_another_name(question: dns.message.Message) -> dns.message.Message:
+    other = dns.message.make_query("b.example", "A", id=question.id)
+    return reply(other, ("b.example.", 60, "A", "6.6.6.6"))
+
+
+def over_tcp_only(found: Callable[[dns.message.Message], Answer]) -> Answerer:
+    """Says over UDP that the answer does not fit."""
+
+    def answer(question: dns.message.Message, over_tcp: bool) -> Answer:
+        if over_tcp:
+            return found(question)
+        cut_off = reply(question, ("a.example.", 60, "A", "6.6.6.6"))
+        cut_off.flags |= dns.flags.TC
+        return cut_off
+
+    return answer
+
+
+def with_several_addresses(question: dns.message.Message) -> dns.message.Message:
+    return reply(question, *(("a.example.", 60, "A", f"8.8.0.{n}") for n in range(60)))
+
+
+ODD_ANSWERS: dict[str, tuple[Answerer, Addresses | type[Exception]]] = {
+    "chain that ends where it begins": (with_records(*chain(*LONG[:2], LONG[0])), ResolverTrouble),
+    "name that is its own alias": (with_records(*chain(LONG[0], LONG[0])), ResolverTrouble),
+    "chain of 39 names": (with_records(*chain(*LONG)), ResolverTrouble),
+    "chain of 9 names": (with_records(*chain(*LONG[:10]), (LONG[9], 60, "A", "8.8.8.8")), RIGHT),
+    "chain backwards": (with_records((LONG[2], 60, "A", "8.8.8.8"), *reversed(chain(*LONG[:3]))), RIGHT),
+    "chain to a name without an address": (with_records(*chain(*LONG[:2])), Addresses((), 60.0)),
+    "address of another name": (with_records(("b.example.", 60, "A", "6.6.6.6")), ResolverTrouble),
+    "chain to one name, address of another": (
+        with_records(*chain(*LONG[:2]), ("b.example.", 60, "A", "6.6.6.6")),
+        ResolverTrouble,
+    ),
+    "name in upper case": (with_records(("A.EXAMPLE.", 60, "A", "8.8.8.8")), RIGHT),
+    "no time to live": (with_records(("a.example.", 0, "A", "8.8.8.8")), Addresses(("8.8.8.8",), 0.0)),
+    "an answer with another id first": (lambda q, _: [with_another_id(q), reply(q, ADDRESS)], RIGHT),
+    "an answer for another name first": (lambda q, _: [for_another_name(q), reply(q, ADDRESS)], RIGHT),
+    "a cut answer first": (lambda q, _: [reply(q, ADDRESS).to_wire()[:-3], reply(q, ADDRESS)], RIGHT),
+    "garbage first": (lambda q, _: [b"", b"\0", bytes(50), reply(q, ADDRESS)], RIGHT),
+    "its own question first": (lambda q, _: [q, reply(q, ADDRESS)], RIGHT),
+    "more over TCP": (
+        over_tcp_only(with_several_addresses),
+        Addresses(tuple(f"8.8.0.{number}" for number in range(60)), 60.0),
+    ),
+    "nothing over TCP": (over_tcp_only(lambda _: None), ResolverTrouble),
+    "a cut answer over TCP": (over_tcp_only(lambda q: reply(q, ADDRESS).to_wire()[:-3]), ResolverTrouble),
+    "an answer with another id over TCP": (over_tcp_only(with_another_id), ResolverTrouble),
+    "an answer for another name over TCP": (over_tcp_only(for_another_name), ResolverTrouble),
+}
+
+
+@pytest.mark.parametrize(("answerer", "found"), ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_odd_answers(answerer: Answerer, found: Addresses | type[Exception]) -> None:
+    assert look_up("a.example", answerer) == found
+
+
+def test_an_address_of_one_family_is_enough_in_either() -> None:
+    aaaa = with_records(("a.example.", 60, "AAAA", "2606:4700::1"))
+    found = look_up("a.example", by_family(a=empty, aaaa=aaaa), ipv6=True)
+    assert isinstance(found, Addresses)
+    assert found.literals == ("2606:4700::1",)
+
+
+@pytest.mark.parametrize("address", ["::ffff:10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "::1"])
+def test_an_address_of_ipv4_within_ipv6_is_refused(address: str) -> None:
+    async def main(server: tuple[str, int]) -> DownloadStatus | None:
+        resolver = Resolver([StubSource([server], ipv6=True)], AddressPolicy(), LIMIT_S)
+        try:
+            await resolver.resolve("a.example")
+        except LinkFailed as failure:
+            return failure.status
+        return None
+
+    with nameserver(by_family(a=empty, aaaa=with_records(("a.example.", 60, "AAAA", address)))) as server:
+        assert trio.run(main, server) is DownloadStatus.ADDRESS_REFUSED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nameserver dns.example",
+        b"nameserver [::1]",
+        b"nameserver https://10.0.0.3/dns-query",
+        b"nameserver",
+        b"search a..example " + b"a" * 70,
+        b"# gr\xf6\xdfe",
+        b"options ndots:many",
+    ],
+)
+def test_lines_of_resolv_conf_that_are_not_understood_are_passed_over(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_bytes(line + b"\nnameserver 10.0.0.2 # ours\r\n")
+    assert system_servers(path) == [("10.0.0.2", 53)]
 
 
 def test_only_absolute_names_are_asked_where_there_is_a_search_list(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What servers see of a batch: few connections, reused, at a moderate rate, and none after an opt-out."""
 
+import errno
+import os
 import socket
 import time
 from collections import Counter
@@ -164,6 +166,23 @@ def test_a_thousand_links_of_a_dead_host_cost_one_timeout(
     assert tried.count(("127.0.0.1", port)) == 1
     assert (stats.kept, stats.dropped) == (1, {"connect_timeout": 1_000})
     assert stats.details["network"]["diagnosis"] == ["100% of links have hosts that accept no connection"]
+
+
+def test_a_link_to_an_ipv6_address_fails_alone_where_the_kernel_has_no_ipv6(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trio.socket.socket
+
+    def only_ipv4(family: int, *others: int) -> trio.socket.SocketType:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *others)
+
+    monkeypatch.setattr(trio.socket, "socket", only_ipv4)
+    with site() as running:
+        urls = ["http://[2606:4700::1]/1.jpg", "http://a.ours.example/1.jpg"]
+        stats = run(store, urls, running)
+    assert (stats.kept, stats.dropped) == (1, {"connect_failed": 1})
 
 
 def test_robots_txt_is_fetched_once_and_honoured(store: Store) -> None:

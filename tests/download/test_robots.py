@@ -335,6 +335,21 @@ def test_reservations_of_tdmrep_are_read_on_the_careful_side(document: object, r
 
 
 @pytest.mark.parametrize(
+    ("text", "reserved"),
+    [
+        ('[{"location": "/images/", "tdm-reservation": 1, "location": "/b"}]', True),
+        ('[{"location": "/b", "tdm-reservation": 1, "location": ["/images/"]}]', True),
+        ('[{"location": "/", "tdm-reservation": 1, "tdm-reservation": 0}]', True),
+        ('[{"location": "/", "tdm-reservation": 0, "tdm-reservation": 1}]', True),
+        ('{"policies": [{"location": "/", "tdm-reservation": 1}], "policies": []}', True),
+        ('[{"location": "/b", "tdm-reservation": 1, "location": "/c"}]', False),
+    ],
+)  # fmt: skip
+def test_a_key_of_tdmrep_that_occurs_twice_has_all_its_values(text: str, reserved: bool) -> None:
+    assert is_reserved(parse_tdmrep(text.encode()), "/images/1.jpg") is reserved
+
+
+@pytest.mark.parametrize(
     "text",
     [
         f"[{RESERVED},]",
