@@ -18,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_kept import mark_near_kept
-from laion_etl.blocklists.near_kernels import mark_near_any, mark_near_listed
+from laion_etl.blocklists.near_kernels import (
+    list_near_any,
+    list_near_listed,
+    mark_near_any,
+    mark_near_listed,
+)
 from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Hashes as Words
 
@@ -109,6 +114,20 @@ class NearListed:
         else:
             mark_near_listed(words, self._listed, self._bits, self._starts, self._entries, self._met, near)
         return near
+
+    def pairs(self, others: Hashes) -> Ints:
+        """Return rows of other hashes and of listed ones (n, 2) within `bits` bits, some several times."""
+        words, found = _native_words(others), np.empty((4 * len(others), 2), np.int64)
+        count = self._list(words, found)
+        if count > len(found):
+            found = np.empty((count, 2), np.int64)
+            self._list(words, found)
+        return found[:count]
+
+    def _list(self, words: Words, found: Ints) -> int:
+        if self._bits > _MAX_BITS:
+            return list_near_any(words, self._listed, self._bits, found)
+        return list_near_listed(words, self._listed, self._bits, self._starts, self._entries, found)
 
 
 def _native_words(hashes: Hashes) -> Words:

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,14 @@ FORMAT = 2  # 1 has no url_rule: it is 1
 REASON = PublishReason.REMOVED_BY_REQUEST.value
 RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
 FOUND = "found"  # no rule matches the row itself: the same pair was found elsewhere in the store
+
+
+class Found(NamedTuple):
+    """What was found in a file of a crawl: the rule of each pair, and the pairs of some lines, by their ids."""
+
+    crawl: str
+    rules: Mapping[str, str]
+    lines: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +98,18 @@ class Request:
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
-    def with_pairs(self, findings: Iterable[tuple[str, Mapping[str, str]]]) -> "Request":
-        """Return the request with what was found: for each file its crawl, and the rule of each pair."""
-        pairs, counts, crawls = set(self.pair_ids), Counter(self.counts), set(self.crawls)
-        for crawl, found in findings:
+    def with_pairs(self, findings: Iterable[Found]) -> "Request":
+        """Return the request with what was found; what it knows of already is not counted again."""
+        pairs, crawls = set(self.pair_ids), set(self.crawls)
+        counts, lines = Counter(self.counts), Counter(self.lines)
+        for crawl, found, by_line in findings:
             counts += Counter(rule for pair, rule in found.items() if pair not in pairs and rule != FOUND)
+            # The texts of a pair are the same everywhere, and so are the lines that match it.
+            lines += Counter({line: len({*named} - pairs) for line, named in by_line.items()})
             pairs |= found.keys()
             crawls.add(crawl)
-        return replace(self, pair_ids=frozenset(pairs), counts=counts, crawls=tuple(sorted(crawls)))
+        known = replace(self, pair_ids=frozenset(pairs), crawls=tuple(sorted(crawls)))
+        return replace(known, counts=counts, lines=dict(lines))
 
 
 class Matcher:

@@ -12,7 +12,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.blocklists.removal_requests import Found, Matcher, Request
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.dataset.locator.keys import wanted_keys, wanted_pairs
 from laion_etl.dataset.locator.lookup import find_files, find_more
@@ -86,7 +86,7 @@ class Search:
         self._on_file = on_file
         self._matcher = Matcher([request], settings.download.pdq_distance)
         self._lines = LineCounts(lines, settings.download.pdq_distance)
-        self._findings: list[tuple[str, dict[str, str]]] = []
+        self._findings: list[Found] = []
         self._published_in: set[str] = set()
         self._rewrite: set[str] = set()
         self._by_image: set[str] = set()
@@ -157,7 +157,7 @@ class Search:
         found, matched = self._matcher.match_pairs(table)
         if found:
             self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
-            self._findings.append((crawl, found))
+            self._findings.append(Found(crawl, found))
             self._lines.add(table.filter(pa.array(matched)))
             self._matcher.add_found(found)
         return bool(found)
