@@ -1,8 +1,8 @@
 """Which entries of a list match which links: `Blocklists` only says whether any does.
 
-A removal counts what each line of its list has matched. Looking rows up by one list for each line costs 0.2 ms
-a line, however few rows there are; here all lines are in one list, and each entry that a link meets is returned.
-The rules are those of hashes.py.
+A removal counts what each line of its list has matched. Looking rows up by one list for each line costs
+0.2 ms a line, however few rows there are; here all lines are in one list, and each entry that a link meets is
+returned. The rules are those of hashes.py.
 """
 
 from typing import NamedTuple

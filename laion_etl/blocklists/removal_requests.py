@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,11 +41,11 @@ FOUND = "found"  # no rule matches the row itself: the same pair was found elsew
 
 
 class Found(NamedTuple):
-    """What was found in a file of a crawl: the rule of each pair, and the pairs of some lines, by their ids."""
+    """What was found in a file of a crawl: the rule of each pair, and the pairs of some lines by id."""
 
     crawl: str
     rules: Mapping[str, str]
-    lines: Mapping[str, Sequence[str]] = MappingProxyType({})
+    lines: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +98,11 @@ class Request:
         return json.dumps(document, indent=1).encode() + b"\n"
 
     def with_pairs(self, findings: Iterable[Found]) -> "Request":
-        """Return the request with what was found; what it knows of already is not counted again."""
+        """Return the request with what was found; pairs it knows of have the same lines and count once."""
         pairs, crawls = set(self.pair_ids), set(self.crawls)
         counts, lines = Counter(self.counts), Counter(self.lines)
         for crawl, found, by_line in findings:
             counts += Counter(rule for pair, rule in found.items() if pair not in pairs and rule != FOUND)
-            # The texts of a pair are the same everywhere, and so are the lines that match it.
             lines += Counter({line: len({*named} - pairs) for line, named in by_line.items()})
             pairs |= found.keys()
             crawls.add(crawl)

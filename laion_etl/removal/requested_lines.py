@@ -1,8 +1,8 @@
 """The lines of a removal list as requests, and their record `removing/<id>/lines.json` in the store.
 
-A divided removal goes on without its list: by the record its ranges count what each line matches, and its end
-knows which lines have matched nothing. Like requests it has hashes only. It stays when the removal is finished,
-so that a repeated end says the same.
+A divided removal goes on without its list: by the record its ranges find what each line matches, and its end
+knows which lines have matched nothing. Like requests it has hashes only. It stays when the removal is
+finished, so that a repeated end says the same.
 """
 
 import json

@@ -55,7 +55,7 @@ def rewrite_rows(
 ) -> None:
     """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again.
 
-    `on_found` is called before that with the ids of its pairs and the rule that matches each, and with the rows.
+    `on_found` is called before that with the ids of its pairs, the rule that matches each, and their rows.
     """
     table = read_table(name, store)
     found: dict[str, str] = {}

@@ -157,7 +157,7 @@ class Search:
         found, matched = self._matcher.match_pairs(table)
         if found:
             self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
-            self._findings.append(Found(crawl, found))
+            self._findings.append(Found(crawl, found, {}))
             self._lines.add(table.filter(pa.array(matched)))
             self._matcher.add_found(found)
         return bool(found)

@@ -2,10 +2,10 @@
 
 `removing/<id>/files.parquet` lists them by unit while a divided removal is not finished; a range that is done
 has `removing/<id>/range-<i>-of-<n>.json` with what could not be read; `found/` has the pairs of rewritten
-files of pairs, and which lines of the list matched them (requested_lines.py); republish.py has files here, too.
-All but the lines is deleted at the end, after `finished.json` is written,
-by which a repeated end knows that nothing is left to rewrite. A removal that is not divided writes it, too:
-receipts are only written of what is finished.
+files of pairs, and which lines of the list (requested_lines.py) matched them; republish.py has files here,
+too. All but the lines is deleted at the end, after `finished.json` is written, by which a repeated end knows
+that nothing is left to rewrite. A removal that is not divided writes it, too: receipts are only written of
+what is finished.
 """
 
 import io
@@ -104,8 +104,8 @@ def rewrite_units(
 ) -> None:
     """Rewrite the files of units without what the request matches, several units at once.
 
-    With `record` the pairs of each file of pairs are recorded before it is rewritten, and the lines of the list
-    that match them; see `found_pairs`.
+    With `record` the pairs of each file of pairs, and the lines that match them, are recorded before it is
+    rewritten; see `found_pairs`.
     """
     distance = settings.download.pdq_distance
     record_of = _record_of(request.id, distance, store) if record else None
