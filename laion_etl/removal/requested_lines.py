@@ -36,7 +36,7 @@ class RequestedLine:
 
 
 def write_lines(request_id: str, lines: Sequence[RequestedLine], store: Store) -> None:
-    """Record the lines of a removal; without lines there is no record."""
+    """Record the lines of a removal; without lines an earlier record is deleted."""
     if not lines:
         store.delete(lines_name(request_id))
         return
