@@ -83,7 +83,6 @@ class Request:
         return f"{FOLDER}/{self.id}.json"
 
     def to_json(self) -> bytes:
-        folders = {} if self.folders is None else {"folders": list(self.folders)}
         document = {
             "format": FORMAT,
             "id": self.id,
@@ -92,8 +91,8 @@ class Request:
             "removed": {kind: self.counts.get(kind, 0) for kind in RULES},
             "crawls": sorted(self.crawls),
             "pair_ids": sorted(self.pair_ids),
-            **folders,
-            "lines": dict(self.lines),
+            **({} if self.folders is None else {"folders": list(self.folders)}),
+            "lines": dict(sorted(self.lines.items())),
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -119,9 +118,11 @@ class Matcher:
         self._pairs = frozenset(map(bytes.fromhex, self._set("pairs")))
         self._found = {bytes.fromhex(one) for request in requests for one in request.pair_ids}
 
-    def add_found(self, pairs: Iterable[str]) -> None:
-        """Cover more pairs from now on, given by their hexadecimal ids."""
-        self._found.update(map(bytes.fromhex, pairs))
+    def add_found(self, pairs: Iterable[str]) -> list[str]:
+        """Cover more pairs from now on, given by their hexadecimal ids; return those that are new."""
+        new = [one for one in pairs if bytes.fromhex(one) not in self._found]
+        self._found.update(map(bytes.fromhex, new))
+        return new
 
     def __bool__(self) -> bool:
         return bool(self._requests)
@@ -237,8 +238,7 @@ NO_LINKS = BlockedLinks()
 
 def blocked_links(requests: Sequence[Request]) -> BlockedLinks:
     """Return the domains, URLs and pairs that parsing must exclude because of requests."""
-    by_rule = _by_rule(requests)
-    earlier = ((rule, links) for rule, links in by_rule.items() if rule != normalize.RULE_VERSION)
+    earlier = (one for one in _by_rule(requests).items() if one[0] != normalize.RULE_VERSION)
     return replace(_links_of(requests), earlier=tuple(earlier))
 
 

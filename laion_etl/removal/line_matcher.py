@@ -20,6 +20,7 @@ from laion_etl.core.kernels import Hashes, Longs
 from laion_etl.core.schemas import BATCH_FILES, pair_id
 from laion_etl.urls import normalize
 
+_ROWS_AT_ONCE = 65_536  # a file of pairs may have millions that match
 _EXACT = ("pairs", "md5", "sha256")
 _COLUMNS = {"pairs": "pair_id", "md5": "md5", "sha256": "sha256"}
 
@@ -101,11 +102,13 @@ class LineMatcher:
         `rows` have the column pair_id, and some of those that `Matcher.match_rules` uses.
         """
         found: dict[str, set[bytes]] = {}
-        if not self._lines or not rows.num_rows:
+        if not self._lines:
             return found
-        ids = rows["pair_id"].to_pylist()
-        for row, line in np.unique(np.concatenate(self._meetings(rows)), axis=0).tolist():
-            found.setdefault(self._lines[line][0], set()).add(ids[row])
+        for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
+            some = rows.slice(start, _ROWS_AT_ONCE)
+            ids = some["pair_id"].to_pylist()
+            for row, line in np.unique(np.concatenate(self._meetings(some)), axis=0).tolist():
+                found.setdefault(self._lines[line][0], set()).add(ids[row])
         return found
 
     def _meetings(self, rows: pa.Table) -> list[Longs]:

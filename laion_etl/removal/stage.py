@@ -236,12 +236,12 @@ def _search(
     with_pairs: bool = True,
     lines: Sequence[RequestedLine] = (),
 ) -> tuple[Request, Work]:
-    """Find what is requested, and the files to rewrite."""
+    """Find what is requested, also what ranges have removed by now, and the files to rewrite."""
     stored = read_request(request, store)
     counted = [one.request for one in lines if one.request is not None]
-    search = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs, lines=counted)
-    found = search.run()
-    return found.request, Work.of(found.request, found.names, failures.messages)
+    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs, lines=counted).run()
+    known = found.request.with_pairs(found_pairs(request.id, store))
+    return known, Work.of(known, found.names, failures.messages)
 
 
 def _begin(request: Request, store: Store) -> None:

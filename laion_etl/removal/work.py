@@ -228,10 +228,20 @@ def found_pairs(request_id: str, store: Store) -> Iterator[Found]:
     names = store.list(f"{work_folder(request_id)}/found")
     with ThreadPoolExecutor(_READERS) as pool:
         for name, data in zip(names, pool.map(store.read, names), strict=True):
-            document = parse_json(data)
-            check_format(store.uri(name), document.get("format"), FORMAT)
-            # A version before lines were counted may have written it.
-            yield Found(name.split("/")[3], document["pairs"], document.get("lines", {}))
+            yield _found(name, data, store)
+
+
+def _found(name: str, data: bytes, store: Store) -> Found:
+    try:
+        document = parse_json(data)
+        check_format(store.uri(name), document.get("format"), FORMAT)
+        # A version before lines were counted may have written it.
+        return Found(name.split("/")[3], dict(document["pairs"]), dict(document.get("lines", {})))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"cannot read {store.uri(name)}: it does not have the pairs of a file ({error}); restore it, or "
+            "delete it, and its pairs are not counted"
+        ) from error
 
 
 def write_done(work: Work, number: int, failures: Failures, store: Store) -> None:

@@ -30,13 +30,13 @@ from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.io.storage import Guard, ListedFile, LocalStore, Store
 from laion_etl.publish.stage import publish_dataset, publish_variants
-from laion_etl.removal import work
+from laion_etl.removal import line_matcher, work
 from laion_etl.removal.line_counts import line_results
 from laion_etl.removal.line_matcher import LineMatcher
 from laion_etl.removal.lists import read_lines, read_list
 from laion_etl.removal.requested_lines import RequestedLine
 from laion_etl.removal.search import Failures, Findings, Search
-from laion_etl.removal.stage import finish, prepare, remove, rewrite_range
+from laion_etl.removal.stage import finish, look_up, prepare, remove, rewrite_range
 from laion_etl.settings import Settings
 from tests.parse.test_url_rules import raise_version
 from tests.publish.world import CRAWL, Row, World, build_world, changed, write_world
@@ -286,9 +286,16 @@ def test_published_rows_without_stored_files_are_found(full: Path, tmp_path: Pat
     found = _search(_request("img.site3.example.org/gallery/3/2~a.jpg"), store)
     assert (found.request.crawls, found.names) == ((CRAWL,), ())
     assert {name.split("/")[2] for name in store.data_read} == {CRAWL}
+    fresh = _request("img.site3.example.org/gallery/3/2~a.jpg")
+    counted = Search(fresh, Settings(), store, Failures(), lines=[fresh]).run().request
+    assert counted.lines == {fresh.id: 1}
+    assert Search(counted, Settings(), store, Failures(), lines=[fresh]).run().request == counted, "repeated"
 
 
-def test_all_lines_at_once_find_what_each_alone_finds(full: Path, worlds: dict[str, World]) -> None:
+def test_all_lines_at_once_find_what_each_alone_finds(
+    full: Path, worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_matcher, "_ROWS_AT_ONCE", 50)
     other = "https://IMG.site3.example.org./gallery/3/%7Ea%2f/2.jpg?a"
     lines = [case(worlds) for case, _ in LINES.values()] + [
         "org/gallery/3/", "site3.example.org/", "img.site3.example.org/gallery/3/~a%2F/2.jpg",
@@ -327,12 +334,13 @@ LIST = (
     "img.site6.example.org/failed-6.jpg",
     "img.site5.example.org/not-planned-5.jpg",
     "img.site6.example.org/typo.jpg",
+    "DOMAIN:Site5.example.org.",
 )
-PAIRS = [1, 6, 1, 1, 0]  # of each line
+PAIRS = [1, 6, 1, 1, 0, 6]  # of each line
 
 
 def _lines() -> tuple[RequestedLine, ...]:
-    return read_lines("\n".join(LIST).encode(), "list").requested({})
+    return read_lines("\r\n".join(LIST).encode(), "list").requested({})
 
 
 def _copy(full: Path, root: Path) -> Counting:
@@ -415,6 +423,20 @@ def test_a_divided_removal_that_is_killed_and_repeated_leaves_the_same_bytes(
     assert _contents(store) == by_reading_everything
 
 
+def test_what_ranges_have_removed_counts_also_if_the_removal_ends_undivided(
+    full: Path, tmp_path: Path, by_reading_everything: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "UNITS_PER_RANGE", 2)
+    store, request, settings = _located_copy(full, tmp_path / "store"), _request(*LIST), Settings()
+    prepare(request, settings, store, lines=_lines())
+    for number in (2, 3):
+        rewrite_range(request.id, number, 3, settings, store)
+    found, _ = look_up(request, settings, store, lines=_lines())
+    assert [one.pairs for one in line_results(_lines(), found, ())] == PAIRS
+    remove(request, settings, store, purge=True, lines=_lines())
+    assert _contents(store) == by_reading_everything
+
+
 def test_the_commands_of_a_divided_removal(
     full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_reading_everything: dict[str, bytes]
 ) -> None:
@@ -423,7 +445,7 @@ def test_the_commands_of_a_divided_removal(
     monkeypatch.setenv("LAION_ETL_STORE", str(store.root))
     monkeypatch.setenv("LAION_ETL_DATA_DIR", str(tmp_path / "data"))
     listed = tmp_path / "list.txt"
-    listed.write_text("\n".join(LIST))
+    listed.write_text("\r\n".join(LIST))
 
     def command(*arguments: str) -> Result:
         return CliRunner().invoke(app, ["dataset", *arguments])
@@ -441,7 +463,7 @@ def test_the_commands_of_a_divided_removal(
     assert sum(files) == 11
     finish_it = ("--request", prepared["id"], "--finish", "--purge")
     missed = command("remove", *finish_it)
-    assert "1 of 5 lines of the list of removal" in str(missed.exception)
+    assert "1 of 6 lines of the list of removal" in str(missed.exception)
     assert "line 5 match nothing" in str(missed.exception), "with the exit code of the undivided removal"
     done = result(*finish_it, "--allow-misses")
     assert [(one["line"], one["pairs"]) for one in done["lines"]] == [*enumerate(PAIRS, 1)]
