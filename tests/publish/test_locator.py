@@ -428,11 +428,17 @@ def test_what_ranges_have_removed_counts_also_if_the_removal_ends_undivided(
 ) -> None:
     monkeypatch.setattr(work, "UNITS_PER_RANGE", 2)
     store, request, settings = _located_copy(full, tmp_path / "store"), _request(*LIST), Settings()
+
+    def looked_up() -> list[int]:
+        found, _ = look_up(request, settings, store, lines=_lines())
+        return [one.pairs for one in line_results(_lines(), found, ())]
+
+    assert looked_up() == PAIRS
     prepare(request, settings, store, lines=_lines())
+    assert looked_up() == PAIRS
     for number in (2, 3):
         rewrite_range(request.id, number, 3, settings, store)
-    found, _ = look_up(request, settings, store, lines=_lines())
-    assert [one.pairs for one in line_results(_lines(), found, ())] == PAIRS
+    assert looked_up() == PAIRS
     remove(request, settings, store, purge=True, lines=_lines())
     assert _contents(store) == by_reading_everything
 
@@ -477,6 +483,8 @@ def test_the_commands_of_a_divided_removal(
     assert [name for name in store.list("removing") if "finished" not in name] == [
         f"removing/{prepared['id']}/lines.json"
     ]
+    store.delete(f"removing/{prepared['id']}/lines.json")
+    assert "lines" not in result("--request", prepared["id"], "--finish"), "prepared by an earlier version"
 
 
 def test_a_removal_of_one_range_is_carried_out_at_once(full: Path, tmp_path: Path) -> None:
