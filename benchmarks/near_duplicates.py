@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from laion_etl.blocklists.near_hashes import Hashes, Ints, is_informative, near_better
+from laion_etl.blocklists.near_better import near_better
+from laion_etl.blocklists.near_hashes import Hashes, Ints, is_informative
 from laion_etl.io.storage import LocalStore
 from laion_etl.publish.band_files import IMAGE, RECORDS_AT_ONCE, Bands, BandsWriter, Records
 from laion_etl.publish.near_checkpoints import ComparedSlices

@@ -1,12 +1,15 @@
 """The index of PDQ hashes compared with comparing all."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 
+from laion_etl.blocklists import near_better as near_better_module
 from laion_etl.blocklists import near_runs
-from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, near_better, to_words
+from laion_etl.blocklists.near_better import near_better
+from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, to_words
 from laion_etl.blocklists.near_kept import mark_near_kept
 from laion_etl.blocklists.near_kernels import band_values, flatten, join
 from laion_etl.blocklists.near_rest import Rest
@@ -90,6 +93,27 @@ def test_work_grows_with_the_number_of_hashes_also_where_all_agree_in_bands(equa
         steps = [steps_for(some[:count]) for count in (4_000, 16_000)]
         assert steps[1] < 1.5 * 4 * steps[0]
         assert steps[1] < 300 * len(some)
+
+
+def test_where_hashes_agree_in_most_bits_work_is_bounded_and_the_same_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(1)
+    far = alike(3_000, 192, rng)
+    hashes = np.concatenate([far, around(far[:60], 500, 10, rng), around(far[:1], 300, 4, rng), far[:50]])
+    hashes = hashes[rng.permutation(len(hashes))]
+    words, near = to_words(hashes), np.zeros(len(hashes), np.bool_)
+    steps = mark_near_kept(words, 10, *cuts(10), near)
+    assert 100 < near.sum() < 900
+    looked_at: list[int] = []
+
+    def counted(*arguments: Any) -> int:
+        looked_at.append(len(arguments[0]))
+        return mark_near_kept(*arguments)
+
+    monkeypatch.setattr(near_better_module, "mark_near_kept", counted)
+    assert (near_better(hashes, 10) == near).all()
+    assert len(looked_at) == 2 and looked_at[1] < 1_500, (steps, "those without near ones are left out")
 
 
 def connected(hashes: Hashes, bits: int, band: int = 0) -> tuple[Longs, Rest]:

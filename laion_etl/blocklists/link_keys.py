@@ -24,7 +24,7 @@ from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.core.numba_cache import kernel
 from laion_etl.urls.escapes import comparable_urls
 
-_SHORTEST = 8  # bytes of "http://a"; shorter texts are not URLs
+SHORTEST = 8  # bytes of "http://a"; shorter texts are not URLs
 
 
 class LinkKeys(NamedTuple):
@@ -78,7 +78,7 @@ def _count(data: Bytes, offsets: Ints, sizes: Longs) -> None:
     """Set the largest numbers of parents and expressions that the URLs can have."""
     for row in range(offsets.size - 1):
         start, end = offsets[row], offsets[row + 1]
-        if end - start >= _SHORTEST:
+        if end - start >= SHORTEST:
             name, stop, path = name_and_path(data, start, end)
             for position in range(name, stop):
                 sizes[0] += data[position] == 46
@@ -95,11 +95,11 @@ def _fill(
     hosted, above, expressed = 0, 0, 0
     for row in range(offsets.size - 1):
         start, end = offsets[row], offsets[row + 1]
-        if end - start < _SHORTEST:
+        if end - start < SHORTEST:
             unusual[row] = end > start
             continue
         name, stop, path = name_and_path(data, start, end)
-        unusual[row] = _is_unusual(data, start, name, stop)
+        unusual[row] = is_unusual(data, start, name, stop)
         host = name_hash(data, name, stop)
         hosts[hosted] = host
         hosted += 1
@@ -125,11 +125,11 @@ def flag_hosts(data: Bytes, offsets: Ints, entries: Hashes, flags: Bytes, unusua
     """
     for row in range(offsets.size - 1):
         start, end = offsets[row], offsets[row + 1]
-        if end - start < _SHORTEST:
+        if end - start < SHORTEST:
             unusual[row] = end > start
             continue
         domain, stop, _ = name_and_path(data, start, end)
-        unusual[row] = _is_unusual(data, start, domain, stop)
+        unusual[row] = is_unusual(data, start, domain, stop)
         while domain < stop and not unusual[row]:
             if contains(entries, name_hash(data, domain, stop)):
                 flags[row] = 1
@@ -152,7 +152,7 @@ def _add_folders(
 
 
 @kernel
-def _is_unusual(data: Bytes, start: int, name: int, stop: int) -> bool:
+def is_unusual(data: Bytes, start: int, name: int, stop: int) -> bool:
     """Whether a parser may write the host in another way: anything but lower-case ASCII names."""
     if name >= stop or data[name - 1] != 47 or data[name - 2] != 47 or data[name - 3] != 58:
         return True

@@ -17,8 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.blocklists.near_kept import mark_near_kept
-from laion_etl.blocklists.near_kernels import mark_near_any, mark_near_listed
+from laion_etl.blocklists.near_kernels import (
+    list_near_any,
+    list_near_listed,
+    mark_near_any,
+    mark_near_listed,
+)
 from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Hashes as Words
 
@@ -38,21 +42,6 @@ def is_informative(hashes: Hashes) -> NDArray[np.bool_]:
     ones = np.bitwise_count(hashes).sum(axis=1)
     informative: NDArray[np.bool_] = (ones >= _MIN_ONES) & (ones <= HASH_BITS - _MIN_ONES)
     return informative
-
-
-def near_better(hashes: Hashes, bits: int) -> NDArray[np.bool_]:
-    """Return a mask (n) of the hashes, given best first, that are within `bits` of one that is kept.
-
-    The first is kept, and so is each later one that is not near a kept one. Hashes are compared only with
-    kept ones, which are far from each other, so many equal or nearly equal hashes cost no more than others.
-
-    Takes 48 to 52 bytes per hash, and 8 to 12 for each of the `bits + 1` bands; with 10 bits also 200 to 400
-    for each band in which a kept hash agrees with more than 64 others.
-    """
-    firsts, widths = cuts(bits)
-    near = np.zeros(len(hashes), np.bool_)
-    mark_near_kept(to_words(hashes), bits, firsts, widths, near)
-    return near
 
 
 def to_words(hashes: Hashes) -> Words:
@@ -109,6 +98,20 @@ class NearListed:
         else:
             mark_near_listed(words, self._listed, self._bits, self._starts, self._entries, self._met, near)
         return near
+
+    def pairs(self, others: Hashes) -> Ints:
+        """Return rows of other hashes and of listed ones (n, 2) within `bits` bits, some several times."""
+        words, found = _native_words(others), np.empty((4 * len(others), 2), np.int64)
+        count = self._list(words, found)
+        if count > len(found):
+            found = np.empty((count, 2), np.int64)
+            self._list(words, found)
+        return found[:count]
+
+    def _list(self, words: Words, found: Ints) -> int:
+        if self._bits > _MAX_BITS:
+            return list_near_any(words, self._listed, self._bits, found)
+        return list_near_listed(words, self._listed, self._bits, self._starts, self._entries, found)
 
 
 def _native_words(hashes: Hashes) -> Words:

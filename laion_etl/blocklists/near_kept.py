@@ -23,16 +23,23 @@ from laion_etl.core.kernels import Hashes as Words
 from laion_etl.core.kernels import Longs
 from laion_etl.core.numba_cache import kernel
 
+_NO_END = (1 << 63) - 1
 
-def mark_near_kept(words: Words, bits: int, firsts: Longs, widths: Longs, near: Masks) -> int:
+
+def mark_near_kept(
+    words: Words, bits: int, firsts: Longs, widths: Longs, near: Masks, most_steps: int = _NO_END
+) -> int:
     """Set `near` for each hash within `bits` of an earlier one for which it is not set.
 
-    Returns how many steps that took: comparisons of two hashes, and lists and their entries looked at.
+    Returns how many steps that took: comparisons of two hashes, and lists and their entries looked at; or -1
+    if it takes more than `most_steps`, and then not all is set.
     """
     lists, row, steps = empty_lists(len(words), widths), 0, 0
     while row < len(words):
-        row, more = _mark(words, row, bits, firsts, widths, near, lists)
+        row, more = _mark(words, row, bits, firsts, widths, near, lists, most_steps - steps)
         steps += more
+        if steps > most_steps:
+            return -1
         lists = enlarged(lists)
     return steps
 
@@ -74,12 +81,22 @@ def _near_in_groups(
 
 @kernel
 def _mark(
-    words: Words, first: int, bits: int, firsts: Longs, widths: Longs, near: Masks, lists: Lists
+    words: Words,
+    first: int,
+    bits: int,
+    firsts: Longs,
+    widths: Longs,
+    near: Masks,
+    lists: Lists,
+    most_steps: int,
 ) -> tuple[int, int]:
-    """Mark hashes from `first` on while there is room; returns where to go on, and the number of steps."""
+    """Mark hashes from `first` on while there is room; returns where to go on, and the number of steps.
+
+    Ends early after more than `most_steps`.
+    """
     steps, left = 0, np.empty(len(firsts) + 1, np.int64)
     for row in range(first, len(words)):
-        if lists.used[1] == len(lists.depths) or not has_room(lists):
+        if steps > most_steps or lists.used[1] == len(lists.depths) or not has_room(lists):
             return row, steps
         for band in range(len(firsts)):
             start = lists.heads[

@@ -137,6 +137,39 @@ def mark_near_any(words: Words, listed: Words, bits: int, near: Masks) -> None:
 
 
 @kernel
+def list_near_listed(
+    words: Words, listed: Words, bits: int, starts: Places, entries: Places, found: Longs
+) -> int:
+    """Write the pairs of which `mark_near_listed` marks one, once for each band, as far as there is room.
+
+    Returns how many there are.
+    """
+    count = 0
+    for row in range(len(words)):
+        for band in range(16):
+            value = np.int64((words[row, band >> 2] >> np.uint64((band & 3) << 4)) & _LOW)
+            for place in range(starts[band, value], starts[band, value + 1]):
+                if distance(words, row, listed, entries[band, place]) <= bits:
+                    if count < len(found):
+                        found[count, 0], found[count, 1] = row, entries[band, place]
+                    count += 1
+    return count
+
+
+@kernel
+def list_near_any(words: Words, listed: Words, bits: int, found: Longs) -> int:
+    """Write the pairs within `bits` bits, as far as there is room; returns how many there are."""
+    count = 0
+    for row in range(len(words)):
+        for other in range(len(listed)):
+            if distance(words, row, listed, other) <= bits:
+                if count < len(found):
+                    found[count, 0], found[count, 1] = row, other
+                count += 1
+    return count
+
+
+@kernel
 def _root(parents: Longs, row: int) -> int:
     while parents[row] != row:
         parents[row] = parents[parents[row]]

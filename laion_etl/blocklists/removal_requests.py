@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,14 @@ FORMAT = 2  # 1 has no url_rule: it is 1
 REASON = PublishReason.REMOVED_BY_REQUEST.value
 RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
 FOUND = "found"  # no rule matches the row itself: the same pair was found elsewhere in the store
+
+
+class Found(NamedTuple):
+    """What was found in a file of a crawl: the rule of each pair, and the pairs of some lines by id."""
+
+    crawl: str
+    rules: Mapping[str, str]
+    lines: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,6 @@ class Request:
         return f"{FOLDER}/{self.id}.json"
 
     def to_json(self) -> bytes:
-        folders = {} if self.folders is None else {"folders": list(self.folders)}
         document = {
             "format": FORMAT,
             "id": self.id,
@@ -84,19 +91,22 @@ class Request:
             "removed": {kind: self.counts.get(kind, 0) for kind in RULES},
             "crawls": sorted(self.crawls),
             "pair_ids": sorted(self.pair_ids),
-            **folders,
-            "lines": dict(self.lines),
+            **({} if self.folders is None else {"folders": list(self.folders)}),
+            "lines": dict(sorted(self.lines.items())),
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
-    def with_pairs(self, findings: Iterable[tuple[str, Mapping[str, str]]]) -> "Request":
-        """Return the request with what was found: for each file its crawl, and the rule of each pair."""
-        pairs, counts, crawls = set(self.pair_ids), Counter(self.counts), set(self.crawls)
-        for crawl, found in findings:
+    def with_pairs(self, findings: Iterable[Found]) -> "Request":
+        """Return the request with what was found; pairs it knows of have the same lines and count once."""
+        pairs, crawls = set(self.pair_ids), set(self.crawls)
+        counts, lines = Counter(self.counts), Counter(self.lines)
+        for crawl, found, by_line in findings:
             counts += Counter(rule for pair, rule in found.items() if pair not in pairs and rule != FOUND)
+            lines += Counter({line: len({*named} - pairs) for line, named in by_line.items()})
             pairs |= found.keys()
             crawls.add(crawl)
-        return replace(self, pair_ids=frozenset(pairs), counts=counts, crawls=tuple(sorted(crawls)))
+        known = replace(self, pair_ids=frozenset(pairs), crawls=tuple(sorted(crawls)))
+        return replace(known, counts=counts, lines=dict(lines))
 
 
 class Matcher:
@@ -108,9 +118,11 @@ class Matcher:
         self._pairs = frozenset(map(bytes.fromhex, self._set("pairs")))
         self._found = {bytes.fromhex(one) for request in requests for one in request.pair_ids}
 
-    def add_found(self, pairs: Iterable[str]) -> None:
-        """Cover more pairs from now on, given by their hexadecimal ids."""
-        self._found.update(map(bytes.fromhex, pairs))
+    def add_found(self, pairs: Iterable[str]) -> list[str]:
+        """Cover more pairs from now on, given by their hexadecimal ids; return those that are new."""
+        new = [one for one in pairs if bytes.fromhex(one) not in self._found]
+        self._found.update(map(bytes.fromhex, new))
+        return new
 
     def __bool__(self) -> bool:
         return bool(self._requests)
@@ -226,8 +238,7 @@ NO_LINKS = BlockedLinks()
 
 def blocked_links(requests: Sequence[Request]) -> BlockedLinks:
     """Return the domains, URLs and pairs that parsing must exclude because of requests."""
-    by_rule = _by_rule(requests)
-    earlier = ((rule, links) for rule, links in by_rule.items() if rule != normalize.RULE_VERSION)
+    earlier = (one for one in _by_rule(requests).items() if one[0] != normalize.RULE_VERSION)
     return replace(_links_of(requests), earlier=tuple(earlier))
 
 

@@ -1,7 +1,7 @@
 """Commands for removal requests: remove what a list names, and locate what a crawl has."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from laion_etl.io.storage import Store
     from laion_etl.removal.line_counts import LineResult
     from laion_etl.removal.lists import RemovalList
+    from laion_etl.removal.requested_lines import RequestedLine
     from laion_etl.removal.stage import Removal
     from laion_etl.removal.work import Work
     from laion_etl.settings import Settings
@@ -113,7 +114,6 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
     A large removal can be divided: --prepare, then --range for each range, then --finish.
     """
     from laion_etl.removal import stage
-    from laion_etl.removal.image_of import record_images
     from laion_etl.removal.work import Work
 
     if bool(listed) == bool(request_id) or prepare + bool(part) + finish + dry_run > 1:
@@ -122,8 +122,8 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         )
     settings, store = settings_and_store()
     wanted = read_wanted(listed, request_id, store)
-    if wanted.listed is not None and not dry_run:
-        record_images(wanted.listed, store)
+    if not dry_run:
+        wanted.record_images(store)
     unfinished = None
     with progress(console(), "remove, files") as report:
         try:
@@ -141,8 +141,9 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
             if finish:
                 done: stage.Removal | Work = stage.finish(wanted.request.id, settings, store, purge=purge)
             elif prepare:
-                wanted = replace(wanted, listed=None)  # what its lines match is not known without the pairs
-                done = stage.prepare(wanted.request, settings, store, purge=purge, on_file=report)
+                done = stage.prepare(
+                    wanted.request, settings, store, purge=purge, on_file=report, lines=wanted.lines
+                )
             else:
                 done = stage.remove(
                     wanted.request, settings, store, purge=purge, on_file=report, lines=wanted.lines
@@ -161,18 +162,23 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be removed: the request, and its list with the pairs of named samples, if it has one."""
+    """What is to be removed: the request, and the lines of its list, if they are known.
+
+    `source`: the list, for messages. `listed`: its content, if that was given.
+    """
 
     request: "Request"
+    source: str
+    lines: Sequence["RequestedLine"] = ()
     listed: "RemovalList | None" = None
-    pairs: Mapping[int, str] = field(default_factory=dict)
     earlier: tuple["Request", ...] = ()
 
-    @property
-    def lines(self) -> list["Request"]:
-        """A request for each line whose pair or rule is known."""
-        found = (line.request(self.pairs) for line in (self.listed.lines if self.listed else ()))
-        return [one for one in found if one is not None]
+    def record_images(self, store: "Store") -> None:
+        """Record which images lines name by a URL: once they are removed, it cannot be looked up any more."""
+        from laion_etl.removal.image_of import record_images
+
+        if self.listed is not None:
+            record_images(self.listed, store)
 
     def stored(self, store: "Store") -> "Request":
         """Return the request as it was carried out."""
@@ -184,7 +190,7 @@ class Wanted:
         """Return what each line has matched."""
         from laion_etl.removal.line_counts import line_results
 
-        return line_results(self.listed, self.pairs, found, self.earlier) if self.listed else []
+        return line_results(self.lines, found, self.earlier)
 
 
 def read_wanted(listed: str, request_id: str, store: "Store") -> Wanted:
@@ -193,14 +199,18 @@ def read_wanted(listed: str, request_id: str, store: "Store") -> Wanted:
     from laion_etl.io.remote_files import read_input
     from laion_etl.removal.image_of import with_images
     from laion_etl.removal.lists import MAX_BYTES, read_lines
+    from laion_etl.removal.requested_lines import read_lines_of
     from laion_etl.removal.samples import pairs_of_samples
 
     if not listed:
-        return Wanted(read_request_of(request_id, store))
+        known = read_lines_of(request_id, store)
+        request = read_request_of(request_id, store)
+        return Wanted(request, f"the list of removal {request_id}", known, earlier=read_requests(store))
     lines = with_images(read_lines(read_input(listed, MAX_BYTES), listed), store)
     pairs = pairs_of_samples(lines.samples, store) if lines.samples else {}
-    wanted = Wanted(lines.request(pairs), lines, pairs, read_requests(store))
-    if not wanted.lines:
+    requested = lines.requested(pairs)
+    wanted = Wanted(lines.request(pairs), listed, requested, lines, read_requests(store))
+    if not any(line.request for line in requested):
         _check_misses(wanted, wanted.request, allowed=False)
     return wanted
 
@@ -208,15 +218,16 @@ def read_wanted(listed: str, request_id: str, store: "Store") -> Wanted:
 def _check_misses(wanted: Wanted, found: "Request", *, allowed: bool) -> None:
     from laion_etl.removal.line_counts import check_misses
 
-    if wanted.listed is not None and not allowed:
-        check_misses(wanted.listed, wanted.results(found))
+    if not allowed:
+        check_misses(wanted.source, wanted.results(found))
 
 
 def _say_lines(wanted: Wanted, found: "Request") -> list[dict[str, Any]]:
     """Print what each line of the list has matched; return it as plain JSON values."""
     results = wanted.results(found)
     for one in results:
-        say(f"line {one.line.number}: {one.line.text[:200]}: {quantity(one.pairs, 'pair')}")
+        text = f" {one.line.text[:200]}:" if one.line.text else ""
+        say(f"line {one.line.number}:{text} {quantity(one.pairs, 'pair')}")
     return [{"line": one.line.number, "text": one.line.text, "pairs": one.pairs} for one in results]
 
 
@@ -276,5 +287,5 @@ def _say_removed(
         say(f"{quantity(blanked, 'pair')} emptied in Postgres")
     if as_json:
         ranges: dict[str, list[str]] = {"ranges": []} if prepared else {}
-        listed: dict[str, Any] = {"lines": lines} if wanted.listed is not None else {}
+        listed: dict[str, Any] = {"lines": lines} if wanted.lines else {}
         say_json(done.to_plain() | {"in_database": blanked} | listed | ranges)

@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.blocklists.near_hashes import NearListed, cuts, near_better, to_words
+from laion_etl.blocklists.link_matches import matching_domains, matching_expressions
+from laion_etl.blocklists.near_better import near_better
+from laion_etl.blocklists.near_hashes import NearListed, cuts, to_words
 from laion_etl.blocklists.near_lists import empty_lists, enlarged
 from laion_etl.blocklists.near_runs import connected_by_the_rest
 from laion_etl.core.numba_cache import compiled_marker
@@ -112,10 +114,14 @@ def _encode(folder: Path) -> None:
 
 
 def _compare() -> None:
-    """PDQ hashes, listed ones and near ones."""
+    """PDQ hashes, listed ones and near ones, and the lines of removal lists."""
     images = np.zeros(2, IMAGE)
     for bits in (10, 40):
         NearListed(images["pdq"], bits).near(images["pdq"])
+        NearListed(images["pdq"], bits).pairs(images["pdq"])
+    urls, listed = pa.array(["https://img.example/a/b.jpg"]), np.ones(1, np.uint64)
+    matching_domains(urls, listed)
+    matching_expressions(urls, listed)
     near_better(images["pdq"], 10)
     full = empty_lists(2, cuts(10)[1])
     full.used[0] = len(full.rows)

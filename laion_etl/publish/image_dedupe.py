@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.column_masks import compared_hashes
-from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, is_informative, near_better
+from laion_etl.blocklists.near_better import near_better
+from laion_etl.blocklists.near_hashes import Hashes, Ints, NearIndex, is_informative
 from laion_etl.core.funnel import PublishReason
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch

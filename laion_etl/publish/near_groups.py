@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.blocklists.near_hashes import Hashes, Ints, near_better
+from laion_etl.blocklists.near_better import near_better
+from laion_etl.blocklists.near_hashes import Hashes, Ints
 from laion_etl.blocklists.near_kernels import flatten, join
 from laion_etl.publish.band_files import IMAGE, Records
 

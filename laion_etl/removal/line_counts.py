@@ -1,17 +1,18 @@
 """Counts what each line of a removal list matches, among the rows that the whole list matches."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import quantity
-from laion_etl.removal.lists import Line, RemovalList
+from laion_etl.removal.line_matcher import LineMatcher
+from laion_etl.removal.requested_lines import RequestedLine
 
-_ROWS_AT_ONCE = 65_536  # matched rows in memory; a lookup of a line costs 0.2 ms, however few they are
+_ROWS_AT_ONCE = 65_536  # matched rows in memory
 _COLUMNS = ("pair_id", "url", "caption", "md5", "sha256", "pdq", "pdq_quality")
 _NAMED = 5
 
@@ -20,7 +21,7 @@ _NAMED = 5
 class LineResult:
     """A line, and how many pairs it has matched, in this search or in earlier requests with the same line."""
 
-    line: Line
+    line: RequestedLine
     pairs: int
 
 
@@ -28,14 +29,14 @@ class LineCounts:
     """The pairs that match each of some requests of one line each, by the request's id."""
 
     def __init__(self, lines: Iterable[Request], pdq_distance: int) -> None:
-        self._matchers = {line.id: Matcher([line], pdq_distance) for line in lines}
-        self._found: dict[str, set[bytes]] = {line: set() for line in self._matchers}
+        self._matcher = LineMatcher(lines, pdq_distance)
+        self._found: dict[str, set[bytes]] = {}
         self._waiting: dict[str, list[pa.Table]] = {}
         self._rows = 0
 
     def add(self, rows: pa.Table) -> None:
         """Add rows that the whole list matches."""
-        if not self._matchers:
+        if not self._matcher:
             return
         chosen = rows.select([name for name in _COLUMNS if name in rows.schema.names])
         self._waiting.setdefault(str(chosen.schema), []).append(chosen.replace_schema_metadata())
@@ -52,15 +53,13 @@ class LineCounts:
 
     def _count(self) -> None:
         for tables in self._waiting.values():
-            rows = pa.concat_tables(tables)
-            for line, matcher in self._matchers.items():
-                mask = pa.array(matcher.finds(rows))
-                self._found[line].update(rows["pair_id"].filter(mask).to_pylist())
+            for line, pairs in self._matcher.pairs_of_lines(pa.concat_tables(tables)).items():
+                self._found.setdefault(line, set()).update(pairs)
         self._waiting, self._rows = {}, 0
 
 
 def line_results(
-    listed: RemovalList, pairs: Mapping[int, str], request: Request, earlier: Iterable[Request]
+    lines: Sequence[RequestedLine], request: Request, earlier: Iterable[Request]
 ) -> list[LineResult]:
     """Return the result of each line, in order; `request`: the one of the list, after a search.
 
@@ -69,18 +68,17 @@ def line_results(
     counts: dict[str, int] = {}
     for one in (*earlier, request):
         counts |= {line: count for line, count in one.lines.items() if count}
-    own = ((line, line.request(pairs)) for line in listed.lines)
-    return [LineResult(line, counts.get(one.id, 0) if one else 0) for line, one in own]
+    return [LineResult(line, counts.get(line.request.id, 0) if line.request else 0) for line in lines]
 
 
-def check_misses(listed: RemovalList, results: Iterable[LineResult]) -> None:
-    """Raise InputError naming the lines that have matched nothing."""
+def check_misses(source: str, results: Sequence[LineResult]) -> None:
+    """Raise InputError naming the lines of a list that have matched nothing."""
     misses = [one.line for one in results if not one.pairs]
     if not misses:
         return
-    named = ", ".join(f"line {line.number} ({line.text[:100]})" for line in misses[:_NAMED])
+    named = ", ".join(line.name for line in misses[:_NAMED])
     more = f" and {len(misses) - _NAMED:,} more" if len(misses) > _NAMED else ""
     raise InputError(
-        f"cannot find what {len(misses):,} of {quantity(len(listed.lines), 'line')} of {listed.source} name: "
+        f"cannot find what {len(misses):,} of {quantity(len(results), 'line')} of {source} name: "
         f"{named}{more} match nothing; correct them, or allow it with --allow-misses"
     )

@@ -11,6 +11,7 @@ from laion_etl.blocklists.removal_requests import RULES, Request
 from laion_etl.blocklists.syntax import Entries, ListKind, hashes_by_line, normal_host
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import quantity
+from laion_etl.removal.requested_lines import RequestedLine
 from laion_etl.urls.public_suffix import is_public_suffix
 
 MAX_BYTES = 256_000_000
@@ -63,6 +64,10 @@ class RemovalList:
     def samples(self) -> frozenset[int]:
         """The samples that lines name by `key` or SAMPLE_ID."""
         return frozenset(line.sample for line in self.lines if line.sample is not None)
+
+    def requested(self, pairs: Mapping[int, str]) -> tuple[RequestedLine, ...]:
+        """Return each line with its request; `pairs` as for `request`."""
+        return tuple(RequestedLine(line.number, line.text, line.request(pairs)) for line in self.lines)
 
     def request(self, pairs: Mapping[int, str] | None = None) -> Request:
         """Return the request; `pairs`: ids of the pairs of named samples, as far as they were found."""

@@ -48,11 +48,14 @@ def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.
 
 
 def rewrite_rows(
-    name: str, store: Store, matcher: Matcher, on_found: Callable[[dict[str, str]], None] | None = None
+    name: str,
+    store: Store,
+    matcher: Matcher,
+    on_found: Callable[[dict[str, str], pa.Table], None] | None = None,
 ) -> None:
     """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again.
 
-    `on_found` is called before that with the ids of its pairs and the rule that matches each.
+    `on_found` is called before that with the ids of its pairs, the rule that matches each, and their rows.
     """
     table = read_table(name, store)
     found: dict[str, str] = {}
@@ -62,9 +65,10 @@ def rewrite_rows(
         found = of_slice | found
         masks.append(matched)
     if found:
+        matched = np.concatenate(masks)
         if on_found is not None:
-            on_found(found)
-        _write_parquet(name, table.filter(pa.array(~np.concatenate(masks))), store)
+            on_found(found, table.filter(pa.array(matched)))
+        _write_parquet(name, table.filter(pa.array(~matched)), store)
 
 
 def blank_rows(name: str, store: Store, matcher: Matcher) -> None:

@@ -7,12 +7,12 @@ their image are then looked up by their ids, because files without image hashes 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
 
-from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.blocklists.removal_requests import Found, Matcher, Request
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.dataset.locator.keys import wanted_keys, wanted_pairs
 from laion_etl.dataset.locator.lookup import find_files, find_more
@@ -86,8 +86,7 @@ class Search:
         self._on_file = on_file
         self._matcher = Matcher([request], settings.download.pdq_distance)
         self._lines = LineCounts(lines, settings.download.pdq_distance)
-        self._findings: list[tuple[str, dict[str, str]]] = []
-        self._published_in: set[str] = set()
+        self._findings: list[Found] = []
         self._rewrite: set[str] = set()
         self._by_image: set[str] = set()
 
@@ -112,7 +111,6 @@ class Search:
         pairs_files = {name for name in found if name.startswith("pairs/") and not self._with_pairs}
         names = self._rewrite | others | uncovered | pairs_files
         request = self._lines.with_counts(self._request).with_pairs(self._findings)
-        request = replace(request, crawls=tuple(sorted({*request.crawls, *self._published_in})))
         return Findings(request, tuple(sorted(name for name in names if not name.startswith("dataset/"))))
 
     @property
@@ -135,7 +133,7 @@ class Search:
         self._read_published({name for name in names if name.startswith("dataset/")})
 
     def _read_published(self, names: set[str]) -> None:
-        """Add the crawls with matching published rows: the shards of a crawl may be gone."""
+        """Add matching published rows: all other files of a crawl may be gone."""
         for dataset in published_datasets(self._store) if names else ():
             with self._failures.collected():
                 manifest = current_manifest(dataset, self._store)
@@ -147,9 +145,10 @@ class Search:
         for rows in read_rows([file], self._store):
             ids = pa.array([bytes.fromhex(one) for one in published_pair_ids(rows)], pa.binary(16))
             pairs = pa.table({"pair_id": ids, "url": rows["URL"], "caption": rows["TEXT"]})
-            matched = self._matcher.finds(pairs)
-            if matched.any():
-                self._published_in.add(file.crawl)
+            found, matched = self._matcher.match_pairs(pairs)
+            if found:
+                new = self._matcher.add_found(found)  # nearly all are stored, too
+                self._findings.append(Found(file.crawl, {pair: found[pair] for pair in new}, {}))
                 self._lines.add(pairs.filter(pa.array(matched)))
 
     def _add(self, table: pa.Table, crawl: str) -> bool:
@@ -157,7 +156,7 @@ class Search:
         found, matched = self._matcher.match_pairs(table)
         if found:
             self._by_image |= {pair for pair, rule in found.items() if rule in _IMAGE_RULES}
-            self._findings.append((crawl, found))
+            self._findings.append(Found(crawl, found, {}))
             self._lines.add(table.filter(pa.array(matched)))
             self._matcher.add_found(found)
         return bool(found)

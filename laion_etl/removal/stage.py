@@ -40,6 +40,7 @@ from laion_etl.removal.republish import (
     read_publications,
     removed_of,
 )
+from laion_etl.removal.requested_lines import RequestedLine, write_lines
 from laion_etl.removal.search import Failures, Progress, Search
 from laion_etl.removal.work import (
     Work,
@@ -99,11 +100,11 @@ def remove(
     *,
     purge: bool = False,
     on_file: Progress | None = None,
-    lines: Sequence[Request] = (),
+    lines: Sequence[RequestedLine] = (),
 ) -> Removal:
     """Carry out a request; `on_file` is called with the progress of searching and rewriting files.
 
-    `lines`: requests of one line of the list each, whose pairs are counted. Affected crawls are published
+    `lines`: those of the list, whose pairs are counted. Affected crawls are published
     again with the settings of their manifests, not with these. Raises UnfinishedRemovalError if files cannot
     be read, after all others are done, and StorageError.
     """
@@ -121,7 +122,7 @@ def look_up(
     store: Store,
     *,
     on_file: Progress | None = None,
-    lines: Sequence[Request] = (),
+    lines: Sequence[RequestedLine] = (),
 ) -> tuple[Request, Work]:
     """Return the request with all that `remove` would find, and what it would rewrite; changes nothing."""
     return _search(request, settings, store, Failures(), on_file, lines=lines)
@@ -134,14 +135,16 @@ def prepare(
     *,
     purge: bool = False,
     on_file: Progress | None = None,
+    lines: Sequence[RequestedLine] = (),
 ) -> Removal | Work:
-    """Search for what is requested and record what is to be rewritten, in ranges.
+    """Search for what is requested and record what is to be rewritten, in ranges, and the lines of the list.
 
     If that is one range at most, and no crawl that has something is published in ranges, the removal is
     carried out at once. Raises like `remove`.
     """
     failures = Failures()
-    request, work = _search(request, settings, store, failures, on_file, with_pairs=False)
+    request, work = _search(request, settings, store, failures, on_file, with_pairs=False, lines=lines)
+    write_lines(request.id, lines, store)
     write_work(work, store)
     _begin(request, store)
     if work.ranges > 1 or is_large(affected(request, settings, store, failures), store):
@@ -231,12 +234,14 @@ def _search(
     on_file: Progress | None,
     *,
     with_pairs: bool = True,
-    lines: Sequence[Request] = (),
+    lines: Sequence[RequestedLine] = (),
 ) -> tuple[Request, Work]:
-    """Find what is requested, and the files to rewrite."""
+    """Find what is requested, also what ranges have removed by now, and the files to rewrite."""
     stored = read_request(request, store)
-    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs, lines=lines).run()
-    return found.request, Work.of(found.request, found.names, failures.messages)
+    counted = [one.request for one in lines if one.request is not None]
+    found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs, lines=counted).run()
+    known = found.request.with_pairs(found_pairs(request.id, store))
+    return known, Work.of(known, found.names, failures.messages)
 
 
 def _begin(request: Request, store: Store) -> None:

@@ -2,15 +2,16 @@
 
 `removing/<id>/files.parquet` lists them by unit while a divided removal is not finished; a range that is done
 has `removing/<id>/range-<i>-of-<n>.json` with what could not be read; `found/` has the pairs of rewritten
-files of pairs; republish.py has files here, too. All is deleted at the end, after `finished.json` is written,
-by which a repeated end knows that nothing is left to rewrite. A removal that is not divided writes it, too:
-receipts are only written of what is finished.
+files of pairs, and which lines of the list (requested_lines.py) matched them; republish.py has files here,
+too. All but the lines is deleted at the end, after `finished.json` is written, by which a repeated end knows
+that nothing is left to rewrite. A removal that is not divided writes it, too: receipts are only written of
+what is finished.
 """
 
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,18 +22,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.blocklists.removal_requests import Found, Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
 from laion_etl.io.storage import Store
+from laion_etl.removal.line_matcher import LineMatcher
+from laion_etl.removal.requested_lines import lines_name, read_lines_of
 from laion_etl.removal.rewrite import blank_rows, rewrite_rows, rewrite_scored, rewrite_shard
 from laion_etl.removal.search import Failures, Progress
 from laion_etl.settings import Settings
 
-OnFound = Callable[[dict[str, str]], None]
+OnFound = Callable[[dict[str, str], pa.Table], None]
 
 FORMAT = 1
 _log = logging.getLogger(__name__)
@@ -101,10 +104,12 @@ def rewrite_units(
 ) -> None:
     """Rewrite the files of units without what the request matches, several units at once.
 
-    With `record` the pairs of each file of pairs are recorded before it is rewritten; see `found_pairs`.
+    With `record` the pairs of each file of pairs, and the lines that match them, are recorded before it is
+    rewritten; see `found_pairs`.
     """
-    matcher = Matcher([request], settings.download.pdq_distance)
-    rewriter = _Rewriter(store, matcher, request.id if record else "")
+    distance = settings.download.pdq_distance
+    record_of = _record_of(request.id, distance, store) if record else None
+    rewriter = _Rewriter(store, Matcher([request], distance), record_of)
     done, count = 0, sum(map(len, units))
     with ThreadPoolExecutor(_UNITS_AT_ONCE) as pool:
         try:
@@ -120,11 +125,11 @@ def rewrite_units(
 
 @dataclass(frozen=True, slots=True)
 class _Rewriter:
-    """Rewrites units; `recorded_for`: the request whose found pairs are recorded, if they are."""
+    """Rewrites units; `record`: records the pairs of a file, if that is wanted."""
 
     store: Store
     matcher: Matcher
-    recorded_for: str
+    record: "_Record | None"
     _one_file_of_pairs: Lock = field(default_factory=Lock)  # two gigabytes in memory
 
     def rewrite(self, unit: Sequence[str]) -> Failures:
@@ -136,7 +141,7 @@ class _Rewriter:
         return failures
 
     def _on_found(self, name: str) -> OnFound | None:
-        return partial(_write_found, self.recorded_for, name, self.store) if self.recorded_for else None
+        return partial(self.record.write, name) if self.record else None
 
 
 def _rewrite(name: str, store: Store, matcher: Matcher, on_found: OnFound | None) -> None:
@@ -194,21 +199,49 @@ def read_work(request_id: str, store: Store) -> Work:
     return Work(request_id, tuple(tuple(units[unit]) for unit in sorted(units)), failures)
 
 
-def _write_found(request_id: str, name: str, store: Store, found: dict[str, str]) -> None:
-    """Record the pairs of a file, unless a killed attempt has: by now the file may lack some."""
-    record = f"{work_folder(request_id)}/found/{name.split('/')[1]}/{unit_of(name)}.json"
-    if not store.exists(record):
-        store.write(record, json.dumps({"format": FORMAT, "pairs": found}).encode() + b"\n")
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """Records what a removal finds in files of pairs."""
+
+    request_id: str
+    lines: LineMatcher
+    store: Store
+
+    def write(self, name: str, found: Mapping[str, str], rows: pa.Table) -> None:
+        """Record the pairs of a file, unless a killed attempt has: by now the file may lack some."""
+        record = f"{work_folder(self.request_id)}/found/{name.split('/')[1]}/{unit_of(name)}.json"
+        if self.store.exists(record):
+            return
+        by_line = self.lines.pairs_of_lines(rows)
+        lines = {line: sorted(pair.hex() for pair in pairs) for line, pairs in sorted(by_line.items())}
+        document = {"format": FORMAT, "pairs": found, "lines": lines}
+        self.store.write(record, json.dumps(document).encode() + b"\n")
 
 
-def found_pairs(request_id: str, store: Store) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the crawl of each rewritten file of pairs, and the rule that found each of its pairs."""
+def _record_of(request_id: str, pdq_distance: int, store: Store) -> _Record:
+    requests = (one.request for one in read_lines_of(request_id, store))
+    return _Record(request_id, LineMatcher((one for one in requests if one), pdq_distance), store)
+
+
+def found_pairs(request_id: str, store: Store) -> Iterator[Found]:
+    """Yield what was found in each rewritten file of pairs."""
     names = store.list(f"{work_folder(request_id)}/found")
     with ThreadPoolExecutor(_READERS) as pool:
         for name, data in zip(names, pool.map(store.read, names), strict=True):
-            document = parse_json(data)
-            check_format(store.uri(name), document.get("format"), FORMAT)
-            yield name.split("/")[3], document["pairs"]
+            yield _found(name, data, store)
+
+
+def _found(name: str, data: bytes, store: Store) -> Found:
+    try:
+        document = parse_json(data)
+        check_format(store.uri(name), document.get("format"), FORMAT)
+        # A version before lines were counted may have written it.
+        return Found(name.split("/")[3], dict(document["pairs"]), dict(document.get("lines", {})))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"cannot read {store.uri(name)}: it does not have the pairs of a file ({error}); restore it, or "
+            "delete it, and its pairs are not counted"
+        ) from error
 
 
 def write_done(work: Work, number: int, failures: Failures, store: Store) -> None:
@@ -248,7 +281,7 @@ def end_work(request_id: str, store: Store) -> None:
     store.write(_finished_name(request_id), json.dumps({"format": FORMAT}).encode() + b"\n")
     store.delete(f"{work_folder(request_id)}/files.parquet")
     for name in store.list(work_folder(request_id)):
-        if name != _finished_name(request_id):
+        if name not in (_finished_name(request_id), lines_name(request_id)):
             store.delete(name)
 
 

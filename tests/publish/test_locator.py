@@ -6,6 +6,7 @@ import logging
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
@@ -28,10 +30,13 @@ from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.io.storage import Guard, ListedFile, LocalStore, Store
 from laion_etl.publish.stage import publish_dataset, publish_variants
-from laion_etl.removal import work
-from laion_etl.removal.lists import read_list
+from laion_etl.removal import line_matcher, work
+from laion_etl.removal.line_counts import line_results
+from laion_etl.removal.line_matcher import LineMatcher
+from laion_etl.removal.lists import read_lines, read_list
+from laion_etl.removal.requested_lines import RequestedLine
 from laion_etl.removal.search import Failures, Findings, Search
-from laion_etl.removal.stage import finish, prepare, remove, rewrite_range
+from laion_etl.removal.stage import finish, look_up, prepare, remove, rewrite_range
 from laion_etl.settings import Settings
 from tests.parse.test_url_rules import raise_version
 from tests.publish.world import CRAWL, Row, World, build_world, changed, write_world
@@ -281,13 +286,61 @@ def test_published_rows_without_stored_files_are_found(full: Path, tmp_path: Pat
     found = _search(_request("img.site3.example.org/gallery/3/2~a.jpg"), store)
     assert (found.request.crawls, found.names) == ((CRAWL,), ())
     assert {name.split("/")[2] for name in store.data_read} == {CRAWL}
+    fresh = _request("img.site3.example.org/gallery/3/2~a.jpg")
+    counted = Search(fresh, Settings(), store, Failures(), lines=[fresh]).run().request
+    assert counted.lines == {fresh.id: 1}
+    assert Search(counted, Settings(), store, Failures(), lines=[fresh]).run().request == counted, "repeated"
+
+
+def test_all_lines_at_once_find_what_each_alone_finds(
+    full: Path, worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_matcher, "_ROWS_AT_ONCE", 50)
+    other = "https://IMG.site3.example.org./gallery/3/%7Ea%2f/2.jpg?a"
+    lines = [case(worlds) for case, _ in LINES.values()] + [
+        "org/gallery/3/", "site3.example.org/", "img.site3.example.org/gallery/3/~a%2F/2.jpg",
+        "domain:127.0.0.1",
+    ]  # fmt: skip
+    requests = [_request(line) for line in lines]
+    requests += [replace(one, url_rule=1) for one in requests[:8]]
+    store = LocalStore(full)
+    tables = [
+        pa.concat_tables(pq.read_table(io.BytesIO(store.read(name))) for name in names)
+        for names in ([one for one in store.list(folder) if one.endswith(".parquet")] for folder in FOLDERS)
+    ]
+    unusual = [other, "http://127.1/a.jpg", "HTTPS://site5.example.org", "", "http://[::1]/gallery/3/"]
+    tables.append(
+        pa.table(
+            {"pair_id": [bytes([n]) * 16 for n in range(len(unusual))], "url": unusual, "caption": unusual}
+        )
+    )
+    for bits in (DISTANCE, 40):
+        together, alone = LineMatcher(requests, bits), {one.id: Matcher([one], bits) for one in requests}
+        found: set[str] = set()
+        for table in tables:
+            wanted = {
+                name: set(table["pair_id"].filter(pa.array(matcher.finds(table))).to_pylist())
+                for name, matcher in alone.items()
+            }
+            by_line = together.pairs_of_lines(table)
+            assert by_line == {name: pairs for name, pairs in wanted.items() if pairs}
+            found |= by_line.keys()
+        assert len(found) > 15
 
 
 LIST = (
     "img.site3.example.org/gallery/3/2~a.jpg",
     "domain:site5.example.org",
     "img.site6.example.org/failed-6.jpg",
+    "img.site5.example.org/not-planned-5.jpg",
+    "img.site6.example.org/typo.jpg",
+    "DOMAIN:Site5.example.org.",
 )
+PAIRS = [1, 6, 1, 1, 0, 6]  # of each line
+
+
+def _lines() -> tuple[RequestedLine, ...]:
+    return read_lines("\r\n".join(LIST).encode(), "list").requested({})
 
 
 def _copy(full: Path, root: Path) -> Counting:
@@ -312,8 +365,9 @@ def _contents(store: Store) -> dict[str, bytes]:
 def by_reading_everything(full: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The store after a removal without locators."""
     store = _copy(full, tmp_path_factory.mktemp("all") / "store")
-    done = remove(_request(*LIST), Settings(), store, purge=True)
+    done = remove(_request(*LIST), Settings(), store, purge=True, lines=_lines())
     assert done.request.counts == {"urls": 2, "domains": 6}
+    assert [one.pairs for one in line_results(_lines(), done.request, ())] == PAIRS
     return _contents(store)
 
 
@@ -321,7 +375,7 @@ def test_a_removal_by_the_locator_leaves_the_same_bytes_and_other_batches_alone(
     full: Path, tmp_path: Path, by_reading_everything: dict[str, bytes]
 ) -> None:
     store = _located_copy(full, tmp_path / "store")
-    remove(_request(*LIST), Settings(), store, purge=True)
+    remove(_request(*LIST), Settings(), store, purge=True, lines=_lines())
     touched = {name for name in store.data_read if name.startswith(("batches/", "shards/", "pairs/"))}
     numbers = {name.rpartition("/")[2].removeprefix("part-").removesuffix(".parquet") for name in touched}
     assert {int(number) for number in numbers} == {3, 5, 6}
@@ -334,7 +388,7 @@ def test_a_divided_removal_that_is_killed_and_repeated_leaves_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(work, "UNITS_PER_RANGE", 2)
     store, request, settings = _located_copy(full, tmp_path / "store"), _request(*LIST), Settings()
-    prepared = prepare(request, settings, store)
+    prepared = prepare(request, settings, store, lines=_lines())
     assert isinstance(prepared, work.Work)
     assert (len(prepared.units), prepared.ranges) == (6, 3)
 
@@ -356,6 +410,9 @@ def test_a_divided_removal_that_is_killed_and_repeated_leaves_the_same_bytes(
     store.reads.clear()
     rewrite_range(request.id, 1, 3, settings, store)
     assert store.data_read == {f"removing/{request.id}/files.parquet"}, "the range was done"
+    assert prepare(request, settings, store, lines=_lines()) == prepared, "repeated when pairs are gone"
+    for number in (3, 2, 1):
+        rewrite_range(request.id, number, 3, settings, store)
     store.write(f"removing/{request.id}/range-0002-of-0003.json", b"{")
     with pytest.raises(InputError, match=r"the ranges 2/3 are not rewritten"):
         finish(request.id, settings, store)
@@ -363,6 +420,26 @@ def test_a_divided_removal_that_is_killed_and_repeated_leaves_the_same_bytes(
     done = finish(request.id, settings, store, purge=True)
     assert [stats.unit for stats in done.published] == [f"laion/{CRAWL}.2"]
     assert finish(request.id, settings, store, purge=True).published == ()
+    assert _contents(store) == by_reading_everything
+
+
+def test_what_ranges_have_removed_counts_also_if_the_removal_ends_undivided(
+    full: Path, tmp_path: Path, by_reading_everything: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "UNITS_PER_RANGE", 2)
+    store, request, settings = _located_copy(full, tmp_path / "store"), _request(*LIST), Settings()
+
+    def looked_up() -> list[int]:
+        found, _ = look_up(request, settings, store, lines=_lines())
+        return [one.pairs for one in line_results(_lines(), found, ())]
+
+    assert looked_up() == PAIRS
+    prepare(request, settings, store, lines=_lines())
+    assert looked_up() == PAIRS
+    for number in (2, 3):
+        rewrite_range(request.id, number, 3, settings, store)
+    assert looked_up() == PAIRS
+    remove(request, settings, store, purge=True, lines=_lines())
     assert _contents(store) == by_reading_everything
 
 
@@ -374,26 +451,40 @@ def test_the_commands_of_a_divided_removal(
     monkeypatch.setenv("LAION_ETL_STORE", str(store.root))
     monkeypatch.setenv("LAION_ETL_DATA_DIR", str(tmp_path / "data"))
     listed = tmp_path / "list.txt"
-    listed.write_text("\n".join(LIST))
+    listed.write_text("\r\n".join(LIST))
+
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["dataset", *arguments])
 
     def result(*arguments: str) -> dict[str, Any]:
-        done = CliRunner().invoke(app, ["dataset", "remove", *arguments, "--json"])
+        done = command("remove", *arguments, "--json")
         assert done.exit_code == 0, (done.output, done.exception)
         return dict(json.loads(done.stdout))
 
     prepared = result("--list", str(listed), "--prepare")
     assert prepared["crawls"] == [CRAWL]
     assert prepared["ranges"] == ["1/3", "2/3", "3/3"]
-    assert (
-        CliRunner()
-        .invoke(app, ["dataset", "remove", "--request", prepared["id"], "--range", "0/3"])
-        .exit_code
-    )
+    assert command("remove", "--request", prepared["id"], "--range", "0/3").exit_code
     files = [result("--request", prepared["id"], "--range", one)["files"] for one in prepared["ranges"]]
     assert sum(files) == 11
-    done = result("--request", prepared["id"], "--finish", "--purge")
-    assert done["published"] == [f"laion/{CRAWL}.2"]
+    finish_it = ("--request", prepared["id"], "--finish", "--purge")
+    missed = command("remove", *finish_it)
+    assert "1 of 6 lines of the list of removal" in str(missed.exception)
+    assert "line 5 match nothing" in str(missed.exception), "with the exit code of the undivided removal"
+    done = result(*finish_it, "--allow-misses")
+    assert [(one["line"], one["pairs"]) for one in done["lines"]] == [*enumerate(PAIRS, 1)]
+    assert "line 5 (img.site6.example.org/typo.jpg) match nothing" in str(
+        command("remove", "--list", str(listed), "--finish").exception
+    ), "a list has the texts"
     assert _contents(store) == by_reading_everything
+    out = tmp_path / "receipt.json"
+    assert command("receipt", "write", "--list", str(listed), "--out", str(out)).exit_code == 0
+    assert [one["pairs"] for one in json.loads(out.read_text())["lines"]] == PAIRS
+    assert [name for name in store.list("removing") if "finished" not in name] == [
+        f"removing/{prepared['id']}/lines.json"
+    ]
+    store.delete(f"removing/{prepared['id']}/lines.json")
+    assert "lines" not in result("--request", prepared["id"], "--finish"), "prepared by an earlier version"
 
 
 def test_a_removal_of_one_range_is_carried_out_at_once(full: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from laion_etl.blocklists import near_runs
-from laion_etl.blocklists.near_hashes import Hashes, near_better
+from laion_etl.blocklists.near_better import near_better
+from laion_etl.blocklists.near_hashes import Hashes
 from laion_etl.core.errors import DamagedFileError, InputError, StoreOutageError
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
 from laion_etl.publish import band_files, near_groups

@@ -1,0 +1,88 @@
+"""The lines of a removal list as requests, and their record `removing/<id>/lines.json` in the store.
+
+A divided removal goes on without its list: by the record its ranges find what each line matches, and its end
+knows which lines have matched nothing. Like requests it has hashes only. It stays when the removal is
+finished, so that a repeated end says the same.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from laion_etl.blocklists.removal_requests import RULES, Request
+from laion_etl.core.errors import InputError
+from laion_etl.core.formats import check_format
+from laion_etl.core.plain_json import parse_json
+from laion_etl.io.storage import Store
+from laion_etl.urls import normalize
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedLine:
+    """A line of a list: its text, '' if only the record is known, and its request.
+
+    The request is None for a sample or an image that is not known.
+    """
+
+    number: int
+    text: str
+    request: Request | None
+
+    @property
+    def name(self) -> str:
+        return f"line {self.number} ({self.text[:100]})" if self.text else f"line {self.number}"
+
+
+def write_lines(request_id: str, lines: Sequence[RequestedLine], store: Store) -> None:
+    """Record the lines of a removal; without lines an earlier record is deleted."""
+    if not lines:
+        store.delete(lines_name(request_id))
+        return
+    rules = {one.request.url_rule for one in lines if one.request is not None}
+    document = {
+        "format": FORMAT,
+        "url_rule": max(rules, default=normalize.RULE_VERSION),
+        "lines": [{"line": one.number, "rules": _rules(one.request)} for one in lines],
+    }
+    store.write(lines_name(request_id), json.dumps(document).encode() + b"\n")
+
+
+def read_lines_of(request_id: str, store: Store) -> tuple[RequestedLine, ...]:
+    """Return the lines of a divided removal; none if it was prepared without a list.
+
+    Raises InputError if the record is damaged.
+    """
+    name = lines_name(request_id)
+    if not store.exists(name):
+        return ()
+    try:
+        document = parse_json(store.read(name))
+        check_format(store.uri(name), document.get("format"), FORMAT)
+        rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
+        lines = ((int(one["line"]), one["rules"]) for one in document["lines"])
+        return tuple(RequestedLine(number, "", _request(rules, rule)) for number, rules in lines)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"cannot read {store.uri(name)}: it does not have the lines of a removal ({error}); prepare the "
+            "removal again"
+        ) from error
+
+
+def lines_name(request_id: str) -> str:
+    """Return the name of the record."""
+    return f"removing/{request_id}/lines.json"
+
+
+def _rules(request: Request | None) -> dict[str, Sequence[str]] | None:
+    if request is None:
+        return None
+    return {kind: hashes for kind, hashes in request.rules.items() if hashes}
+
+
+def _request(rules: dict[str, list[str]] | None, url_rule: int) -> Request | None:
+    if rules is None:
+        return None
+    found = {kind: tuple(bytes.fromhex(one).hex() for one in rules.get(kind, ())) for kind in RULES}
+    return replace(Request(found), url_rule=url_rule)
