@@ -28,6 +28,7 @@ from laion_etl.settings import CoreSettings, Settings
 from tests.database.templates import copied, freeze
 from tests.forked_command import installed
 from tests.preloaded_commands import command_server
+from tests.prompt_web import PromptWeb
 from tests.runs import finish_run, run_environment
 from tests.scheduling import Scheduling, rank
 from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
@@ -228,7 +229,7 @@ def minicrawl(shared: SharedFolder) -> MiniCrawl:
 
 @pytest.fixture(scope="session")
 def miniweb(minicrawl: MiniCrawl) -> Iterator[MiniWeb]:
-    with MiniWeb(minicrawl) as web:
+    with PromptWeb(minicrawl) as web:
         yield web
 
 

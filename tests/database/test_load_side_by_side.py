@@ -39,7 +39,7 @@ from tests.database.test_load_histories import (
 ResultT = TypeVar("ResultT")
 
 PARTITIONS = 4
-LIMIT_S = 60  # for a hang
+LIMIT_S = 240  # for a hang
 RANGES = range(64)
 
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from laion_etl.blocklists.image_hashes import HashBlocklist
 from laion_etl.core.errors import InputError, OutageError
 from laion_etl.core.funnel import DownloadStatus as S
-from laion_etl.download.decoders import Decoded, Decoders
+from laion_etl.download.decoders import Decoded, Decoders, _Decoder
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.sandbox import seccomp
@@ -43,11 +43,6 @@ async def stopped_decoder(settings: DownloadSettings) -> AsyncIterator[tuple[Dec
         [pid] = decoders_of(os.getpid())
         os.kill(pid, signal.SIGSTOP)
         yield decoders, pid
-
-
-def is_started(pid: int) -> bool:
-    """Whether a decoder is confined, the last thing it does before its first image."""
-    return Path(f"/proc/{pid}/limits").read_text().count("Max open files            0 ") == 1
 
 
 def decode_all(images: list[bytes], settings: DownloadSettings) -> list[StoredImage | S]:
@@ -107,29 +102,42 @@ def test_an_image_that_needs_too_much_memory_fails_alone() -> None:
 
 
 @pytest.mark.parametrize(("kills", "expected"), [(1, StoredImage), (2, S)])
-def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: type) -> None:
-    settings = DownloadSettings(decoders=1, decode_timeout_s=100)
-    slow = large_png(4_000)  # its decoder is found before it is done
-    found: list[StoredImage | S] = []
+def test_an_image_on_which_two_decoders_die_is_given_up(
+    kills: int, expected: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that is to die is stopped before it gets the image: it cannot have answered."""
+    started = 0
+    stopping, stopped = trio.open_memory_channel[int](kills)
 
-    async def decode(decoders: Decoders) -> None:
-        found.append((await decoders.decode(slow)).found)
+    async def stopped_when_ready(self: _Decoder) -> bool:
+        nonlocal started
+        is_ready = await ready(self)
+        started += 1
+        if started <= kills:
+            [pid] = decoders_of(os.getpid())
+            os.kill(pid, signal.SIGSTOP)
+            stopping.send_nowait(pid)
+        return is_ready
 
-    async def main() -> None:
-        async with stopped_decoder(settings) as (decoders, pid), trio.open_nursery() as nursery:
-            nursery.start_soon(decode, decoders)
-            await wait_all_tasks_blocked()
-            os.kill(pid, signal.SIGKILL)
-            if kills == 2:
-                while not (
-                    another := {found for found in decoders_of(os.getpid()) if is_started(found)} - {pid}
-                ):
-                    await trio.lowlevel.checkpoint()
-                os.kill(another.pop(), signal.SIGKILL)
-        async with decoders_for(settings) as decoders:
+    async def main() -> list[StoredImage | S]:
+        found: list[StoredImage | S] = []
+
+        async def decode() -> None:
             found.append((await decoders.decode(GOOD)).found)
 
-    trio.run(main)
+        async with decoders_for() as decoders:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(decode)
+                for _ in range(kills):
+                    pid = await stopped.receive()
+                    await wait_all_tasks_blocked()  # the decoder has its image
+                    os.kill(pid, signal.SIGKILL)
+            await decode()
+        return found
+
+    ready = _Decoder.ready
+    monkeypatch.setattr(_Decoder, "ready", stopped_when_ready)
+    found = trio.run(main)
     assert isinstance(found[0], expected)
     assert found[0] is S.DECODER_CRASHED or kills == 1
     assert isinstance(found[1], StoredImage)
