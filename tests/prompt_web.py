@@ -16,6 +16,7 @@ _HELD_S = 3.0  # there is time to disturb a download that waits for them
 _ENDED_BY_SERVER = (Behaviour.SILENT, Behaviour.SLOW)
 LONGEST_S = 120.0  # for a client that hangs
 LIMITS = ("connect_timeout_s", "tls_timeout_s", "first_byte_timeout_s", "idle_timeout_s", "timeout_s")
+LONG_LIMITS = {f"LAION_ETL_DOWNLOAD_{limit}".upper(): str(LONGEST_S) for limit in LIMITS}
 
 
 async def _given_up(answer: Answer) -> bool:

@@ -9,7 +9,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
 from tests.forks import Fork, piped
 from tests.preloaded_commands import command_server
-from tests.prompt_web import LIMITS, LONGEST_S
+from tests.prompt_web import LONG_LIMITS
 from tests.shared_folder import SharedFolder
 
 WAT_FILES = "0:2"
@@ -29,7 +29,7 @@ def run_environment(store: Path, url: str, source: str, connect_to: Sequence[str
         "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
         "LAION_ETL_PLAN_BATCH_SIZE": "200",
         "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(connect_to),
-        **{f"LAION_ETL_DOWNLOAD_{limit}".upper(): str(LONGEST_S) for limit in LIMITS},
+        **LONG_LIMITS,
         "LAION_ETL_DOWNLOAD_LEASE_S": "3",
         "LAION_ETL_DOWNLOAD_MAX_ATTEMPTS": "20",
         "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",
