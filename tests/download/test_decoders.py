@@ -17,6 +17,7 @@ from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.decoders import Decoded, Decoders, _Decoder
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, decode
+from laion_etl.minicrawl.drawn_images import BOMB_SIDE, pixel_bomb
 from laion_etl.sandbox import seccomp
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
@@ -24,11 +25,6 @@ from tests.download.image_files import encoded
 from tests.faults.test_killed import decoders_of, servers_of
 
 ONE = DownloadSettings(decoders=1)
-HUGE = 12_000  # pixels a side: much memory, though few bytes
-
-
-def large_png(side: int) -> bytes:
-    return encoded(Image.new("RGB", (side, side), "red"), "PNG", compress_level=1)
 
 
 def decoders_for(settings: DownloadSettings = ONE) -> Decoders:
@@ -95,8 +91,8 @@ def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
 
 
 def test_an_image_that_needs_too_much_memory_fails_alone() -> None:
-    settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=HUGE * HUGE)
-    found = decode_all([large_png(HUGE), GOOD], settings)
+    settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=BOMB_SIDE * BOMB_SIDE)
+    found = decode_all([pixel_bomb(), GOOD], settings)
     assert found[0] is S.DECODE_FAILED
     assert isinstance(found[1], StoredImage)
 
