@@ -66,6 +66,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
 def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(
     demo_data: Path, tmp_path_factory: pytest.TempPathFactory, airflow: Airflow, shared: SharedFolder
 ) -> None:
+    """Forked, as forked_demo.py says; the tests below have all processes as a user has them."""
     programs = tmp_path_factory.mktemp("programs")
     environment = environment_of(demo_data)
     commands = command_server(shared, environment)
