@@ -28,6 +28,7 @@ from laion_etl.settings import CoreSettings, Settings
 from tests.database.templates import copied, freeze
 from tests.forked_command import installed
 from tests.preloaded_commands import command_server
+from tests.prompt_web import PromptWeb
 from tests.runs import finish_run, run_environment
 from tests.scheduling import Scheduling, rank
 from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
@@ -36,8 +37,11 @@ from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
 # torch reads this when it is imported, also in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The first example of a test may have to compile the kernels it uses.
-hypothesis.settings.register_profile("laion_etl", deadline=None)
+# Each run tries the same examples, however slowly they are made: chance is for `make fuzz`, and for
+# --hypothesis-profile random. The first example of a test may have to compile the kernels it uses.
+slow = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("random", **slow, print_blob=True)
+hypothesis.settings.register_profile("laion_etl", **slow, derandomize=True)
 hypothesis.settings.load_profile("laion_etl")
 
 # For a hang. A machine that does much else takes minutes for what Airflow does in seconds.
@@ -228,7 +232,7 @@ def minicrawl(shared: SharedFolder) -> MiniCrawl:
 
 @pytest.fixture(scope="session")
 def miniweb(minicrawl: MiniCrawl) -> Iterator[MiniWeb]:
-    with MiniWeb(minicrawl) as web:
+    with PromptWeb(minicrawl) as web:
         yield web
 
 

@@ -9,6 +9,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore
 from tests.forks import Fork, piped
 from tests.preloaded_commands import command_server
+from tests.prompt_web import LONG_LIMITS
 from tests.shared_folder import SharedFolder
 
 WAT_FILES = "0:2"
@@ -28,7 +29,7 @@ def run_environment(store: Path, url: str, source: str, connect_to: Sequence[str
         "LAION_ETL_WAT_FILES_PER_PARTITION": "1",
         "LAION_ETL_PLAN_BATCH_SIZE": "200",
         "LAION_ETL_DOWNLOAD_CONNECT_TO": ",".join(connect_to),
-        "LAION_ETL_DOWNLOAD_TIMEOUT_S": "3",
+        **LONG_LIMITS,
         "LAION_ETL_DOWNLOAD_LEASE_S": "3",
         "LAION_ETL_DOWNLOAD_MAX_ATTEMPTS": "20",
         "LAION_ETL_CLIP_MODEL": "laion-etl-tiny",

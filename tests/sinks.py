@@ -78,4 +78,4 @@ def mail_server() -> Iterator[Sink]:
     finally:
         loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(240)

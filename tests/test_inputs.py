@@ -42,7 +42,7 @@ def server(answer: Answer) -> Iterator[str]:
     finally:
         stopping.set()
         socket.create_connection((host, port)).close()
-        thread.join(5)
+        thread.join(240)
         listener.close()
 
 

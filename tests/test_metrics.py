@@ -27,7 +27,7 @@ STATS = StageStats("parse", "CC-1", "part-00007", "fingerprint", 30, 10, {"no_al
 def server() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(120)
         yield server
 
 

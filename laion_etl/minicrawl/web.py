@@ -7,21 +7,23 @@ served in well under a millisecond once it is drawn.
 import asyncio
 import re
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 from laion_etl.core.errors import DemoError
-from laion_etl.minicrawl.answers import HANDLERS, Answer, response_head
-from laion_etl.minicrawl.behaviours import SHOPS, SITES
+from laion_etl.minicrawl.answers import HANDLERS, Answer, Handler, response_head
+from laion_etl.minicrawl.behaviours import SHOPS, SITES, Behaviour
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.drawn_images import DrawnImage, ImageFolder
 
 _MAX_HEAD_BYTES = 16 * 1024
 _IDLE_S = 60.0
 _TLS_HANDSHAKE = b"\x16"
-_START_S = 10.0
+_START_S = 60.0  # for a hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class MiniWeb:
     `port` 0 picks a free one. `requests` counts the requests answered. The first start of a user
     draws all images, so that drawing delays no answer.
     """
+
+    handlers: ClassVar[Mapping[Behaviour, Handler]] = HANDLERS
 
     def __init__(self, crawl: MiniCrawl, port: int = 0) -> None:
         self.port = port
@@ -144,7 +148,7 @@ class MiniWeb:
             writer.write(response_head(404, {"Content-Length": "0"}))
             return True
         data = await self._draw(resource.image) if resource.image else b""
-        return await HANDLERS[resource.behaviour](Answer(writer, resource, data))
+        return await self.handlers[resource.behaviour](Answer(writer, resource, data))
 
     async def _draw(self, image: DrawnImage) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._images.read, image)

@@ -1,7 +1,7 @@
 """Airflow's components as forks of the process that has imported Airflow (preloaded.py).
 
-As processes of their own, four components import for twelve seconds of CPU time. The demo's tests have them
-like that.
+As processes of their own, four components import for twelve seconds of CPU time. Two of the demo's tests have
+them like that.
 """
 
 import os

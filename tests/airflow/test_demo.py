@@ -18,22 +18,29 @@ import urllib3
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.io.storage import LocalStore
 from laion_etl.minicrawl.build import CRAWL
-from tests.airflow.conftest import processes_of
+from tests.airflow.conftest import ROOT, Airflow, processes_of
 from tests.airflow.started import LONGEST_S, until
+from tests.forked_command import installed
+from tests.forks import piped
+from tests.preloaded_commands import command_server
+from tests.shared_folder import SharedFolder
 
 pytestmark = pytest.mark.airflow
 
 DEMO = [sys.executable, "-m", "laion_etl", "demo"]
 
 
+def environment_of(data: Path) -> dict[str, str]:
+    return {**os.environ, "LAION_ETL_DATA_DIR": str(data), "COLUMNS": "200"}
+
+
 @contextmanager
 def running(command: list[str], data: Path) -> Iterator[subprocess.Popen[str]]:
     """A demo in a folder of its own; its output is read line by line."""
-    environment = {**os.environ, "LAION_ETL_DATA_DIR": str(data), "COLUMNS": "200"}
     process = subprocess.Popen(
         command,
         cwd="/",
-        env=environment,
+        env=environment_of(data),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -56,11 +63,22 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
     pytest.fail(f"the demo ended without {text!r}:\n{''.join(seen)}")
 
 
-def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(demo_data: Path) -> None:
-    with running(DEMO, demo_data) as process:
-        output, _ = process.communicate()
+def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(
+    demo_data: Path, tmp_path_factory: pytest.TempPathFactory, airflow: Airflow, shared: SharedFolder
+) -> None:
+    """Forked, as forked_demo.py says; the tests below have all processes as a user has them."""
+    programs = tmp_path_factory.mktemp("programs")
+    environment = environment_of(demo_data)
+    commands = command_server(shared, environment)
+    forked = (
+        installed(programs / "airflow", airflow.server, ("-m", "airflow")),
+        installed(programs / "commands", commands),
+    )
+    command = ["-m", "tests.airflow.forked_demo", *map(str, forked)]
+    demo = piped(commands, command, environment, ROOT)
+    output = demo.finished()
 
-    assert process.returncode == 0, output
+    assert demo.returncode == 0, output
     for line in ("discover 1/1 done", "parse 3/3 done", "download 2/2 done", "publish 1/1 done"):
         assert line in output
     store = LocalStore(demo_data / "demo" / "store")
@@ -78,7 +96,7 @@ def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(demo_d
     [program] = re.findall(r"^search it: \S+ (\S+) search serve$", output, re.MULTILINE)
     assert shutil.which(program)
     assert store.list("index/mini/_parts")
-    assert processes_of(demo_data) == []
+    until(lambda: not processes_of(demo_data), "the end of forks whose program was killed")
 
 
 def test_ctrl_c_while_airflow_starts_stops_everything(demo_data: Path) -> None:

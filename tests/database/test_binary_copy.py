@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(rows)
 def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str, str, str, str]]) -> None:
     count = len(values)

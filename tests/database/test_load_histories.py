@@ -91,7 +91,9 @@ def owners(
 
 @pytest.mark.parametrize("rule", list(DedupeRule))
 @hypothesis_settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, derandomize=True
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=25,
+    derandomize=True,
 )
 @given(history=histories, last=st.permutations(range(PARTITIONS)), versions=st.tuples(pairs, pairs, pairs))
 def test_only_the_last_versions_count(

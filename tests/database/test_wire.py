@@ -26,6 +26,7 @@ from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
 from laion_etl.database.seen_keys import export_seen_keys, import_seen_keys
+from laion_etl.demo.airflow import reserved_port
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import CoreSettings, DatabaseSettings, PlanSettings, Settings
@@ -77,7 +78,13 @@ def test_through_a_pooler_in_transaction_mode(postgres: EmbeddedServer, tmp_path
 
 
 @pytest.fixture
-def pgbouncer(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str]:
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
+@pytest.fixture
+def pgbouncer(postgres: EmbeddedServer, tmp_path: Path, port: int) -> Iterator[str]:
     """URL of a database through a real PgBouncer."""
     command = shutil.which("pgbouncer")
     if command is None:
@@ -87,7 +94,7 @@ def pgbouncer(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "users").write_text('"postgres" ""\n')
     (tmp_path / "pgbouncer.ini").write_text(
         f"[databases]\n* = host={postgres.socket_dir} user=postgres\n"
-        "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = 56432\nunix_socket_dir =\nauth_type = any\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
         f"auth_file = {tmp_path}/users\npool_mode = transaction\ndefault_pool_size = 6\n"
         "server_round_robin = 1\nignore_startup_parameters = extra_float_digits\n"
     )
@@ -98,11 +105,11 @@ def pgbouncer(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str]:
     with subprocess.Popen(
         [command, *user, str(tmp_path / "pgbouncer.ini")], stderr=subprocess.PIPE
     ) as process:
-        url = f"postgresql://postgres@127.0.0.1:56432/{name}"
-        end = time.monotonic() + 10
+        url = f"postgresql://postgres@127.0.0.1:{port}/{name}"
+        end = time.monotonic() + 120
         while True:
             try:
-                psycopg.connect(url, connect_timeout=2).close()
+                psycopg.connect(url, connect_timeout=60).close()
                 break
             except psycopg.OperationalError:
                 assert time.monotonic() < end
@@ -210,7 +217,7 @@ def shaky(postgres: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[Network, S
     name = f"test_{uuid4().hex}"
     postgres.url(name)
     with Network(postgres.socket_dir) as network:
-        yield network, through(network.url(name), tmp_path, retry_for_s=60)
+        yield network, through(network.url(name), tmp_path, retry_for_s=240)
 
 
 def test_a_lost_connection_is_opened_again(shaky: tuple[Network, Settings]) -> None:
@@ -280,7 +287,7 @@ def test_two_in_each_others_way_both_get_through(settings: Settings, database: D
             tries.append(first)
             connection.execute("update two set hits = hits + 1 where n = %s", [first])
             if len(tries) <= 2:
-                met.wait(60)
+                met.wait(240)
             connection.execute("update two set hits = hits + 1 where n = %s", [second])
 
         with open_database(settings) as own:

@@ -14,9 +14,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from laion_etl.blocklists.image_hashes import HashBlocklist
 from laion_etl.core.errors import InputError, OutageError
 from laion_etl.core.funnel import DownloadStatus as S
-from laion_etl.download.decoders import Decoded, Decoders
+from laion_etl.download.decoders import Decoded, Decoders, _Decoder
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, decode
+from laion_etl.minicrawl.drawn_images import BOMB_SIDE, pixel_bomb
 from laion_etl.sandbox import seccomp
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD
@@ -24,11 +25,6 @@ from tests.download.image_files import encoded
 from tests.faults.test_killed import decoders_of, servers_of
 
 ONE = DownloadSettings(decoders=1)
-HUGE = 12_000  # pixels a side: much memory, though few bytes
-
-
-def large_png(side: int) -> bytes:
-    return encoded(Image.new("RGB", (side, side), "red"), "PNG", compress_level=1)
 
 
 def decoders_for(settings: DownloadSettings = ONE) -> Decoders:
@@ -43,11 +39,6 @@ async def stopped_decoder(settings: DownloadSettings) -> AsyncIterator[tuple[Dec
         [pid] = decoders_of(os.getpid())
         os.kill(pid, signal.SIGSTOP)
         yield decoders, pid
-
-
-def is_started(pid: int) -> bool:
-    """Whether a decoder is confined, the last thing it does before its first image."""
-    return Path(f"/proc/{pid}/limits").read_text().count("Max open files            0 ") == 1
 
 
 def decode_all(images: list[bytes], settings: DownloadSettings) -> list[StoredImage | S]:
@@ -100,36 +91,49 @@ def test_a_slow_image_ends_at_its_limit_and_the_next_is_decoded() -> None:
 
 
 def test_an_image_that_needs_too_much_memory_fails_alone() -> None:
-    settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=HUGE * HUGE)
-    found = decode_all([large_png(HUGE), GOOD], settings)
+    settings = DownloadSettings(decoders=1, decode_memory_mb=400, max_pixels=BOMB_SIDE * BOMB_SIDE)
+    found = decode_all([pixel_bomb(), GOOD], settings)
     assert found[0] is S.DECODE_FAILED
     assert isinstance(found[1], StoredImage)
 
 
 @pytest.mark.parametrize(("kills", "expected"), [(1, StoredImage), (2, S)])
-def test_an_image_on_which_two_decoders_die_is_given_up(kills: int, expected: type) -> None:
-    settings = DownloadSettings(decoders=1, decode_timeout_s=100)
-    slow = large_png(4_000)  # its decoder is found before it is done
-    found: list[StoredImage | S] = []
+def test_an_image_on_which_two_decoders_die_is_given_up(
+    kills: int, expected: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that is to die is stopped before it gets the image: it cannot have answered."""
+    started = 0
+    stopping, stopped = trio.open_memory_channel[int](kills)
 
-    async def decode(decoders: Decoders) -> None:
-        found.append((await decoders.decode(slow)).found)
+    async def stopped_when_ready(self: _Decoder) -> bool:
+        nonlocal started
+        is_ready = await ready(self)
+        started += 1
+        if started <= kills:
+            [pid] = decoders_of(os.getpid())
+            os.kill(pid, signal.SIGSTOP)
+            stopping.send_nowait(pid)
+        return is_ready
 
-    async def main() -> None:
-        async with stopped_decoder(settings) as (decoders, pid), trio.open_nursery() as nursery:
-            nursery.start_soon(decode, decoders)
-            await wait_all_tasks_blocked()
-            os.kill(pid, signal.SIGKILL)
-            if kills == 2:
-                while not (
-                    another := {found for found in decoders_of(os.getpid()) if is_started(found)} - {pid}
-                ):
-                    await trio.lowlevel.checkpoint()
-                os.kill(another.pop(), signal.SIGKILL)
-        async with decoders_for(settings) as decoders:
+    async def main() -> list[StoredImage | S]:
+        found: list[StoredImage | S] = []
+
+        async def decode() -> None:
             found.append((await decoders.decode(GOOD)).found)
 
-    trio.run(main)
+        async with decoders_for() as decoders:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(decode)
+                for _ in range(kills):
+                    pid = await stopped.receive()
+                    await wait_all_tasks_blocked()  # the decoder has its image
+                    os.kill(pid, signal.SIGKILL)
+            await decode()
+        return found
+
+    ready = _Decoder.ready
+    monkeypatch.setattr(_Decoder, "ready", stopped_when_ready)
+    found = trio.run(main)
     assert isinstance(found[0], expected)
     assert found[0] is S.DECODER_CRASHED or kills == 1
     assert isinstance(found[1], StoredImage)

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -126,6 +127,11 @@ def test_temporary_failures_are_retried_and_others_are_not(store: Store) -> None
     assert stats.details["network"]["retries"] == 2
 
 
+def waiting_connections(listener: socket.socket) -> int:
+    """How many are in its backlog: for a socket that listens `tcpi_unacked`, the fifth number of TCP_INFO."""
+    return int(struct.unpack_from("8x5I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28))[4])
+
+
 @contextmanager
 def black_hole() -> Iterator[int]:
     """A port that neither accepts nor refuses connections: its backlog is full."""
@@ -138,7 +144,8 @@ def black_hole() -> Iterator[int]:
             sock.setblocking(False)
             sock.connect_ex(listener.getsockname())
             waiting.append(sock)
-        time.sleep(0.1)
+        while waiting_connections(listener) == 0:
+            time.sleep(0.01)
         yield listener.getsockname()[1]
         for sock in waiting:
             sock.close()

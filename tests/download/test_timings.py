@@ -58,7 +58,7 @@ def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
     path = tmp_path / "laion.prom"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(120)
         port = server.getsockname()[1]
         metrics = Metrics(str(path), f"127.0.0.1:{port}")
         metrics.in_flight = 7

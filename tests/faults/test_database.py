@@ -144,7 +144,7 @@ def test_a_loader_killed_in_the_middle_of_a_copy(site: Site) -> None:
     site.write(pairs)
     site.network.hold_after(_MID_COPY)
     process = site.start()
-    assert site.network.held.wait(60)
+    assert site.network.held.wait(240)
     site.kill(process)
     assert site.loaded() == []
     site.load()
@@ -179,7 +179,7 @@ def test_a_loader_killed_while_it_corrects_a_partition(site: Site) -> None:
     site.write(after)
     site.network.hold_after(_MID_COPY)
     process = site.start()
-    assert site.network.held.wait(60)
+    assert site.network.held.wait(240)
     site.kill(process)
     assert site.loaded() == []
     urls = set(site.urls())
@@ -204,7 +204,7 @@ def test_the_network_breaks_and_the_loader_goes_on(site: Site, after: int) -> No
     site.write(pairs)
     site.network.hold_after(after)
     process = site.start()
-    assert site.network.held.wait(60)
+    assert site.network.held.wait(240)
     site.network.hold_after(None)
     site.network.cut()
     site.finished(process)
@@ -267,8 +267,8 @@ def test_the_server_killed_in_the_middle_of_a_load(own_server: OwnServer, tmp_pa
         site.load()
         site.write(second, 1)
         site.network.hold_after(_MID_COPY)
-        process = site.start(1, DATABASE_RETRY_FOR_S="60")
-        assert site.network.held.wait(60)
+        process = site.start(1, DATABASE_RETRY_FOR_S="240")
+        assert site.network.held.wait(240)
         own_server.kill()
         site.network.hold_after(None)
         time.sleep(1)
@@ -285,7 +285,7 @@ def test_a_server_that_stays_away_ends_the_load_with_one_line(own_server: OwnSer
         site.write(pairs)
         site.network.hold_after(_MID_COPY)
         process = site.start(DATABASE_RETRY_FOR_S="1")
-        assert site.network.held.wait(60)
+        assert site.network.held.wait(240)
         own_server.kill()
         site.network.hold_after(None)
         output = process.finished()
@@ -303,7 +303,7 @@ def test_the_server_killed_while_workers_claim(own_server: OwnServer, tmp_path: 
     with site_on(own_server.socket_dir, tmp_path) as site:
         settings = Settings(
             core=CoreSettings(data_dir=str(tmp_path), database_url=site.network.url(site.database)),
-            database=replace(DatabaseSettings(), retry_for_s=60),
+            database=replace(DatabaseSettings(), retry_for_s=240),
         )
         with open_database(settings) as database:
             database.connection.execute("insert into crawl (crawl) values ('C')")
@@ -338,7 +338,7 @@ def test_the_server_killed_while_workers_claim(own_server: OwnServer, tmp_path: 
             own_server.start()
             site.network.socket_dir = own_server.socket_dir
         for thread in threads:
-            thread.join(120)
+            thread.join(240)
         assert completed == Counter(range(1, batches + 1))
         assert set(claims.values()) == {1}
         with psycopg.connect(site.url) as connection:

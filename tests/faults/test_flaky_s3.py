@@ -23,6 +23,7 @@ from laion_etl.minicrawl.web import MiniWeb
 from laion_etl.settings import ClipSettings, PlanSettings, Settings
 from tests.database.templates import copied
 from tests.flaky_s3 import PASSING, Fault, FlakyS3, flaky_s3
+from tests.prompt_web import LIMITS, LONGEST_S
 
 QUIET = Console(file=io.StringIO())
 
@@ -91,7 +92,12 @@ def two_runs(
     settings = replace(
         settings,
         plan=PlanSettings(batch_size=30),
-        download=replace(settings.download, connect_to=miniweb.connect_to, timeout_s=4, decoders=2),
+        download=replace(
+            settings.download,
+            connect_to=miniweb.connect_to,
+            decoders=2,
+            **dict.fromkeys(LIMITS, LONGEST_S),
+        ),
         clip=ClipSettings(model="laion-etl-tiny", pretrained="scenes", preparers=1),
     )
     url = copied(postgres, migrated_template, f"flaky_{uuid4().hex}")

@@ -34,7 +34,7 @@ from tests.database.pairs import batch_no, numbered_pairs, write_pairs
 from tests.pausing_store import MOMENTS, pausing
 
 STATS = f"{shard_stem('C', batch_no(0))}_stats.json"
-LIMIT_S = 60  # for a hang
+LIMIT_S = 240  # for a hang
 
 
 @pytest.fixture

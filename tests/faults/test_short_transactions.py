@@ -33,7 +33,7 @@ from laion_etl.settings import LoadSettings, PlanSettings, Settings
 from tests.database.pairs import Pair, numbered_pairs, write_pairs
 from tests.database.templates import copied
 
-LIMIT_S = 60  # for a hang
+LIMIT_S = 240  # for a hang
 
 
 class KilledError(Exception):

@@ -83,7 +83,7 @@ class Kubelet:
             for container in self._containers.values():
                 container.kill()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(240)
 
     def _live(self, pod: Json) -> None:
         fault = self._faults.of_pod(pod["metadata"].get("labels") or {})

@@ -62,7 +62,7 @@ def pod(name: str, script: str = "print('done')", **changes: Any) -> dict[str, A
 
 def until(api: Api, name: str, wanted: Callable[[client.V1PodStatus], Any]) -> client.V1PodStatus:
     """Watches a pod until its status is as wanted."""
-    chosen = {"namespace": SPACE, "label_selector": f"task={name}", "timeout_seconds": 20}
+    chosen = {"namespace": SPACE, "label_selector": f"task={name}", "timeout_seconds": 200}
     for change in watch.Watch().stream(api.list_namespaced_pod, **chosen):
         if wanted(change["object"].status):
             return change["object"].status
@@ -363,4 +363,4 @@ def test_a_slow_image_and_a_slow_answer_come_in_the_end(cluster: Cluster, api: A
     there.set()
     pulled.until.set()
     assert ended(api, "slow-image").phase == "Succeeded"
-    posting.join(10)
+    posting.join(240)

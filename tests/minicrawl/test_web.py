@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -24,6 +25,15 @@ from laion_etl.minicrawl.build import CRAWL, MiniCrawl
 from laion_etl.minicrawl.drawn_images import BOMB_SIDE, Form, pixel_bomb
 from laion_etl.minicrawl.web import _IDLE_S, MiniWeb
 
+LONGEST_S = 120.0  # for a hang
+
+
+@pytest.fixture(scope="module")
+def miniweb(minicrawl: MiniCrawl) -> Iterator[MiniWeb]:
+    """One whose silent servers are silent: the tests of a downloader have another."""
+    with MiniWeb(minicrawl) as web:
+        yield web
+
 
 def places(crawl: MiniCrawl, behaviour: Behaviour) -> list[tuple[str, str, Resource]]:
     """(host, path, resource) of everything with a behaviour."""
@@ -32,7 +42,7 @@ def places(crawl: MiniCrawl, behaviour: Behaviour) -> list[tuple[str, str, Resou
     return found
 
 
-def get(web: MiniWeb, host: str, path: str, timeout: float = 5.0) -> urllib3.BaseHTTPResponse:
+def get(web: MiniWeb, host: str, path: str, timeout: float = LONGEST_S) -> urllib3.BaseHTTPResponse:
     with urllib3.HTTPConnectionPool("127.0.0.1", web.port, timeout=timeout, retries=False) as pool:
         return pool.request("GET", path, headers={"Host": host}, redirect=False, decode_content=False)
 
@@ -219,7 +229,7 @@ def test_redirects_lead_into_a_loop_to_private_addresses_and_to_files(
 
 def test_a_slow_body_trickles(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
     host, path, _ = places(minicrawl, Behaviour.SLOW)[0]
-    with raw(miniweb, host, path, timeout=30) as connection:
+    with raw(miniweb, host, path, timeout=LONGEST_S) as connection:
         deadline, received = time.monotonic() + 1.5, 0
         while time.monotonic() < deadline:
             received += len(connection.recv(65_536))
@@ -235,7 +245,7 @@ def test_a_silent_server_says_nothing(minicrawl: MiniCrawl, miniweb: MiniWeb) ->
 def test_an_endless_body_goes_beyond_the_largest_image(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
     host, path, _ = places(minicrawl, Behaviour.ENDLESS)[0]
     received = 0
-    with raw(miniweb, host, path, timeout=30) as connection:
+    with raw(miniweb, host, path, timeout=LONGEST_S) as connection:
         while received < 25_000_000:
             received += len(connection.recv(1 << 20))
     assert received >= 25_000_000
@@ -243,7 +253,7 @@ def test_an_endless_body_goes_beyond_the_largest_image(minicrawl: MiniCrawl, min
 
 def test_garbage_is_no_http(minicrawl: MiniCrawl, miniweb: MiniWeb) -> None:
     host, path, _ = places(minicrawl, Behaviour.NOT_HTTP)[0]
-    connection = http.client.HTTPConnection("127.0.0.1", miniweb.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", miniweb.port, timeout=LONGEST_S)
     connection.request("GET", path, headers={"Host": host})
     with pytest.raises(http.client.HTTPException):
         connection.getresponse()
@@ -273,16 +283,16 @@ def test_the_crawl_files_are_served_whole_and_from_an_offset(minicrawl: MiniCraw
     ["/", "/../../etc/passwd", "/%2e%2e/x", f"/crawl-data/{CRAWL}/../../catalogue.json", "/images"],
 )
 def test_nothing_else_of_the_folder_is_served(miniweb: MiniWeb, target: str) -> None:
-    with raw(miniweb, "127.0.0.1", target, timeout=30) as connection:
+    with raw(miniweb, "127.0.0.1", target, timeout=LONGEST_S) as connection:
         assert connection.recv(1_000).startswith(b"HTTP/1.1 404 ")
 
 
 def test_hopeless_requests_are_refused_and_harm_nobody(miniweb: MiniWeb) -> None:
     for nonsense in (b"hello\r\n\r\n", b"GET / FTP/3\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", miniweb.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", miniweb.port), timeout=LONGEST_S) as connection:
             connection.sendall(nonsense)
             assert connection.recv(1_000).startswith(b"HTTP/1.1 400 ")
-    with socket.create_connection(("127.0.0.1", miniweb.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", miniweb.port), timeout=LONGEST_S) as connection:
         connection.sendall(b"A" * 40_000)
         with contextlib.suppress(ConnectionResetError):  # what it has not read turns its close into a reset
             assert connection.recv(1_000)[:13] in (b"", b"HTTP/1.1 400 ")
@@ -290,7 +300,7 @@ def test_hopeless_requests_are_refused_and_harm_nobody(miniweb: MiniWeb) -> None
 
 
 def test_connections_are_kept_open(miniweb: MiniWeb) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", miniweb.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", miniweb.port, timeout=LONGEST_S)
     for _ in range(3):
         connection.request("GET", "/collinfo.json")
         used = connection.sock
@@ -304,11 +314,12 @@ def test_shutdown_ends_silent_and_endless_connections_at_once(minicrawl: MiniCra
         open_connections = []
         for behaviour in (Behaviour.SILENT, Behaviour.ENDLESS, Behaviour.SLOW):
             host, path, _ = places(minicrawl, behaviour)[0]
-            open_connections.append(raw(web, host, path, timeout=30))
-        time.sleep(0.3)
+            open_connections.append(raw(web, host, path, timeout=LONGEST_S))
+        while web.requests < 3:
+            time.sleep(0.01)
     assert not web._thread.is_alive()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", web.port), timeout=30)
+        socket.create_connection(("127.0.0.1", web.port), timeout=LONGEST_S)
     for connection in open_connections:
         connection.close()
 

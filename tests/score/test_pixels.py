@@ -205,10 +205,13 @@ def test_a_killed_preparer_costs_one_image() -> None:
     others = preparer_processes()
     with Preparers(Plans((PixelPlan(32),)), batch_size=16, buffers=1, processes=1) as preparers:
         good, large = png(noisy((40, 40))), png(Image.new("RGB", (9_000, 9_000)))
+        first = preparers.prepare([good])  # starts the process: it is known before the large image
+        first.wait()
+        preparers.release(first)
+        [pid] = preparer_processes() - others
         slow = preparers.prepare([good, large, *[good] * 14])
         while slow.tables.states[0] == WAITING:
             time.sleep(0.001)
-        [pid] = preparer_processes() - others
         os.kill(pid, signal.SIGKILL)
         slow.wait()
         assert slow.readable == [True, False, *[True] * 14]
