@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError
-from laion_etl.core.quantities import quantity
+from laion_etl.core.quantities import first_in_line, quantity
 from laion_etl.removal.lists import Line, RemovalList
 
 _ROWS_AT_ONCE = 65_536  # matched rows in memory; a lookup of a line costs 0.2 ms, however few they are
@@ -78,9 +78,8 @@ def check_misses(listed: RemovalList, results: Iterable[LineResult]) -> None:
     misses = [one.line for one in results if not one.pairs]
     if not misses:
         return
-    named = ", ".join(f"line {line.number} ({line.text[:100]})" for line in misses[:_NAMED])
-    more = f" and {len(misses) - _NAMED:,} more" if len(misses) > _NAMED else ""
+    named = first_in_line([f"line {line.number} ({line.text[:100]})" for line in misses], _NAMED)
     raise InputError(
         f"cannot find what {len(misses):,} of {quantity(len(listed.lines), 'line')} of {listed.source} name: "
-        f"{named}{more} match nothing; correct them, or allow it with --allow-misses"
+        f"{named} match nothing; correct them, or allow it with --allow-misses"
     )
