@@ -7,9 +7,9 @@ in up to eight bits. `equal`: 1% have one hash; `close`: 1% differ from one in u
 the files of four ranges. Each case runs in a process of its own, whose largest memory is printed.
 """
 
+import argparse
 import multiprocessing
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,15 +29,18 @@ _RANGES = 4
 
 def main() -> None:
     """Print a row for each number of hashes and each kind."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("hashes", type=int, nargs="+")
+    given = parser.parse_args()
     print(
         "| hashes | kind | by bands, CPU s | compare, CPU s | MiB more than at the start | one list, CPU s |"
     )
     print("|---|---|---|---|---|---|")
-    for count in map(int, sys.argv[2:]):
+    for count in given.hashes:
         for kind in ("plain", "equal", "close"):
             process = multiprocessing.get_context("spawn").Process(
-                target=_measure, args=(folder, count, kind)
+                target=_measure, args=(given.folder, count, kind)
             )
             process.start()
             process.join()

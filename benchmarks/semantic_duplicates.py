@@ -10,9 +10,9 @@ of four ranges.
 Each case runs in a process of its own, whose largest memory is printed.
 """
 
+import argparse
 import multiprocessing
 import resource
-import sys
 import time
 from pathlib import Path
 
@@ -39,15 +39,21 @@ _PLANTED = 10  # one in so many
 
 def main() -> None:
     """Print a row for each number of samples."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("samples", type=int, nargs="+", help=f"multiples of {_PER_BATCH:,}")
+    given = parser.parse_args()
+    if odd := [count for count in given.samples if count % _PER_BATCH]:
+        parser.error(f"expected multiples of {_PER_BATCH:,}, found {odd[0]:,}")
+    given.folder.mkdir(parents=True, exist_ok=True)
     print(
         "| samples | clusters | learn, s | assign and write, s | compare, s | CPU s in all | MiB "
         "| planted found | of cosine 0.99 and more | others left out |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for count in map(int, sys.argv[2:]):
+    for count in given.samples:
         for step in (_write_embeddings, _measure):  # what writes them is not measured
-            process = multiprocessing.get_context("spawn").Process(target=step, args=(folder, count))
+            process = multiprocessing.get_context("spawn").Process(target=step, args=(given.folder, count))
             process.start()
             process.join()
 

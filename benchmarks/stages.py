@@ -66,8 +66,10 @@ def run_stages(folder: Path) -> list[Timed]:
                 timed(lambda: load_partition(crawl.crawl, 0, settings, store, database)),
                 timed(lambda: plan_batches(crawl.crawl, settings, store, database)),
             ]
-        done.append(timed(lambda: download_batch(crawl.crawl, 0, settings, store)))
-        done.append(timed(lambda: score_shards(crawl.crawl, [0], settings, store)[0]))
+        batches = [name for name in store.list(f"batches/{crawl.crawl}") if name.endswith(".parquet")]
+        [batch] = [int(Path(name).stem) for name in batches]
+        done.append(timed(lambda: download_batch(crawl.crawl, batch, settings, store)))
+        done.append(timed(lambda: score_shards(crawl.crawl, [batch], settings, store)[0]))
         done.append(timed(lambda: publish_dataset(crawl.crawl, settings, store)))
     return done
 

@@ -31,7 +31,7 @@ from laion_etl.io import usage_records
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.usage_records import UsageReader, UsageRecord, usage_recorded
 from laion_etl.publish.stage import publish_dataset
-from laion_etl.report.bill import make_bill, read_bill
+from laion_etl.report.bill import Bill, Cost, StageBill, make_bill, read_bill
 from laion_etl.settings import KubernetesSettings, PricesSettings, PublishSettings, Settings
 from tests.parse.wat_files import image, page_record, write_wat
 from tests.preloaded_commands import completed
@@ -353,6 +353,23 @@ def test_a_command_records_what_it_used_and_status_shows_it(tmp_path: Path, stor
     assert found.usage.cpu_s > 0
     bill = read_bill(CRAWL, Settings(prices=PRICES), store)
     assert bill.cost.total == pytest.approx(found.usage.core_s * 0.1 / 3_600)
-    console = Console(file=io.StringIO(), width=200)
+    assert "Cost so far" in printed(bill)
+
+
+def printed(bill: Bill) -> str:
+    """The table as a terminal of 80 characters shows it."""
+    console = Console(file=io.StringIO(), width=80)
     console.print(bill.as_table())
-    assert "Cost so far" in console.file.getvalue()
+    return console.file.getvalue()
+
+
+def test_the_printed_bill_of_a_whole_crawl_fits_into_a_terminal() -> None:
+    used = Usage(
+        pod_s=3_600 * 12_345, cpu_s=3_600 * 23_456, gpu_s=3_600 * 1_234, web_bytes=123_456 * 10**9,
+        store_bytes_sent=98_765 * 10**9, store_writes=98_765_432, store_reads=1_234_567,
+    )  # fmt: skip
+    stages = [StageBill("download", 90_000, 500, used, Cost(12_345.67), 321.98)]
+    lines = printed(Bill(CRAWL, tuple(stages))).splitlines()
+    assert lines[-1].split() == [
+        "download", "90,000", "12,345", "23,456", "1,234", "123,456", "98,765", "99,999,999", "12,346", "322",
+    ]  # fmt: skip

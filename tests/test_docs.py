@@ -81,6 +81,13 @@ def test_a_page_begins_with_who_needs_it_and_ends_with_what_next(page: Path) -> 
     assert last.startswith("Next: "), last
 
 
+@each_page
+def test_a_page_whose_commands_need_the_environment_says_how_to_enter_it(page: Path) -> None:
+    text = page.read_text()
+    if found := re.search(r"(?m)^ {4,}(?:[A-Z_]+=\S+ )*laion-etl ", text):
+        assert "`source .venv/bin/activate`" in text[: found.start()]
+
+
 @pytest.mark.parametrize("page", HOW_TO, ids=relative)
 def test_a_how_to_page_has_steps_and_says_what_can_go_wrong(page: Path) -> None:
     text = page.read_text()

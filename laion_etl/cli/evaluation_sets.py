@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from laion_etl.cli.common import JsonOption, as_name, open_settings, say, say_json
+from laion_etl.core.quantities import first_in_line
 
 if TYPE_CHECKING:
     from laion_etl.dataset.evaluation_sets import EvaluationSet
@@ -51,7 +52,7 @@ def evaluation_set(
         f"{found['weights_sha256'][:12]}, SHA-256 {found['sha256']}"
     )
     if others:
-        shown = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        shown = first_in_line(others, _NAMED)
         say(f"left out, for they are not images: {len(others):,} ({shown})")
     if as_json:
         say_json({**found, "other_files": len(others)})

@@ -18,7 +18,7 @@ from laion_etl.cli.common import (
 )
 from laion_etl.cli.extras import Commands, needs
 from laion_etl.core.errors import InputError
-from laion_etl.core.quantities import quantity
+from laion_etl.core.quantities import first_items, quantity
 
 if TYPE_CHECKING:
     from laion_etl.io.storage import Store
@@ -65,8 +65,7 @@ def zero_shot(
     else:
         raise InputError("cannot name the classes: tars have only class numbers; pass --class-names")
     mapping = task.class_mapping(images, names)
-    rest = len(mapping) - _MAX_LISTED
-    say(*mapping[:_MAX_LISTED], *([f"and {rest:,} more"] if rest > 0 else ()))
+    say(*first_items(mapping, _MAX_LISTED))
     clip = load_settings().clip
     model = load_model(clip)
     found = task.classify(model, names, labelled, prompts, clip.preparers)

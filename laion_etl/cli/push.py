@@ -7,7 +7,7 @@ import typer
 from laion_etl.cli.common import JsonOption, NameOption, console, say, say_json, settings_and_store
 from laion_etl.cli.console import progress
 from laion_etl.cli.extras import needs
-from laion_etl.core.quantities import quantity
+from laion_etl.core.quantities import first_items, quantity
 
 _LISTED = 20  # files that --dry-run shows
 
@@ -44,9 +44,7 @@ def push(
     sent = [*(path for path, _ in plan.files), *(path for path, _ in plan.root)]
     if dry_run:
         changes = [*(f"send {path}" for path in sent), *(f"delete {path}" for path in plan.deleted)]
-        say(*changes[:_LISTED])
-        if len(changes) > _LISTED:
-            say(f"... and {len(changes) - _LISTED:,} more")
+        say(*first_items(changes, _LISTED))
     elif sent or plan.deleted:
         with progress(console(), "push, bytes") as report:
             hub.push(plan, store, report, private=not public)

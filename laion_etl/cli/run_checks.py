@@ -93,7 +93,10 @@ def _check_files(partition: Partition, planned: StageStats) -> None:
     before = planned.details.get("wat_numbers")
     now = written_numbers(number for number, _ in partition.indexed_wat_files)
     if before is not None and before != now:
-        what = f"partition {partition.number} has WAT files {before} and would have {now}"
+        what = (
+            f"partition {partition.number} has WAT files {before} and would have {now}, as after a trial run "
+            "with --wat-files"
+        )
         raise SettingsError(_refusal(partition.crawl, what))
 
 
@@ -118,7 +121,7 @@ def _check_fingerprints(
 def _refusal(crawl: str, what: str) -> str:
     return (
         f"cannot work on {crawl}: these rules differ from the planned ones: {what}; run it with the "
-        "planned rules, or take the crawl out of the database first to build it anew "
+        "planned rules or in another database, or take the crawl out of this one first to build it anew "
         f"(laion-etl db forget --crawl {crawl})"
     )
 

@@ -6,11 +6,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from laion_etl.core.quantities import QUANTITIES_JS
+
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
 CONTENT_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _ASSETS = {
-    path.name: path.read_bytes() for path in sorted(_STATIC.iterdir()) if path.suffix[1:] in CONTENT_TYPES
+    path.name: path.read_bytes()
+    for path in sorted([*_STATIC.iterdir(), QUANTITIES_JS])
+    if path.suffix[1:] in CONTENT_TYPES
 }
 # Browsers cache them without expiry; changed content has another URL.
 VERSION = hashlib.sha256(b"\0".join(_ASSETS.values())).hexdigest()[:12]

@@ -15,6 +15,7 @@ from typing import Any
 
 from laion_etl.core.errors import DamagedFileError, IncompleteError, MissingFileError, NewerFormatError
 from laion_etl.core.ids import batch_name
+from laion_etl.core.quantities import first_items
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
@@ -84,9 +85,8 @@ def check_scored(crawl: str, missing: Sequence[MissingBatch], total: int, allowe
 
 def causes(missing: Sequence[MissingBatch]) -> str:
     """Return the causes of the first missing batches in one line."""
-    first = [f"batch {one.batch} {one.cause}, {one.error}" for one in missing[:_NAMED]]
-    more = [f"and {len(missing) - _NAMED:,} more"] if len(missing) > _NAMED else []
-    return " | ".join([*first, *more])
+    named = [f"batch {one.batch} {one.cause}, {one.error}" for one in missing]
+    return " | ".join(first_items(named, _NAMED))
 
 
 def group_file(crawl: str, group: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import first_in_line
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
 from laion_etl.evaluate.best_limit import best_limit
 from laion_etl.evaluate.label_file import rows_by_key
@@ -71,7 +72,7 @@ def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Simil
 def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:
     by_number = {batch.number: batch for batch in scored.batches}
     if missing := sorted(set(batches) - set(by_number)):
-        shown = ", ".join(map(str, missing[:5]))
+        shown = first_in_line([*map(str, missing)], 5)
         raise InputError(
             f"cannot read batches {shown}: not scored, or not planned in {scored.crawl}; "
             "run `laion-etl stage score` on them first"

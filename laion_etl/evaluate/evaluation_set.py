@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.quantities import first_in_line
 from laion_etl.dataset.evaluation_sets import EvaluationSet
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.image_files import read_image
@@ -33,10 +34,9 @@ def embed_folder(
         for path in readable:
             del unreadable[path]
     if unreadable:
-        names = ", ".join(str(path.relative_to(folder)) for path in list(unreadable)[:_NAMED])
-        more = f" and {len(unreadable) - _NAMED:,} more" if len(unreadable) > _NAMED else ""
+        names = first_in_line([str(path.relative_to(folder)) for path in unreadable], _NAMED)
         raise InputError(
             f"cannot embed the images of {folder}: {len(unreadable):,} of {len(images):,} cannot be read "
-            f"({names}{more}); convert them to PNG or remove them, and run the command again"
+            f"({names}); convert them to PNG or remove them, and run the command again"
         )
     return EvaluationSet(name, model.name, model.weights_sha256, np.concatenate(parts))

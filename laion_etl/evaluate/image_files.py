@@ -1,7 +1,7 @@
-"""The images of a folder, by what they are and not only by their names.
+"""The images of a folder or a tar, by what they are and not only by their names.
 
 A format that cannot be decoded is an image that cannot be read, never a file that is passed over: the
-figures of an evaluation, and what is kept out of a dataset, are of all images of the folder.
+figures of an evaluation, and what is kept out of a dataset, are of all images that there are.
 """
 
 from pathlib import Path
@@ -21,19 +21,27 @@ _FIRST_BYTES = 16
 
 def is_image(path: Path) -> bool:
     """Whether a file is an image, by its first bytes or the ending of its name."""
-    ending = path.suffix[1:].lower()
-    if ending in IMAGE_ENDINGS or ending in _OTHER_IMAGES:
+    if is_image_ending(path.suffix[1:]):
         return True
     with path.open("rb") as file:
         return format_of(file.read(_FIRST_BYTES)) is not None
+
+
+def is_image_ending(ending: str) -> bool:
+    """Whether an ending is one of images, also of those that cannot be decoded."""
+    return ending.lower() in IMAGE_ENDINGS or ending.lower() in _OTHER_IMAGES
+
+
+def as_image(ending: str, data: bytes) -> ImageFile:
+    """Return an image with its format; what cannot be decoded is called a JPEG, and cannot be read either."""
+    return format_of(data[:_FIRST_BYTES]) or IMAGE_ENDINGS.get(ending.lower(), "jpg"), data
 
 
 def read_image(path: Path) -> ImageFile:
     """Read an image. What cannot be decoded, or is too large, becomes a JPEG that cannot be read either."""
     if path.stat().st_size > MAX_MEMBER_BYTES:
         return "jpg", b"too large"
-    data = path.read_bytes()
-    return format_of(data[:_FIRST_BYTES]) or IMAGE_ENDINGS.get(path.suffix[1:].lower(), "jpg"), data
+    return as_image(path.suffix[1:], path.read_bytes())
 
 
 def files_of(folder: Path) -> tuple[list[Path], list[Path]]:

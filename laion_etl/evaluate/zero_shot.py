@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import quantity
 from laion_etl.evaluate.embed import embedded
-from laion_etl.evaluate.image_files import IMAGE_ENDINGS, is_image, read_image
+from laion_etl.evaluate.image_files import as_image, is_image, is_image_ending, read_image
 from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.score.finite import check_embeddings
 from laion_etl.score.model import ClipModel
@@ -148,8 +148,8 @@ def web_dataset(tars: Sequence[Path], names: Sequence[str]) -> Iterator[Labelled
                         label, image, key = None, None, stem
                     if ending == "cls":
                         label = _label(data, names, name)
-                    elif ending in IMAGE_ENDINGS:
-                        image = IMAGE_ENDINGS[ending], data
+                    elif is_image_ending(ending):
+                        image = as_image(ending, data)
                     if label is not None and image is not None:
                         yield image, label
                         label, image = None, None

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import InputError
-from laion_etl.core.quantities import quantity
+from laion_etl.core.quantities import first_in_line, quantity
 from laion_etl.removal.line_matcher import LineMatcher
 from laion_etl.removal.requested_lines import RequestedLine
 
@@ -76,9 +76,8 @@ def check_misses(source: str, results: Sequence[LineResult]) -> None:
     misses = [one.line for one in results if not one.pairs]
     if not misses:
         return
-    named = ", ".join(line.name for line in misses[:_NAMED])
-    more = f" and {len(misses) - _NAMED:,} more" if len(misses) > _NAMED else ""
+    named = first_in_line([line.name for line in misses], _NAMED)
     raise InputError(
         f"cannot find what {len(misses):,} of {quantity(len(results), 'line')} of {source} name: "
-        f"{named}{more} match nothing; correct them, or allow it with --allow-misses"
+        f"{named} match nothing; correct them, or allow it with --allow-misses"
     )

@@ -23,7 +23,7 @@ from typing import Any
 
 from laion_etl.blocklists.removal_requests import Request, read_request, read_request_of
 from laion_etl.core.errors import InputError
-from laion_etl.core.quantities import quantity
+from laion_etl.core.quantities import first_in_line, first_items, quantity
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.io.storage import Store
@@ -85,10 +85,9 @@ class UnfinishedRemovalError(InputError):
     """Files that cannot be read may still hold what is to be removed; `removal` is what was done."""
 
     def __init__(self, removal: Removal, errors: Sequence[str], again: str) -> None:
-        more = f" | and {len(errors) - _NAMED:,} more" if len(errors) > _NAMED else ""
         super().__init__(
             f"cannot finish the removal {removal.request.id}: {quantity(len(errors), 'failure')}, all else "
-            f"is removed: {' | '.join(errors[:_NAMED])}{more}; mend or delete these files and {again}"
+            f"is removed: {' | '.join(first_items(errors, _NAMED))}; mend or delete these files and {again}"
         )
         self.removal = removal
 
@@ -196,8 +195,9 @@ def finish(request_id: str, settings: Settings, store: Store, *, purge: bool = F
     found = read_publications(request_id, store)
     if found is not None and (left := left_of(found, store)):
         raise InputError(
-            f"cannot finish the removal {request_id}: the ranges {_named(left)} are not published; run "
-            f"`laion-etl dataset republish --request {request_id} --range I/{found.tasks}` for them first"
+            f"cannot finish the removal {request_id}: the ranges {first_in_line(left, _NAMED)} are not "
+            f"published; run `laion-etl dataset republish --request {request_id} --range I/{found.tasks}` "
+            "for them first"
         )
     again = "carry out the removal again from --prepare on"
     return _end(request, work, settings, store, failures, _End(again, purge, found))
@@ -212,18 +212,13 @@ def _rewritten(request_id: str, store: Store) -> tuple[Work, Failures, Request]:
     done = {number: failures_of(work, number, store) for number in range(1, work.ranges + 1)}
     if left := [f"{number}/{work.ranges}" for number, failed in done.items() if failed is None]:
         raise InputError(
-            f"cannot finish the removal {request_id}: the ranges {_named(left)} are not rewritten; run them "
-            "first"
+            f"cannot finish the removal {request_id}: the ranges {first_in_line(left, _NAMED)} are not "
+            "rewritten; run them first"
         )
     failures = Failures([*work.failures, *(one for failed in done.values() for one in failed or ())])
     request = read_request_of(request_id, store).with_pairs(found_pairs(request_id, store))
     store.write(request.name, request.to_json())
     return work, failures, request
-
-
-def _named(ranges: Sequence[str]) -> str:
-    more = f" and {len(ranges) - _NAMED:,} more" if len(ranges) > _NAMED else ""
-    return ", ".join(ranges[:_NAMED]) + more
 
 
 def _search(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from laion_etl.core.usage import Usage
@@ -18,6 +19,7 @@ from laion_etl.settings import Settings
 
 _STAGES = ("parse", "load", "plan", "download", "score", "publish")
 _GB = 1e9
+_WHOLE_FROM = 100  # amounts in the table for the terminal have no decimals from here on
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ class Bill:
         }
 
     def as_table(self) -> Table:
-        """Return a table with a line for each stage."""
-        table = Table(title=f"Cost so far: {self.cost.total:,.2f} USD, now {self.per_hour:,.2f} USD/h")
+        """Return a table with a line for each stage, of less than 80 characters for a whole crawl."""
+        title = f"Cost so far: {self.cost.total:,.2f} USD, now {self.per_hour:,.2f} USD/h"
+        table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=0)
         table.add_column("stage", no_wrap=True)
         headings = ("pods", "pod h", "CPU h", "GPU h", "web GB", "store GB", "requests", "USD", "USD/h")
         for heading in headings:
@@ -99,12 +102,17 @@ class Bill:
         for one in self.stages:
             used = one.usage
             stored = used.store_bytes_sent + used.store_bytes_received
-            hours = (f"{seconds / 3_600:,.2f}" for seconds in (used.pod_s, used.cpu_s, used.gpu_s))
-            sizes = (f"{size / _GB:,.2f}" for size in (used.web_bytes, stored))
+            hours = (_short(seconds / 3_600) for seconds in (used.pod_s, used.cpu_s, used.gpu_s))
+            sizes = (_short(size / _GB) for size in (used.web_bytes, stored))
             requests = f"{used.store_writes + used.store_reads:,}"
-            money = (f"{amount:,.2f}" for amount in (one.cost.total, one.per_hour))
+            money = (_short(amount) for amount in (one.cost.total, one.per_hour))
             table.add_row(one.stage, f"{one.processes:,}", *hours, *sizes, requests, *money)
         return table
+
+
+def _short(amount: float) -> str:
+    """Format an amount: hundreds and more without decimals, for ten columns have to fit."""
+    return f"{amount:,.2f}" if amount < _WHOLE_FROM else f"{amount:,.0f}"
 
 
 def read_bill(crawl: str, settings: Settings, store: Store) -> Bill:

@@ -8,6 +8,7 @@ from typing import Any
 from laion_etl import __version__
 from laion_etl.blocklists.removal_requests import REASON
 from laion_etl.core.head_columns import HeadColumn
+from laion_etl.core.quantities import first_in_line
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.coverage import Coverage
 from laion_etl.dataset.funnel_report import CrawlFunnel
@@ -134,7 +135,4 @@ class PublishContext:
 
 def number_list(numbers: Iterable[int]) -> str:
     """Format the first numbers, and how many more there are."""
-    listed = list(numbers)
-    shown = ", ".join(str(number) for number in listed[:_NUMBERS_SHOWN])
-    rest = len(listed) - _NUMBERS_SHOWN
-    return f"{shown} and {rest:,} more" if rest > 0 else shown
+    return first_in_line([str(number) for number in numbers], _NUMBERS_SHOWN)

@@ -11,6 +11,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.quantities import first_in_line
 from laion_etl.score import demo_model
 from laion_etl.score.checkpoint_checks import check_file
 from laion_etl.score.openclip import create_network, open_clip
@@ -48,7 +49,7 @@ def weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
     if not path.is_file():
         tags = open_clip().list_pretrained_tags_by_model(settings.model)
         known = [demo_model.WEIGHTS] if settings.model == demo_model.NAME else tags
-        shown = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+        shown = first_in_line(known, 5)
         raise ModelError(
             f"{settings.pretrained!r} is neither a checkpoint file nor weights of {settings.model}"
             f"{closest(settings.pretrained, known)}; known: {shown or 'none'}; see LAION_ETL_CLIP_PRETRAINED"

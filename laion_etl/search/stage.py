@@ -16,7 +16,7 @@ from itertools import islice
 from threading import Event
 
 from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
-from laion_etl.core.quantities import quantity
+from laion_etl.core.quantities import first_items, quantity
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.file_ranges import FileRange, share
 from laion_etl.dataset.scored import ScoredCrawl, scored_among
@@ -100,9 +100,8 @@ def _written(
     if len(failed) == 1:
         raise failed[0]
     if failed:
-        raise InputError(
-            f"cannot index {quantity(len(failed), 'part')}: {' | '.join(map(str, failed[:_NAMED]))}"
-        )
+        causes = " | ".join(first_items([*map(str, failed)], _NAMED))
+        raise InputError(f"cannot index {quantity(len(failed), 'part')}: {causes}")
 
 
 def _range_stats(one: FileRange, made_from: str, parts: Sequence[StageStats]) -> StageStats:

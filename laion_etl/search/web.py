@@ -19,6 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from laion_etl.core.errors import InputError, LaionEtlError, MissingInputError
+from laion_etl.core.quantities import QUANTITIES_JS
 from laion_etl.dataset.subsets import subsets
 from laion_etl.io.storage import Store
 from laion_etl.search.current_index import CurrentIndex
@@ -138,8 +139,10 @@ def build_app(backend: SearchBackend) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(SecurityMiddleware, max_bytes=backend.settings.download.max_bytes)
     app.add_exception_handler(LaionEtlError, _as_json)
-    for name in ("index.html", "app.css", "app.js", "results.js", "filters.js", "icon.svg"):
-        app.add_api_route("/" if name == "index.html" else f"/{name}", _static(name))
+    app.add_api_route("/", _static(STATIC / "index.html"))
+    for name in ("app.css", "app.js", "results.js", "filters.js", "icon.svg"):
+        app.add_api_route(f"/{name}", _static(STATIC / name))
+    app.add_api_route(f"/{QUANTITIES_JS.name}", _static(QUANTITIES_JS))
     _add_search(app, backend)
     _add_images(app, backend)
     return app
@@ -205,9 +208,9 @@ def _image(ending: str, data: bytes) -> Response:
     return Response(data, media_type=MEDIA_TYPES[ending], headers=headers)
 
 
-def _static(name: str) -> Callable[[], FileResponse]:
+def _static(path: Path) -> Callable[[], FileResponse]:
     def file() -> FileResponse:
-        return FileResponse(STATIC / name)
+        return FileResponse(path)
 
     return file
 

@@ -80,8 +80,11 @@ def test_zero_shot_on_a_folder_and_on_tars_is_the_same(
         for number, ((ending, data), label) in enumerate(image_folder(folder)[1]):
             write_member(file, f"{number}.{ending}", data)
             write_member(file, f"{number}.cls", str(label).encode())
+        write_member(file, "other.tiff", b"II*\0")  # a format that is not decoded is counted, as in a folder
+        write_member(file, "other.cls", b"0")
         finish(file)
-    assert classify(tiny_model, names, web_dataset([tar], names), templates("photo"), 1) == found
+    of_tar = classify(tiny_model, names, web_dataset([tar], names), templates("photo"), 1)
+    assert of_tar == replace(found, unreadable=2)
 
 
 def test_the_setting_of_preparers_limits_the_processes_of_an_evaluation(tiny_model: ClipModel) -> None:

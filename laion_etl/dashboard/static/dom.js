@@ -29,8 +29,7 @@ export function draw(node, data, make) {
   node.replaceChildren(...[make(data)].flat().filter(Boolean));
 }
 
-export const count = (number) => whole.format(number);
-export const quantity = (number, one, several = `${one}s`) => `${count(number)} ${number === 1 ? one : several}`;
+export { count, quantity } from "./quantities.js";
 export const compact = (number) => (Math.abs(number) < 100000 ? whole.format(number) : short.format(number));
 export const words = (name) => name.replaceAll("_", " ");
 

@@ -126,7 +126,7 @@ const money = (amount) => amount.toLocaleString("en", { minimumFractionDigits: 2
 const gigabytes = (bytes) => (bytes / 1e9).toLocaleString("en", { maximumFractionDigits: 2 });
 
 // What the processes of the crawl used, and what that costs at the configured prices. The cost comes first: the last
-// columns of a narrow table are out of sight until it is scrolled.
+// columns are out of sight on a phone until the table is scrolled.
 function billTable(bill) {
   const most = Math.max(...bill.stages.map((one) => one.cost.total), Number.MIN_VALUE);
   const line = (one) => row(one.stage, bar([["done", one.cost.total / most]], share(one.cost.total, bill.cost.total)), money(one.cost.total), money(one.per_hour), count(one.running), hours(one.usage.pod_s), hours(one.usage.cpu_s), hours(one.usage.gpu_s), gigabytes(one.usage.web_bytes), count(one.usage.store_writes + one.usage.store_reads));

@@ -154,7 +154,8 @@ class Store(ABC):
     def read_with_age(self, name: str) -> tuple[bytes, float]:
         """Return the bytes of a file, and how many seconds ago it was written.
 
-        By the clock of the store: those who write and read may have others.
+        By the clock of the bucket's server, for those who write and read may have others. In a folder by this
+        machine's clock and the time of the file, which a network file system takes from its own server.
         """
 
     def write(self, name: str, data: bytes, guard: Guard | None = None) -> Output:

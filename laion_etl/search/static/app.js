@@ -1,6 +1,7 @@
 // The page: its URL holds the query, so that back, reload and sharing work.
 
 import * as filters from "./filters.js";
+import { quantity } from "./quantities.js";
 import { moveFocus, openResult, resultAt, showResults, stepDetails } from "./results.js";
 
 const PAGE = 48;
@@ -63,8 +64,6 @@ async function run() {
   }
   if (mine === waiting) document.body.classList.remove("busy");
 }
-
-const quantity = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
 
 function summary(count, parameters) {
   if (!count) return "Nothing passes these filters.";
