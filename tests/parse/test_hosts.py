@@ -108,6 +108,35 @@ def test_a_host_with_a_dot_at_the_end_has_the_domain_and_the_tracker_of_the_name
     assert url_outcome("https://pixel.quantserve.com./x.jpg", page) is ParseReason.TRACKER
 
 
+@pytest.mark.parametrize(
+    ("url", "is_tracker"),
+    [
+        ("https://www.facebook.com/tr?id=1", True),
+        ("https://www.facebook.com/tr/?id=1", True),
+        ("https://www.facebook.com/./tr", True),
+        ("https://m.facebook.com./tr?id=1", True),
+        ("https://www.facebook.com/travel.jpg", False),
+        ("https://www.facebook.com/tree/a.jpg", False),
+        ("https://t.co/i/adsct?x", True),
+        ("https://t.co/iGkx81", False),
+        ("https://www.google.com/ads/ga-audiences?t=sr", True),
+        ("https://www.google.com/adsense.png", False),
+        ("https://dc.ads.linkedin.com/collect/?pid=1", True),
+        ("https://tr.snapchat.com/p", True),
+        ("https://notgoogle-analytics.com/a.png", False),
+        ("https://google-analytics.com.example/a.png", False),
+        ("https://shop.example/1x1.PNG?x=1", True),
+        ("https://shop.example/tracking-pixel.png", True),
+        ("https://shop.example/pixel-art.png", False),
+        ("https://shop.example/stats/matomo.php?idsite=1&rec=1", True),
+        ("https://shop.example/matomo.phpx", False),
+    ],
+)
+def test_trackers(url: str, is_tracker: bool) -> None:
+    found = link_outcome(url, "A red car on a green field", "https://page.example.org/")
+    assert (found is ParseReason.TRACKER) == is_tracker
+
+
 def test_parse_and_downloader_refuse_the_same_addresses() -> None:
     addresses = [f"{first}.{second}.99.1" for first in range(256) for second in (0, 64, 88, 168, 254)]
     policy = AddressPolicy()
