@@ -48,6 +48,8 @@ def test_hosts_that_do_not_exist_or_are_private(host: str) -> None:
         ("a.b.kobe.jp", "a.b.kobe.jp"),
         ("a.b.c.kobe.jp", "b.c.kobe.jp"),
         ("x.city.kobe.jp", "city.kobe.jp"),
+        ("a.b.xn--p1ai", "b.xn--p1ai"),
+        ("a.b.xn--55qx5d.cn", "b.xn--55qx5d.cn"),
         ("127.0.0.1", "127.0.0.1"),
         ("localhost", "localhost"),
         ("a.b.unknown", "a.b.unknown"),
@@ -60,6 +62,7 @@ def test_the_registered_domain(host: str, domain: str) -> None:
 def test_registered_domains_are_those_of_the_public_suffix_list() -> None:
     extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
     rules = [rule.lstrip("!").replace("*", "x") for rule in extract.tlds]
+    rules += [rule.encode("idna").decode() for rule in rules if not rule.isascii()]
     hosts = [f"{labels}{rule}" for rule in rules for labels in ("", "a.", "b.a.", "c.b.a.")]
     wrong = [h for h in hosts if registered_domain(h) != (extract(h).top_domain_under_public_suffix or h)]
     assert len(hosts) > 20_000
