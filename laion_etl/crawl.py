@@ -169,7 +169,7 @@ def wat_paths(crawl_id: str, settings: Settings, kind: str = "wat") -> list[str]
             f"cannot read {uri}: it unpacks to more than {quantity(_MAX_UNPACKED_LIST_BYTES, 'byte')}, so it "
             "is not a list of WAT files; check LAION_ETL_CRAWL_SOURCE"
         )
-    lines = [path for path in text.decode(errors="replace").splitlines() if path.strip()]
+    lines = [path for path in text.decode("utf-8-sig", "replace").splitlines() if path.strip()]
     if not lines:
         raise CrawlError(
             f"cannot work on {crawl_id}: {uri} lists no {kind.upper()} files; the crawl may not be complete "

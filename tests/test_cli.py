@@ -58,24 +58,30 @@ def test_a_task_reads_the_last_line(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "pairs" / "C" / "part-00000.parquet").is_file()
 
 
-def test_jobs_change_nothing_but_the_time(tmp_path: Path) -> None:
+def test_jobs_change_nothing_but_the_time_and_import_no_pandas(tmp_path: Path) -> None:
+    """Several in new processes, which write what they import: what tests fork has pandas already."""
     wats = [
         write_wat(
             tmp_path / f"{name}.wat.gz", [page_record(f"https://{name}.org/", [image("a.jpg", "A red car")])]
         )
         for name in ("first", "second", "third")
     ]
-    outputs = []
-    for jobs in ("1", "2"):
-        folder = tmp_path / jobs
-        folder.mkdir()
-        done = laion_etl(
-            folder, "stage", "parse", "--crawl", "C", "--partition", "0", *wats, "--jobs", jobs, "--json"
-        )
+    one, two = tmp_path / "1", tmp_path / "2"
+    one.mkdir()
+    two.mkdir()
+    parse = ["stage", "parse", "--crawl", "C", "--partition", "0", *wats, "--json", "--jobs"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LAION_ETL_")}
+    new = [sys.executable, "-X", "importtime", "-m", "laion_etl", *parse, "2"]
+    by_two = subprocess.run(new, cwd=two, env=environment, capture_output=True, text=True, check=False)
+    for done in (laion_etl(one, *parse, "1"), by_two):
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["kept"] == 3
-        outputs.append((folder / "data" / "pairs" / "C" / "part-00000.parquet").read_bytes())
-    assert outputs[0] == outputs[1]
+    name = "data/pairs/C/part-00000.parquet"
+    assert (one / name).read_bytes() == (two / name).read_bytes()
+    imported = [line.rpartition("|")[2].strip() for line in by_two.stderr.splitlines()]
+    assert imported.count("pyarrow") == 3, "the command and its two processes"
+    # An import that fails has a line, too: not so what the package would import.
+    assert not [name for name in imported if name.startswith("pandas.")]
 
 
 def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:

@@ -223,3 +223,11 @@ def test_what_are_no_numbers_is_said(text: str) -> None:
 def test_a_list_without_wat_files_says_so(tmp_path: Path, paths: bytes) -> None:
     with pytest.raises(CrawlError, match=r"wat\.paths\.gz lists no WAT files; the crawl may not be complete"):
         wat_paths(CRAWL, source(tmp_path, CRAWL, paths))
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "  \r\n\r\n", "\n\u00a0\n\n"])
+@pytest.mark.parametrize("begins", ["", "\ufeff", "\r\n\n", " "])
+def test_blank_lines_and_line_ends_of_any_kind_are_no_paths(tmp_path: Path, begins: str, ends: str) -> None:
+    path = f"crawl-data/{CRAWL}/segments/1/wat/a.warc.wat.gz"
+    settings = source(tmp_path, CRAWL, f"{begins}{path}{ends}{path}{ends}".encode())
+    assert wat_paths(CRAWL, settings) == [f"{tmp_path}/{path}"] * 2

@@ -30,6 +30,7 @@ _TRIAL_INFLATED_BYTES = 64  # padding may precede a record
 _MAX_GROUP_MEMBERS = 1 << 14  # of a group
 
 MAX_MEMBER_BYTES = 32 * 1024 * 1024  # Common Crawl cuts pages at 5 MiB: anything larger is not its record
+TOO_LARGE = "a gzip member of more than 32 MiB"  # inflated
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ def _inflate(window: _Window, start: int) -> tuple[bytes, int] | str:
         parts.append(part)
         size += len(part)
         if size > MAX_MEMBER_BYTES:
-            return f"over {MAX_MEMBER_BYTES} bytes"
+            return TOO_LARGE
         if end == fed and not inflater.eof:
             return "cut off"
         fed = end

@@ -1,11 +1,11 @@
 """Finds the licence of a page: its first link to a Creative Commons licence or public domain mark.
 
 A link counts by its target (a deed or legal code of Creative Commons), read as browsers read it (WHATWG URL):
-host in any case, with port, escapes resolved. `rel=license` (HTML 4.6.7.12) alone is not enough: it may point
-to any terms. But if a page marks one of several Creative Commons links with it, that one is the licence of
-the page, and the others belong to something on it. Next comes one that a meta element states
-(`dcterms.license`, `name=license`, `og:license` and their like, by its URL or a text with that), which speaks
-of the page, too.
+host in any case, with port, escapes resolved, line breaks left out. `rel=license` (HTML 4.6.7.12) alone is
+not enough: it may point to any terms. But if a page marks one of several Creative Commons links with it, that
+one is the licence of the page, and the others belong to something on it. Next comes one that a meta element
+states (`dcterms.license`, `name=license`, `og:license` and their like, by its URL or a text with that), which
+speaks of the page, too.
 """
 
 import re
@@ -16,18 +16,25 @@ import ada_url
 
 NO_LICENCE = "?"  # LAION's value for "none found"
 
-# The host as pages write it: browsers take an escaped dot and those of East Asian scripts for a dot (UTS 46).
-_DOTS = (".", "%2e", "\u3002", "\uff0e", "\uff61")
-NAMES = tuple(f"creativecommons{dot}org" for dot in _DOTS)
+# The host as it may be in JSON, lower case. Browsers take dots and letters of East Asian scripts for those
+# of ASCII (UTS 46), resolve percent escapes, and leave out line breaks and invisible characters: any of these
+# may stand before or behind "commons", which has to be whole. The kernel (records.py) has the same rule.
+_COMMONS = re.compile(
+    rb"commons(?=[.%\\\x80-\xff])(?:(?<=ecommons)|(?<=[\x80-\xff]commons)|(?<=\\.commons)|(?<=\\u.{4}commons)"
+    rb"|(?<=%..commons))",
+    re.DOTALL,
+)
 _HOSTS = ("creativecommons.org", "www.creativecommons.org")
 _ELSEWHERE = "https://page.invalid/"  # what a link without a host belongs to
 _LICENCE = re.compile(
     r"/licen[cs]es/(by|by-sa|by-nd|by-nc|by-nc-sa|by-nc-nd|by-nd-nc|nc|nd|sa|nc-sa|nd-nc|devnations|"
     r"sampling\+?|nc-sampling\+)/(\d\.\d)(?![\d.])",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
-_PUBLIC_DOMAIN = re.compile(r"/publicdomain/(zero|mark|certification)/(\d\.\d)(?![\d.])", re.IGNORECASE)
-_DEDICATION = re.compile(r"/licen[cs]es/publicdomain(?![\w-])", re.IGNORECASE)
+_PUBLIC_DOMAIN = re.compile(
+    r"/publicdomain/(zero|mark|certification)/(\d\.\d)(?![\d.])", re.IGNORECASE | re.ASCII
+)
+_DEDICATION = re.compile(r"/licen[cs]es/publicdomain(?![\w-])", re.IGNORECASE | re.ASCII)
 _KINDS = {"by-nd-nc": "by-nc-nd"}  # version 1.0 used another order than later versions
 
 # `license`, `dcterms.license`, `DC.Rights.License`, `og:license`; not `og:image:license`: that of an image.
@@ -39,10 +46,14 @@ _META = re.compile(
 _IN_A_TEXT = re.compile(r"(?:https?:)?//[^\s\"'<>]+", re.IGNORECASE)
 
 
-def may_have_licence(text: str) -> bool:
-    """Whether a text names the host of Creative Commons."""
-    folded = text.casefold()  # several times as fast as an expression that ignores case
-    return "creativecommons" in folded and any(name in folded for name in NAMES)
+def names_commons(payload: bytes) -> bool:
+    """Whether the JSON of a page may name the host of Creative Commons."""
+    return _COMMONS.search(payload.lower()) is not None
+
+
+def may_have_licence(url: str) -> bool:
+    """Whether a URL may be one of Creative Commons."""
+    return "commons" in url.lower()
 
 
 def page_licence(

@@ -16,7 +16,7 @@ from laion_etl.core.funnel import Outcomes, RecordReason
 from laion_etl.core.kernels import Ints
 from laion_etl.core.quantities import quantity
 from laion_etl.core.rule_failures import NOT_CONTAINED
-from laion_etl.parse.gzip_members import ByteSource, Damage, Members, read_members
+from laion_etl.parse.gzip_members import TOO_LARGE, ByteSource, Damage, Members, read_members
 from laion_etl.parse.kernels.records import LINK_START, LINKS, NOT_A_PAGE, ODD, PAGE, PREVIEWS, cut_links
 from laion_etl.parse.kernels.spans import Links, Records, new_links, new_records
 from laion_etl.parse.link_batch import LinkBatch, without_surrogates
@@ -30,6 +30,7 @@ from laion_etl.urls.normalize import page_base
 _BATCH_BYTES = 4 << 20  # inflated; smaller batches cost more calls, larger ones more memory
 _HEAD_BYTES = 16_384  # of a record, with the beginning of its payload
 _SHOWN_BYTES = 40
+_FETCH_AGAIN = "fetch it again"
 
 
 def read_batches(
@@ -48,9 +49,8 @@ def read_batches(
         reader.arena.clear()
         yield reader.batch(Members().cut(), ended=True)
     if not reader.is_wat:
-        raise DamagedInputError(
-            f"cannot read {uri} {reader.why_not_wat()}; fetch it again, or leave it out with --wat-files"
-        )
+        cause, advice = reader.why_not_wat()
+        raise DamagedInputError(f"cannot read {uri} {cause}; {advice}, or leave it out with --wat-files")
 
 
 class _Reader:
@@ -100,19 +100,24 @@ class _Reader:
         self._records += batch.records.input - len(batch.damages)
         return batch
 
-    def why_not_wat(self) -> str:
-        """Returns where and why the file turned out to be no WAT file, as part of a sentence."""
+    def why_not_wat(self) -> tuple[str, str]:
+        """Returns where and why the file turned out not to be a WAT file, and what helps, as parts of a
+        sentence.
+        """
         if self._records:
             return (
                 f"as a WAT file: not one of its {quantity(self._records, 'record')} is metadata in JSON, so "
                 "it is of another kind, such as WARC or WET"
-            )
+            ), "read WARC files with LAION_ETL_PARSE_SOURCE=warc"
         if self._begins.startswith(b"\x1f\x8b"):
-            return "from byte 0: it was compressed twice"
-        if self._damage is not None:
-            begins = f" (it begins with {self._begins!r})" if self._begins else ""
-            return f"from byte {self._damage.offset}: {self._damage.cause}{begins}"
-        return "from byte 0: it is empty"
+            return "from byte 0: it was compressed twice", f"unpack it once, or {_FETCH_AGAIN}"
+        if self._damage is None:
+            return "from byte 0: it is empty", _FETCH_AGAIN
+        begins = f" (it begins with {self._begins!r})" if self._begins else ""
+        cause = f"from byte {self._damage.offset}: {self._damage.cause}{begins}"
+        if self._damage.cause == TOO_LARGE:
+            return cause, "compress each record as a member of its own (`warcio recompress`)"
+        return cause, _FETCH_AGAIN
 
     def _look_for_wat_records(self, records: Records) -> None:
         """Looks at the records that are not pages, until a record of a WAT file was seen."""

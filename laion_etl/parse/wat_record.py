@@ -14,7 +14,7 @@ import orjson
 from laion_etl.core.caption_source import CaptionSource
 from laion_etl.core.funnel import RecordReason
 from laion_etl.parse.image_links import link_to_image, preview_images
-from laion_etl.parse.licence import NAMES, NO_LICENCE, may_have_licence, page_licence
+from laion_etl.parse.licence import NO_LICENCE, may_have_licence, names_commons, page_licence
 from laion_etl.parse.link_batch import page_url_problem, page_urls, without_surrogates
 from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.stated_charset import page_charset
@@ -22,11 +22,6 @@ from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
 
 _HTML = b'"HTML-Metadata"'
 _PREVIEW = b"og:image:alt"
-_DOTS = ("3002", "ff0e", "ff61")  # of East Asian scripts, as JSON may escape them
-_COMMONS = (
-    *(name.encode() for name in NAMES),
-    *(rf"creativecommons\u{point}org".encode() for point in _DOTS),
-)
 _PLAIN_URL = re.compile(r"[!-~]+")
 _PADDING = b"\r\n\t \0"
 
@@ -65,7 +60,7 @@ def page_of(record: WarcRecord, wanted: frozenset[CaptionSource] = frozenset()) 
         url=without_surrogates(url),
         base=without_surrogates(base),
         charset=page_charset(_dig(response, "Headers"), _metas(html)),
-        licence=_licence(html, [*links, *head_links]) if _names_commons(payload) else NO_LICENCE,
+        licence=_licence(html, [*links, *head_links]) if names_commons(payload) else NO_LICENCE,
         images=[*_images(links, wanted), *_previews(html, payload, wanted)],
     )
 
@@ -97,20 +92,16 @@ def _page_url(record: WarcRecord, envelope: object) -> str:
     """Returns the URL of the record's head where it is plain, as the kernels do, else that of its JSON.
 
     The JSON has what the head cannot have, such as letters beyond ASCII. Made from an ARC file, it has the
-    URL in another place, and one that was stated twice is a list there.
+    URL in another place, and one that was stated twice is a list there, of which the last counts as in heads.
     """
     if _PLAIN_URL.fullmatch(record.target):
         return record.target
     for names in (("WARC-Header-Metadata", "WARC-Target-URI"), ("ARC-Header-Metadata", "Target-URI")):
-        url = _dig(envelope, "Envelope", *names)
-        if isinstance(url, str) and url:
+        stated = _dig(envelope, "Envelope", *names)
+        urls = [url.strip() for url in (*_list(stated), stated) if isinstance(url, str)]
+        if url := next(filter(None, reversed(urls)), ""):
             return url
     return record.target
-
-
-def _names_commons(payload: bytes) -> bool:
-    lowered = payload.lower()
-    return any(name in lowered for name in _COMMONS)
 
 
 def _licence(html: dict[object, object], links: list[dict[object, object]]) -> str:

@@ -96,10 +96,9 @@ def tracker_paths(host: str, domain: str) -> tuple[str, ...]:
     return ("",) if "" in found else found
 
 
-# File names of images that are meant to be invisible.
-_TRACKER_STEMS = words("tracker-files")
-TRACKER_FILES = frozenset(
-    f"{stem}.{ending}" for stem in _TRACKER_STEMS for ending in ("png", "jpg", "jpeg", "webp", "bmp", "ico")
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ico")
+TRACKER_FILES = frozenset(  # names of images that are meant to be invisible, and of programs that count views
+    name if "." in name else name + ending for name in words("tracker-files") for ending in _IMAGE_ENDINGS
 )
 
 
@@ -218,8 +217,13 @@ class HostRule:
             url = arena.text(urls[0][row], urls[1][row])
             path = "/" + url.split("/", 3)[3].partition("?")[0]
             named = path.rpartition("/")[2].lower() in TRACKER_FILES
-            if named or path.startswith(self._paths.get(int(numbers[row]), ())):
+            if named or _is_below(path, self._paths.get(int(numbers[row]), ())):
                 reasons[row] = REASON_CODES[ParseReason.TRACKER]
+
+
+def _is_below(path: str, trackers: tuple[str, ...]) -> bool:
+    """Whether a path is one of the trackers', or below it: `/tr/` is below `/tr`, `/travel.jpg` is not."""
+    return any(path == tracker or path.startswith(f"{tracker}/") for tracker in trackers)
 
 
 @cache

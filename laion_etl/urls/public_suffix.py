@@ -1,20 +1,51 @@
-"""Registered domains by the public suffix list."""
+"""Registered domains by the public suffix list.
+
+The list is the one that ships with tldextract, which is not imported: that would bring an HTTP client, 6 MB
+of memory in each process that parses.
+"""
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
-import tldextract
+import ada_url
+
+from laion_etl.core.errors import InternalError
+
+_PRIVATE_PART = "// ===BEGIN PRIVATE DOMAINS==="  # domains of companies below which others have names
 
 
 @cache
 def public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
-    """Returns the rules of the public suffix list that ships with tldextract (nothing is fetched), and all
-    names that some longer rule ends with."""
-    rules = frozenset(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None).tlds)
+    """Returns the rules of the public suffix list, and all names that some longer rule ends with.
+
+    Rules with letters beyond ASCII are there as hosts are written, too (`xn--p1ai`).
+    """
+    lines = map(str.strip, _list().partition(_PRIVATE_PART)[0].splitlines())
+    written = [line.split()[0] for line in lines if line and not line.startswith("//")]
+    rules = frozenset(form for rule in written for form in (rule, _as_in_hosts(rule)))
     longer = {
         rule.lstrip("!").split(".", first)[first] for rule in rules for first in range(1, rule.count(".") + 1)
     }
     return rules, frozenset(longer)
+
+
+def _list() -> str:
+    package = find_spec("tldextract")
+    if package is None or not package.submodule_search_locations:
+        raise InternalError(
+            "cannot read the public suffix list: tldextract is not installed; install it again"
+        )
+    return Path(package.submodule_search_locations[0], ".tld_set_snapshot").read_text(encoding="utf-8")
+
+
+def _as_in_hosts(rule: str) -> str:
+    """Returns a rule with its letters as the URL standard writes a host."""
+    if rule.isascii():
+        return rule
+    name = rule.lstrip("!*.")
+    return rule.removesuffix(name) + ada_url.URL(f"http://{name}/").hostname
 
 
 def registered_domain(host: str) -> str:

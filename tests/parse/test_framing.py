@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from laion_etl.parse import wat_reader
 from laion_etl.parse.warc_records import split_records
-from tests.parse.outcomes import Found, read
+from tests.parse.outcomes import Found, read, read_without_kernels
 from tests.parse.wat_files import compact_page_record, image, json_record, page_record, record
 
 URLS = [f"https://example.org/{n}" for n in range(3)]
@@ -132,6 +132,73 @@ def test_a_page_made_from_an_arc_file_may_have_its_url_only_in_the_metadata_of_a
         b'"ARC-Header-Metadata":{"Target-URI":"http://a.b/"}',
     )
     assert urls(read(members(text))) == ["http://a.b/"]
+
+
+_URL = "https://example.org/"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "url"),
+    [
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": ["https://other.example/", _URL]}}, _URL),
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": [_URL, None]}}, _URL),
+        ({"ARC-Header-Metadata": {"Target-URI": [_URL]}}, _URL),
+        (
+            {"WARC-Header-Metadata": {"WARC-Target-URI": []}, "ARC-Header-Metadata": {"Target-URI": _URL}},
+            _URL,
+        ),
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": f" {_URL} "}}, _URL),
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": "https://example.org/ä"}}, "https://example.org/ä"),
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": {"uri": _URL}}}, None),
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": [[_URL]]}}, None),
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": None}}, None),
+        ({"WARC-Header-Metadata": [_URL]}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("head", ["", " "])
+def test_where_the_head_has_no_url_it_is_the_last_one_that_the_json_states(
+    metadata: dict[str, object], url: str | None, head: str
+) -> None:
+    html = {"Links": [image("a.jpg", "A red car")]}
+    envelope = {"Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": html}}, **metadata}
+    found = read(record(head, json.dumps({"Envelope": envelope}, separators=(",", ":")).encode()))
+    assert urls(found) == [url] * (url is not None)
+    assert found.records == ({"kept": 1} if url else {"kept": 0, "not_a_page": 1})
+
+
+_CAR = '{"path":"IMG@/src","url":"a.jpg","alt":"A red car"}'
+
+
+@pytest.mark.parametrize(
+    ("html", "number"),
+    [
+        (f'"Links":[{_CAR},{_CAR}]', 2),
+        (f'"Links":[{_CAR.replace("alt", "al" + chr(92) + "u0074")},{_CAR}]', 2),
+        (f'"Links":[{_CAR.replace("url", "ur" + chr(92) + "u006c")},{_CAR}]', 2),
+        (f'"Links":[{_CAR.replace("IMG@/", "IMG@" + chr(92) + "/")},{_CAR}]', 2),
+        ('"Links":[{"path":"IMG@/src","url":"a.jpg","alt":"A red car","path":"A@/href"}]', 0),
+        ('"Links":[{"path":"IMG@/src","url":"a.jpg","alt":"A red car","tixxe":"not the title"}]', 1),
+        ('"Links":[{"path":"IMG@/src","url":["a.jpg","b.jpg"],"alt":"A red car"}]', 1),
+        ('"Links":[{"path":"IMG@/src","url":"a.jpg","alt":null},{"path":["IMG@/src"],"url":"b.jpg"}]', 1),
+        (f'"Links":[{{"of":{_CAR}}},{_CAR}]', 1),
+        (f'"Links":[[{_CAR}],{_CAR}]', 1),
+        (f'"Links":{{"0":{_CAR}}}', 0),
+        (f'"Others":[{_CAR}],"Links":[{_CAR}]', 1),
+        (f'"Head":{{"Base": "https://b.example/"}},"Links":[{_CAR}]', 1),
+        (f'"Head":{{"Base":["https://b.example/"]}},"Links":[{_CAR}]', 1),
+        (f'"Head":{{"Base":null,"Title":"Base"}},"Links":[{_CAR}]', 1),
+        (f'"Head":{{"Title":"Base","Base":"/b/"}},"Links":[{_CAR}]', 1),
+    ],
+)
+def test_kernels_leave_json_of_another_form_to_python(html: str, number: int) -> None:
+    payload = (
+        f'{{"Envelope":{{"Payload-Metadata":{{"HTTP-Response-Metadata":{{"HTML-Metadata":{{{html}}}}}}}}}}}'
+    )
+    data = record(_URL, payload.encode())
+    found = read(data)
+    assert sum(len(page.images) for page in found.pages) == number
+    assert found == read_without_kernels(data)
 
 
 def test_a_record_cut_off_at_the_end_of_the_file_is_counted() -> None:

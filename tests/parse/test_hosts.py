@@ -48,6 +48,8 @@ def test_hosts_that_do_not_exist_or_are_private(host: str) -> None:
         ("a.b.kobe.jp", "a.b.kobe.jp"),
         ("a.b.c.kobe.jp", "b.c.kobe.jp"),
         ("x.city.kobe.jp", "city.kobe.jp"),
+        ("a.b.xn--p1ai", "b.xn--p1ai"),
+        ("a.b.xn--55qx5d.cn", "b.xn--55qx5d.cn"),
         ("127.0.0.1", "127.0.0.1"),
         ("localhost", "localhost"),
         ("a.b.unknown", "a.b.unknown"),
@@ -60,6 +62,7 @@ def test_the_registered_domain(host: str, domain: str) -> None:
 def test_registered_domains_are_those_of_the_public_suffix_list() -> None:
     extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
     rules = [rule.lstrip("!").replace("*", "x") for rule in extract.tlds]
+    rules += [rule.encode("idna").decode() for rule in rules if not rule.isascii()]
     hosts = [f"{labels}{rule}" for rule in rules for labels in ("", "a.", "b.a.", "c.b.a.")]
     wrong = [h for h in hosts if registered_domain(h) != (extract(h).top_domain_under_public_suffix or h)]
     assert len(hosts) > 20_000
@@ -106,6 +109,35 @@ def test_a_host_with_a_dot_at_the_end_has_the_domain_and_the_tracker_of_the_name
     assert isinstance(found, dict)
     assert found["domain"] == "shop.co.uk"
     assert url_outcome("https://pixel.quantserve.com./x.jpg", page) is ParseReason.TRACKER
+
+
+@pytest.mark.parametrize(
+    ("url", "is_tracker"),
+    [
+        ("https://www.facebook.com/tr?id=1", True),
+        ("https://www.facebook.com/tr/?id=1", True),
+        ("https://www.facebook.com/./tr", True),
+        ("https://m.facebook.com./tr?id=1", True),
+        ("https://www.facebook.com/travel.jpg", False),
+        ("https://www.facebook.com/tree/a.jpg", False),
+        ("https://t.co/i/adsct?x", True),
+        ("https://t.co/iGkx81", False),
+        ("https://www.google.com/ads/ga-audiences?t=sr", True),
+        ("https://www.google.com/adsense.png", False),
+        ("https://dc.ads.linkedin.com/collect/?pid=1", True),
+        ("https://tr.snapchat.com/p", True),
+        ("https://notgoogle-analytics.com/a.png", False),
+        ("https://google-analytics.com.example/a.png", False),
+        ("https://shop.example/1x1.PNG?x=1", True),
+        ("https://shop.example/tracking-pixel.png", True),
+        ("https://shop.example/pixel-art.png", False),
+        ("https://shop.example/stats/matomo.php?idsite=1&rec=1", True),
+        ("https://shop.example/matomo.phpx", False),
+    ],
+)
+def test_trackers(url: str, is_tracker: bool) -> None:
+    found = link_outcome(url, "A red car on a green field", "https://page.example.org/")
+    assert (found is ParseReason.TRACKER) == is_tracker
 
 
 def test_parse_and_downloader_refuse_the_same_addresses() -> None:

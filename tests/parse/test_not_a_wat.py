@@ -8,6 +8,7 @@ import pytest
 
 from laion_etl.core.errors import DamagedInputError
 from laion_etl.io.storage import Store
+from laion_etl.parse.gzip_members import MAX_MEMBER_BYTES
 from laion_etl.parse.stage import parse_partition
 from laion_etl.parse.wat_reader import read_batches
 from laion_etl.settings import ParseSettings, Settings
@@ -56,7 +57,27 @@ def zipped(data: bytes) -> bytes:
     ],
 )
 def test_other_files_are_refused_by_name(data: bytes, cause: str) -> None:
-    with pytest.raises(DamagedInputError, match=f"cannot read .*x\\.wat\\.gz .*{cause}.*; fetch it again"):
+    with pytest.raises(
+        DamagedInputError, match=f"cannot read .*x\\.wat\\.gz .*{cause}.*; .*, or leave it out"
+    ):
+        list(read_batches(BytesIO(data), "x.wat.gz"))
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (b"", "; fetch it again, or"),
+        (WAT[:-30], "; fetch it again, or"),
+        (zipped(WAT), "; unpack it once, or fetch it again, or"),
+        (b"".join(WARC), "; read WARC files with LAION_ETL_PARSE_SOURCE=warc, or"),
+        (
+            zipped(gzip.decompress(WAT) + bytes(MAX_MEMBER_BYTES)),
+            "more than 32 MiB.*; compress each record as a member",
+        ),
+    ],
+)
+def test_the_advice_can_help(data: bytes, advice: str) -> None:
+    with pytest.raises(DamagedInputError, match=advice):
         list(read_batches(BytesIO(data), "x.wat.gz"))
 
 

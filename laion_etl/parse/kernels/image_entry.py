@@ -8,10 +8,13 @@ from laion_etl.core.numba_cache import kernel
 from laion_etl.parse.kernels.spans import Links
 
 _PATH = constant(b'{"path":')
+_FIRST = constant(b'"Links":[')
 IMAGE_PATH = constant(b'"IMG@/src"')
 LINK_PATH = constant(b'"A@/href"')
 
+_PATH_NAME = constant(b"path")
 _TEXT = constant(b"text")
+_TITLE = constant(b"title")
 _ENDINGS = tuple(constant(ending) for ending in (b".jpg", b".jpeg", b".png", b".webp"))
 _ALT, _LINK = CODES[CaptionSource.ALT], CODES[CaptionSource.LINK]
 
@@ -32,7 +35,7 @@ def read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row:
     """Reads the image entry whose path value begins at `sign`; returns its end, -1 if it is irregular."""
     if row == links.record.size or end - sign < IMAGE_PATH.size or not equals(data, sign, IMAGE_PATH):
         return -1
-    if not equals(data, sign - _PATH.size, _PATH):
+    if not _begins_entry(data, sign):
         return -1
     links.source[row] = _ALT
     return _read_values(data, sign + IMAGE_PATH.size, end, record, links, row)
@@ -43,11 +46,24 @@ def read_link(data: Bytes, sign: int, end: int, record: int, links: Links, row: 
     """Reads the entry of a link like `read_entry`; it is irregular if its url has JSON escapes, too."""
     if row == links.record.size or end - sign < LINK_PATH.size or not equals(data, sign, LINK_PATH):
         return -1
-    if not equals(data, sign - _PATH.size, _PATH):
+    if not _begins_entry(data, sign):
         return -1
     links.source[row] = _LINK
     position = _read_values(data, sign + LINK_PATH.size, end, record, links, row)
     return -1 if links.escaped[row] & 1 else position
+
+
+@kernel
+def _begins_entry(data: Bytes, sign: int) -> bool:
+    """Whether the path value at `sign` is the first of an entry that follows another one, or is the first
+    of "Links": anything else could be part of another object.
+    """
+    start = sign - _PATH.size
+    if not equals(data, start, _PATH):
+        return False
+    if data[start - 1] == 44:  # a comma
+        return bool(data[start - 2] == 125)  # }
+    return equals(data, start - _FIRST.size, _FIRST)
 
 
 @kernel
@@ -103,9 +119,11 @@ def _read_values(data: Bytes, position: int, end: int, record: int, links: Links
     links.escaped[row] = 0
     while position + 1 < end and data[position] == 44 and data[position + 1] == 34:  # ,"
         name = position + 2
-        name_end, _ = string_end(data, name, end)
+        name_end, has_escapes = string_end(data, name, end)
         if name_end < 0 or name_end + 2 >= end or data[name_end + 1] != 58 or data[name_end + 2] != 34:
             return -1  # the value is not a string
+        if has_escapes or (name_end - name == _PATH_NAME.size and equals(data, name, _PATH_NAME)):
+            return -1  # the name may be another one, or the entry is of another kind
         value = name_end + 3
         value_end, escapes = string_end(data, value, end)
         if value_end < 0:
@@ -157,7 +175,7 @@ def _store(
         and data[name + 2] == 116
     ):
         links.alt_start[row], links.alt_end[row], bit = value, value_end, 2
-    elif length == 5 and data[name] == 116 and data[name + 1] == 105 and data[name + 4] == 101:
+    elif length == 5 and equals(data, name, _TITLE):
         links.title_start[row], links.title_end[row], bit = value, value_end, 4
     else:
         return

@@ -40,13 +40,8 @@ _IMAGE0, _IMAGE1 = (_repeated(byte) for byte in _SIGNS[0])
 _BASE0, _BASE1, _BASE2, _BASE3 = (_repeated(byte) for byte in _SIGNS[1])
 _COMMONS0, _COMMONS1, _COMMONS2, _COMMONS3 = (_repeated(byte) for byte in _SIGNS[2])
 _BASE = constant(b'"Base":"')
-_COMMONS = constant(b"creativecommons")
-_ORG = constant(b"org")
-_ESCAPED = (b"\\u3002", b"\\uff0e", b"\\uff61")
-_DOTS = tuple(  # parse/licence.py; JSON may escape them
-    constant(dot)
-    for dot in (b".", b"%2e", "\u3002".encode(), "\uff0e".encode(), "\uff61".encode(), *_ESCAPED)
-)
+_BASE_NAME = constant(b'"Base"')
+_COMMONS = constant(b"commons")
 _HEADERS = constant(b'"Headers":')
 _LINK0, _LINK1, _LINK2 = (_repeated(byte) for byte in b'"A@')
 _PREVIEW = constant(b"og:image:alt")
@@ -178,6 +173,8 @@ def _scan_page(
                     count += 1
             elif byte == 66 and equals(data, position - 1, _BASE):
                 position = _read_base(data, span, position - 1 + _BASE.size, records, record)
+            elif byte == 66 and _is_odd_name(data, position - 1):
+                return -1
             else:
                 position += 1
             if position < 0:
@@ -193,6 +190,15 @@ def _next_key(data: Bytes, start: int, stop: int) -> int:
     while position < end and not _IS_KEY[data[position]]:
         position += one
     return int(np.int64(position))
+
+
+@kernel
+def _is_odd_name(data: Bytes, start: int) -> bool:
+    """Whether the name "Base" begins here, and not that text as a value."""
+    if not equals(data, start, _BASE_NAME):
+        return False
+    after = data[start + _BASE_NAME.size]
+    return bool(after != 44 and after != 125 and after != 93)  # ,}]
 
 
 @kernel
@@ -247,16 +253,27 @@ def _has_link(words: Hashes, first: int) -> bool:
 
 @kernel
 def _names_commons(data: Bytes, span: tuple[int, int], first: int, stop: int) -> bool:
-    """Whether the host of Creative Commons is in a page, in any case, with its "mons" in these bytes."""
+    """Whether the host of Creative Commons may be in a page, in any case, with its "mons" in these bytes.
+
+    The rule is that of `names_commons` in licence.py: what browsers take for a letter or a dot of it.
+    """
     start, end = span
-    for position in range(max(first, start + _COMMONS.size - 4), min(stop, end - 4)):
-        if data[position] | 32 != 109 or not _has_name(data, position + 4 - _COMMONS.size, _COMMONS):
+    for position in range(max(first, start + 9), min(stop, end - 4)):
+        name = position + 4 - _COMMONS.size
+        if data[position] | 32 != 109 or not _has_name(data, name, _COMMONS):
             continue
-        after = position + 4
-        for dot in _DOTS:
-            org = after + dot.size
-            if org + _ORG.size <= end and _has_name(data, after, dot) and _has_name(data, org, _ORG):
-                return True
+        after = data[position + 4]
+        if after != 46 and after != 37 and after != 92 and after < 128:  # . % or a backslash
+            continue
+        before = data[name - 1]
+        if (
+            before | 32 == 101  # e
+            or before >= 128
+            or data[name - 2] == 92  # a backslash
+            or (data[name - 6] == 92 and data[name - 5] == 117)  # a backslash, u
+            or data[name - 3] == 37  # %
+        ):
+            return True
     return False
 
 
