@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database import pairs_file, range_load
+from laion_etl.database import pair_texts, pairs_file, range_load
 from laion_etl.database.connection import Database
 from laion_etl.database.load import load_partition
 from laion_etl.io.storage import Store
@@ -39,7 +39,7 @@ def test_pages_are_those_of_the_pairs(
     rows: int, store: Store, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In memory, and on disk in pieces that cut pages in two."""
-    monkeypatch.setattr(pairs_file, "_ROWS_PER_SEGMENT", rows)
+    monkeypatch.setattr(pair_texts, "_ROWS_PER_SEGMENT", rows)
     monkeypatch.setattr(pairs_file, "_ROWS_PER_READ", 2)
     monkeypatch.setattr(range_load, "PAIRS_PER_TRANSACTION", 8)
     for shift in (0, 4):  # the second version replaces the first one and its pages
