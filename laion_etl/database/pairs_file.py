@@ -28,7 +28,7 @@ from laion_etl.database.dedupe_keys import (
 from laion_etl.database.pair_texts import PairTexts, TextsReader
 from laion_etl.io.storage import Store
 
-_ROWS_PER_READ = 1 << 16
+_ROWS_PER_READ = 1 << 14  # so few that a batch is still in the cache when it is encoded
 _SOURCE = "caption_source"
 _TEXTS = ["url", "caption", "language", _SOURCE, "page_url", "license"]
 
