@@ -230,7 +230,7 @@ def _as_before(offsets: Ints, data: Bytes, row: int) -> bool:
     difference = np.uint8(0)
     for i in range(end - start):  # to the end, as most rows are equal: then it is compiled to vectors
         difference |= data[start + i] ^ data[before + i]
-    return difference == 0
+    return bool(difference == 0)
 
 
 @kernel
