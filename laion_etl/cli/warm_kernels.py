@@ -26,7 +26,6 @@ from laion_etl.core.numba_cache import compiled_marker
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
 from laion_etl.database.dedupe_keys import DedupeRule
-from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.pairs_file import PairsFile
 from laion_etl.io.storage import LocalStore
 from laion_etl.parse.cld3_model import Cld3Network
@@ -104,10 +103,9 @@ def _encode(folder: Path) -> None:
     for rule in DedupeRule:
         pairs = PairsFile(store, "sample.parquet", rule)
         candidates = pairs.candidates()
-        with pairs.texts(candidates, KeyRanges(1)) as range_texts:
-            texts = range_texts.of([0])
-            texts.pair_rows(candidates, 1, 0)
-            texts.page_rows(texts.pages(candidates), 1, 0)
+        with pairs.texts(candidates) as texts:
+            list(texts.pair_rows(candidates, 1, 0))
+            list(texts.page_rows(texts.pages_of(candidates), 1, 0))
     field = len(url).to_bytes(4) + url.encode()
     read = read_rows((1).to_bytes(2) + field, pa.schema([("url", pa.string())]))
     host_hashes(Texts.from_column(read.column("url").combine_chunks()))

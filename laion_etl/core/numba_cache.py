@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 import llvmlite.binding
 import numba
+from llvmlite import ir
 from numba import types
 from numba.core.caching import UserProvidedCacheLocator
 from numba.core.cgutils import raw_memcpy
@@ -113,6 +114,23 @@ def _copy_bytes(_: object, out: types.Array, _at: Any, data: types.Array, _start
 # For kernels: copy_bytes(out, at, data, start, count) copies like memcpy. Arrays of bytes in C order; bounds
 # are not checked.
 copy_bytes = cast(Callable[[Any, int, Any, int, int], None], intrinsic(_copy_bytes))
+
+
+def _prefetch(_: object, data: types.Array, _at: Any) -> object:
+    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        begin = context.make_array(signature.args[0])(context, builder, values[0]).data
+        address = builder.gep(begin, [values[1]])
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        builder.call(fetch, [address, number(0), number(3), number(1)])  # to read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(data, types.intp), generated
+
+
+# For kernels: prefetch(data, at) begins to read a place that is needed soon, whether it exists or not.
+prefetch = cast(Callable[[Any, int], None], intrinsic(_prefetch))
 
 
 def kernel(function: KernelT) -> KernelT:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,16 @@ TRAILER = b"\xff\xff"
 _BYTES_PER_WRITE = 1 << 18
 
 
+ArrayT = TypeVar("ArrayT", Bytes, Ints)
+
+
+def read_only(array: ArrayT) -> ArrayT:
+    """Returns an array as kernels see a mapped file or a constant: they are compiled once for all of them."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
 @dataclass(frozen=True, slots=True)
 class Texts:
     """A text column: value i is data[offsets[i]:offsets[i + 1]], UTF-8."""
@@ -31,44 +42,17 @@ class Texts:
     offsets: Ints
     data: Bytes
 
+    @property
+    def size(self) -> int:
+        """The bytes of all values."""
+        return int(self.offsets[-1] - self.offsets[0])
+
     @classmethod
     def from_column(cls, column: pa.StringArray) -> "Texts":
         """The buffers of an Arrow column without nulls, not copied."""
         _, offsets, data = column.buffers()
         numbers = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
-        return cls(numbers, np.frombuffer(data or b"", np.uint8))
-
-
-def pair_rows(
-    order: Longs, partition_no: int, page_no: Ints, keys: Bytes, texts: tuple[Texts, Texts, Texts, Texts]
-) -> Bytes:
-    """Returns rows of table pair (partition_no, page_no, pair_id and the texts), without header.
-
-    `order`: the rows to write, by index into the columns. `keys`: their keys, shape (rows to write, 16).
-    `texts`: url, caption, language, caption_source; an empty caption_source is null.
-    """
-    url, caption, language, source = texts
-    return kernels.pair_rows(
-        order,
-        partition_no,
-        page_no,
-        keys,
-        url.offsets,
-        url.data,
-        caption.offsets,
-        caption.data,
-        language.offsets,
-        language.data,
-        source.offsets,
-        source.data,
-    )
-
-
-def page_rows(order: Longs, partition_no: int, page_no: Ints, url: Texts, licence: Texts) -> Bytes:
-    """Returns rows of table page (partition_no, page_no, url, license), like pair_rows."""
-    return kernels.page_rows(
-        order, partition_no, page_no, url.offsets, url.data, licence.offsets, licence.data
-    )
+        return cls(read_only(numbers), read_only(np.frombuffer(data or b"", np.uint8)))
 
 
 def page_numbers(url: Texts, licence: Texts, first: int) -> Ints:

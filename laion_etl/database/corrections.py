@@ -36,7 +36,8 @@ from laion_etl.database.key_ranges import key_ranges
 from laion_etl.database.load_stats import StatsChanges
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.locks import HeldLocks
-from laion_etl.database.pairs_file import PairsFile, RangeTexts
+from laion_etl.database.pair_texts import PairTexts
+from laion_etl.database.pairs_file import PairsFile
 from laion_etl.database.queries import query
 from laion_etl.database.range_load import PAIRS_PER_TRANSACTION, LoadWork, in_ranges
 from laion_etl.database.range_locks import run_with_ranges
@@ -64,7 +65,7 @@ class _Found:
     """What a partition has of the pairs that the new version gave up."""
 
     candidates: Candidates
-    texts: RangeTexts
+    texts: PairTexts
 
 
 class Correction:
@@ -121,9 +122,8 @@ class Correction:
             resolved = resolve(connection, me, candidates, existing, work.rule)
             new = candidates.where(resolved.won)
             if len(new):
-                texts = work.texts.of(numbers)
-                where = (connection, me.partition_no, work.first_page, texts)
-                copy_pages(*where, missing_pages(*where[:3], texts.pages(new)))
+                where = (connection, me.partition_no, work.first_page, work.texts)
+                copy_pages(*where, missing_pages(*where[:3], work.texts.pages_of(new)))
                 copy_pairs(*where, new)
             work.save(connection, numbers, ranges, resolved)
             changes = StatsChanges()
@@ -172,7 +172,7 @@ class Correction:
         found = theirs.where(theirs.among(given_up))
         if not len(found):
             return None
-        return _Found(found, stack.enter_context(pairs.texts(found, self._work.ranges)))
+        return _Found(found, stack.enter_context(pairs.texts(found)))
 
     def _give_back(
         self,
@@ -199,9 +199,8 @@ class Correction:
         new = candidates.where(resolved.won)
         if not len(new):
             return
-        texts = found.texts.of(mine)
-        where = (connection, loser.ref.partition_no, loser.first_page, texts)
-        copy_pages(*where, missing_pages(*where[:3], texts.pages(new)))
+        where = (connection, loser.ref.partition_no, loser.first_page, found.texts)
+        copy_pages(*where, missing_pages(*where[:3], found.texts.pages_of(new)))
         copy_pairs(*where, new)
         reason = (
             LoadReason.DUPLICATE_IN_CRAWL

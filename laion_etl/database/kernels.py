@@ -5,14 +5,15 @@ data[offsets[i]:offsets[i + 1]].
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from laion_etl.core.numba_cache import copy_bytes, kernel
+from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs, equals
+from laion_etl.core.numba_cache import copy_bytes, kernel, prefetch
 
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
+__all__ = ["Bytes", "Hashes", "Ints", "Longs"]
+
+PAIR_HEAD = 2 + 4 + 4 + 4 + 4 + 4 + 16  # bytes of a row before its texts
+PAGE_HEAD = 2 + 4 + 4 + 4 + 4
+_AHEAD = 12  # rows: so long takes a read from memory
 
 
 @kernel
@@ -40,11 +41,10 @@ def _put_text(out: Bytes, at: int, offsets: Ints, data: Bytes, row: int) -> int:
 
 
 @kernel
-def pair_rows(
-    order: Longs,
-    partition_no: int,
-    page_no: Ints,
-    keys: Bytes,
+def encode_texts(
+    out: Bytes,
+    at: int,
+    starts: Longs,
     url_offsets: Ints,
     url: Bytes,
     caption_offsets: Ints,
@@ -53,59 +53,115 @@ def pair_rows(
     language: Bytes,
     source_offsets: Ints,
     source: Bytes,
-) -> Bytes:
-    fixed = 2 + 7 * 4 + 4 + 4 + 16
-    size = fixed * len(order)
-    for row in order:
-        size += url_offsets[row + 1] - url_offsets[row]
-        size += caption_offsets[row + 1] - caption_offsets[row]
-        size += language_offsets[row + 1] - language_offsets[row]
-        size += source_offsets[row + 1] - source_offsets[row]
-    out = np.empty(size, np.uint8)
-    at = 0
-    for place, row in enumerate(order):
-        at = _put16(out, at, 7)
-        at = _put32(out, at, 4)
-        at = _put32(out, at, partition_no)
-        at = _put32(out, at, 4)
-        at = _put32(out, at, page_no[row])
-        at = _put32(out, at, 16)
-        copy_bytes(out, at, keys, 16 * place, 16)
-        at = _put_text(out, at + 16, url_offsets, url, row)
+    usual_source: Bytes,
+) -> int:
+    """Writes the text fields of pairs from `at` on, and where those of each begin; returns where they end.
+
+    An empty source, or the usual one, becomes null.
+    """
+    for row in range(len(starts)):
+        starts[row] = at
+        at = _put_text(out, at, url_offsets, url, row)
         at = _put_text(out, at, caption_offsets, caption, row)
         at = _put_text(out, at, language_offsets, language, row)
-        if source_offsets[row + 1] > source_offsets[row]:
+        if _is_stored(source_offsets, source, row, usual_source):
             at = _put_text(out, at, source_offsets, source, row)
         else:
             at = _put32(out, at, -1)  # null
-    return out
+    return at
 
 
 @kernel
-def page_rows(
-    order: Longs,
-    partition_no: int,
-    page_no: Ints,
+def _is_stored(offsets: Ints, data: Bytes, row: int, usual: Bytes) -> bool:
+    start, size = offsets[row], offsets[row + 1] - offsets[row]
+    if size == 0:
+        return False
+    return not (size == len(usual) and equals(data, start, usual))
+
+
+@kernel
+def encode_pages(
+    out: Bytes,
+    starts: Longs,
+    rows: Longs,
     url_offsets: Ints,
     url: Bytes,
     license_offsets: Ints,
     licence: Bytes,
-) -> Bytes:
-    size = (2 + 4 * 4 + 4 + 4) * len(order)
-    for row in order:
-        size += url_offsets[row + 1] - url_offsets[row]
-        size += license_offsets[row + 1] - license_offsets[row]
-    out = np.empty(size, np.uint8)
+) -> int:
+    """Writes the text fields of the pages of some rows, like encode_texts."""
     at = 0
-    for row in order:
+    for place, row in enumerate(rows):
+        starts[place] = at
+        at = _put_text(out, at, url_offsets, url, row)
+        at = _put_text(out, at, license_offsets, licence, row)
+    return at
+
+
+@kernel
+def pair_rows(
+    out: Bytes,
+    rows: Longs,
+    done: int,
+    keys: Bytes,
+    partition_no: int,
+    first_page: int,
+    pages: Ints,
+    starts: Longs,
+    sizes: Ints,
+    data: Bytes,
+) -> tuple[int, int]:
+    """Writes as many of the rows after `done` as there is room for; returns how many are done and the size.
+
+    The text fields of row i are data[starts[i]:starts[i] + sizes[i]], its page number is pages[i].
+    """
+    at, place = 0, done
+    while place < len(rows):
+        row = rows[place]
+        if at + PAIR_HEAD + sizes[row] > len(out):
+            break
+        if place + _AHEAD < len(rows):
+            prefetch(data, starts[rows[place + _AHEAD]])
+            prefetch(data, starts[rows[place + _AHEAD]] + 64)
+        at = _put16(out, at, 7)
+        at = _put32(out, at, 4)
+        at = _put32(out, at, partition_no)
+        at = _put32(out, at, 4)
+        at = _put32(out, at, first_page + pages[row])
+        at = _put32(out, at, 16)
+        copy_bytes(out, at, keys, 16 * place, 16)
+        copy_bytes(out, at + 16, data, starts[row], sizes[row])
+        at += 16 + sizes[row]
+        place += 1
+    return place, at
+
+
+@kernel
+def page_rows(
+    out: Bytes,
+    pages: Ints,
+    done: int,
+    partition_no: int,
+    first_page: int,
+    starts: Longs,
+    sizes: Ints,
+    data: Bytes,
+) -> tuple[int, int]:
+    """Writes rows of table page, like pair_rows."""
+    at, place = 0, done
+    while place < len(pages):
+        page = pages[place]
+        if at + PAGE_HEAD + sizes[page] > len(out):
+            break
         at = _put16(out, at, 4)
         at = _put32(out, at, 4)
         at = _put32(out, at, partition_no)
         at = _put32(out, at, 4)
-        at = _put32(out, at, page_no[row])
-        at = _put_text(out, at, url_offsets, url, row)
-        at = _put_text(out, at, license_offsets, licence, row)
-    return out
+        at = _put32(out, at, first_page + page)
+        copy_bytes(out, at, data, starts[page], sizes[page])
+        at += sizes[page]
+        place += 1
+    return place, at
 
 
 @kernel
@@ -171,10 +227,10 @@ def _as_before(offsets: Ints, data: Bytes, row: int) -> bool:
     before = offsets[row - 1]
     if end - start != start - before:
         return False
-    for i in range(end - start):
-        if data[start + i] != data[before + i]:
-            return False
-    return True
+    difference = np.uint8(0)
+    for i in range(end - start):  # to the end, as most rows are equal: then it is compiled to vectors
+        difference |= data[start + i] ^ data[before + i]
+    return bool(difference == 0)
 
 
 @kernel

@@ -30,7 +30,8 @@ from laion_etl.database.dedupe_keys import Candidates, DedupeRule
 from laion_etl.database.load_stats import load_stats_name, parse_counters, stats_to_store
 from laion_etl.database.loaded import check_rules, load_fingerprint
 from laion_etl.database.locks import CORRECTIONS, HeldLocks, run_locked
-from laion_etl.database.pairs_file import PairsFile, RangeTexts
+from laion_etl.database.pair_texts import PairTexts
+from laion_etl.database.pairs_file import PairsFile
 from laion_etl.database.partition_copies import (
     Totals,
     check_sum,
@@ -144,7 +145,7 @@ class _Load:
         if (known := self.database.run(self._loaded)) is not None:
             return [known]
         candidates = self._pairs.candidates()
-        with self._pairs.texts(candidates, self.servers.ranges) as texts:
+        with self._pairs.texts(candidates) as texts:
             return self._load(candidates, texts)
 
     def _loaded(self, connection: Connection) -> int | None:
@@ -153,7 +154,7 @@ class _Load:
         row = connection.execute(query("load.loaded_as"), keys).fetchone()
         return int(row[0]) if row else None
 
-    def _load(self, candidates: Candidates, texts: RangeTexts) -> list[int]:
+    def _load(self, candidates: Candidates, texts: PairTexts) -> list[int]:
         """Loads range by range until all ranges have this version."""
         first_page = pages_end(self.crawl, self.partition, self.servers)
         announced = self.database.run(partial(self._announce, pages_end=first_page))

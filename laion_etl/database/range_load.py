@@ -21,7 +21,7 @@ from laion_etl.database.dedupe_keys import Candidates, DedupeRule, Mask
 from laion_etl.database.kernels import Longs
 from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.load_stats import StatsChanges
-from laion_etl.database.pairs_file import RangeTexts
+from laion_etl.database.pair_texts import PairTexts
 from laion_etl.database.polling import poll
 from laion_etl.database.queries import query
 from laion_etl.database.range_locks import range_holders, take_ranges
@@ -44,7 +44,7 @@ class LoadWork:
     rule: DedupeRule
     ranges: KeyRanges
     candidates: Candidates
-    texts: RangeTexts
+    texts: PairTexts
 
     @property
     def purpose(self) -> str:
@@ -182,9 +182,8 @@ class RangeLoad:
         resolved = resolve(connection, me, candidates, existing, work.rule)
         new = candidates.where(resolved.won)
         if len(new):
-            texts = work.texts.of(numbers)
-            self.pages.write(texts, texts.pages(new))
-            copy_pairs(connection, me.partition_no, work.first_page, texts, new)
+            self.pages.write(work.texts, work.texts.pages_of(new))
+            copy_pairs(connection, me.partition_no, work.first_page, work.texts, new)
         work.save(connection, numbers, ranges, resolved)
         changes = StatsChanges()
         changes.lose(resolved.owners[resolved.taken], ranges[resolved.taken])

@@ -12,11 +12,10 @@ import numpy as np
 from psycopg import Connection
 
 from laion_etl.database.binary_copy import copy_in
-from laion_etl.database.conflicts import KEYS_PER_CHUNK
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import Candidates
 from laion_etl.database.kernels import Ints
-from laion_etl.database.pairs_file import PairTexts
+from laion_etl.database.pair_texts import PairTexts
 from laion_etl.database.queries import query
 
 
@@ -27,8 +26,8 @@ def copy_pairs(
     if not len(candidates):
         return
     with copy_in(connection, "load.copy_pairs") as send:
-        for chunk in candidates.chunks(KEYS_PER_CHUNK):
-            send(texts.pair_rows(chunk, partition_no, first_page))
+        for block in texts.pair_rows(candidates, partition_no, first_page):
+            send(block)
 
 
 def copy_pages(
@@ -38,7 +37,8 @@ def copy_pages(
     if not len(pages):
         return
     with copy_in(connection, "load.copy_pages") as send:
-        send(texts.page_rows(pages, partition_no, first_page))
+        for block in texts.page_rows(pages, partition_no, first_page):
+            send(block)
 
 
 def missing_pages(connection: Connection, partition_no: int, first_page: int, pages: Ints) -> Ints:

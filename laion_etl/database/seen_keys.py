@@ -22,7 +22,7 @@ from laion_etl.core.funnel import LoadReason, Outcomes
 from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
-from laion_etl.database.binary_copy import Texts, copy_in, copy_out, joined, pair_rows
+from laion_etl.database.binary_copy import copy_out, joined
 from laion_etl.database.conflicts import PartitionRef, find_existing_rows, resolve
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import (
@@ -31,15 +31,16 @@ from laion_etl.database.dedupe_keys import (
     Keys,
     as_keys,
     ascending,
-    bytes_of,
     key_bytes,
 )
 from laion_etl.database.load import IMPORTED, begin_partition, crawl_number, settle_rule
 from laion_etl.database.locks import IMPORTS, HeldLocks, run_locked
+from laion_etl.database.pair_texts import PairTexts
 from laion_etl.database.partition_copies import copy_partition, freeze_copies
 from laion_etl.database.queries import query
 from laion_etl.database.range_load import PAIRS_PER_TRANSACTION
 from laion_etl.database.range_locks import run_with_ranges
+from laion_etl.database.row_writer import copy_pairs
 from laion_etl.database.servers import RangeServers, range_servers
 from laion_etl.io.remote_files import open_input
 from laion_etl.io.storage import Store
@@ -236,9 +237,5 @@ def _ascending_keys(column: pa.FixedSizeBinaryArray) -> Keys:
 
 def _insert_keys(connection: Connection, partition_no: int, keys: Keys) -> None:
     """Inserts rows without URL and caption."""
-    nothing = Texts(np.zeros(len(keys) + 1, np.int32), np.zeros(1, np.uint8))
-    pages = np.zeros(len(keys), np.int32)
-    texts = (nothing, nothing, nothing, nothing)
-    block = pair_rows(np.arange(len(keys)), partition_no, pages, bytes_of(keys), texts)
-    with copy_in(connection, "load.copy_pairs") as send:
-        send(block)
+    candidates = Candidates(keys, np.arange(len(keys)))
+    copy_pairs(connection, partition_no, 0, PairTexts.of_nothing(len(keys)), candidates)

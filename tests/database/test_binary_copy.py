@@ -11,13 +11,14 @@ from psycopg import Connection, sql
 
 from laion_etl.database.binary_copy import (
     Texts,
-    copy_in,
     copy_out,
     host_hashes,
     page_numbers,
-    pair_rows,
     read_rows,
 )
+from laion_etl.database.dedupe_keys import Candidates, as_keys
+from laion_etl.database.pair_texts import TextsReader
+from laion_etl.database.row_writer import copy_pairs
 
 # Postgres allows no NUL in texts; parse removes it.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
@@ -33,14 +34,17 @@ SCHEMA = pa.schema(
 def test_rows_go_in_and_come_out(connection: Connection, values: list[tuple[str, str, str, str]]) -> None:
     count = len(values)
     keys = np.frombuffer(os.urandom(16 * count), np.uint8).reshape(-1, 16)
-    url, text, language, source = (
-        Texts.from_column(pa.array([row[i] for row in values], pa.string())) for i in range(4)
-    )
+    pages = [f"page {n}" for n in range(count)]  # each pair has its own
+    columns = [*([row[i] for row in values] for i in range(4)), pages, pages]
+    batch = pa.record_batch([pa.array(column, pa.string()) for column in columns], list("abcdef"))
     order = np.arange(count)[::-1].copy()
-    block = pair_rows(order, 7, np.arange(count, dtype=np.int32), keys[order], (url, text, language, source))
+    candidates = Candidates(as_keys(keys[order]), order)
+    reader = TextsReader(candidates, count)
+    if count:
+        reader.add(batch)
+    texts_of_rows = reader.finish()
     with connection.transaction(force_rollback=True):
-        with copy_in(connection, "load.copy_pairs") as send:
-            send(block)
+        copy_pairs(connection, 7, 0, texts_of_rows, candidates)
         found = connection.execute(
             "select partition_no, page_no, pair_id, url, caption, language, caption_source from pair "
             "order by page_no"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from laion_etl.core.errors import DatabaseError
 from laion_etl.core.schemas import pair_id, partition_name
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database import conflicts, load, pairs_file, range_load
+from laion_etl.database import conflicts, load, pair_texts, pairs_file, range_load
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.load import load_partition
@@ -110,7 +110,7 @@ def test_only_the_last_versions_count(
         # Short runs and segments, as a large partition has many of them.
         patch.setattr(conflicts, "KEYS_PER_CHUNK", 2)
         patch.setattr(range_load, "PAIRS_PER_TRANSACTION", 2)
-        patch.setattr(pairs_file, "_ROWS_PER_SEGMENT", 4)
+        patch.setattr(pair_texts, "_ROWS_PER_SEGMENT", 4)
         patch.setattr(pairs_file, "_ROWS_PER_READ", 2)
         store = LocalStore(Path(folder))
         for step in history:

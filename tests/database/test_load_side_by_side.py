@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from psycopg import Connection, sql
 
 from laion_etl.core.errors import DatabaseError
-from laion_etl.database import conflicts, corrections, pairs_file, polling, range_load
+from laion_etl.database import conflicts, corrections, pair_texts, pairs_file, polling, range_load
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.dedupe_keys import DedupeRule
 from laion_etl.database.forget import forget_crawl
@@ -84,7 +84,7 @@ def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(range_load, "PAIRS_PER_TRANSACTION", 3)
     monkeypatch.setattr(corrections, "PAIRS_PER_TRANSACTION", 3)
     monkeypatch.setattr(corrections, "_GIVEN_UP_AT_ONCE", 4)
-    monkeypatch.setattr(pairs_file, "_ROWS_PER_SEGMENT", 4)
+    monkeypatch.setattr(pair_texts, "_ROWS_PER_SEGMENT", 4)
     monkeypatch.setattr(pairs_file, "_ROWS_PER_READ", 2)
     monkeypatch.setattr(polling, "_FIRST_PAUSE_S", 0.001)
 
