@@ -25,7 +25,7 @@ from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.score.finite import check_embeddings
+from laion_etl.score.finite import SAME, check_embeddings
 from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
@@ -187,17 +187,29 @@ class _Boundary:
         prompts = [prompt for prompts in categories for prompt in prompts]
         embedded = model.embed_texts(prompts)
         for prompt, embedding in zip(prompts, embedded, strict=True):
-            check_embeddings(embedding[None], "of the safety prompts", f"the prompt {prompt!r}")
+            check_embeddings(embedding[None], model.name, f"the safety prompt {prompt!r}")
         starts = np.cumsum([0, *map(len, categories[:-1])])
         sizes = np.asarray([len(prompts) for prompts in categories], np.float32)
         means = np.add.reduceat(embedded, starts, axis=0) / sizes[:, None]
         self._categories = means / np.linalg.norm(means, axis=1, keepdims=True)
+        check_embeddings(self._categories, model.name, "a category of the safety prompts")
         self._boundary = len(contrast.without)
+        self._check_sides(model.name)
+
+    def _check_sides(self, model: str) -> None:
+        """Raise ModelError for a category of one side that the model cannot tell from one of the other."""
+        without, present = np.split(self._categories, [self._boundary])
+        if (np.abs(without[:, None] - present[None]).max(axis=2) < SAME).any():
+            raise ModelError(
+                f"cannot use the model {model}: its embeddings of safety prompts on both sides of a boundary "
+                "are the same; use other prompts (LAION_ETL_SAFETY_PROMPTS), or other weights"
+            )
 
     def compare(self, images: Floats) -> tuple[NDArray[np.intp], Floats]:
         """How many of the two nearest categories are `present`, and the softmax mass of `present`."""
         logits = TEMPERATURE * product(images, self._categories.T)
-        nearest = np.argsort(-logits, axis=1, kind="stable")[:, :2]
+        # Of equal ones the last ranks first: those of `present`.
+        nearest = np.argsort(logits, axis=1, kind="stable")[:, -2:]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         present = np.arange(len(self._categories)) >= self._boundary
         sums = product(powers, np.stack([present, np.ones_like(present)], axis=1))

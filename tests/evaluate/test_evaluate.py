@@ -184,8 +184,9 @@ def test_each_of_several_captions_is_right_for_its_image() -> None:
     assert 0 < found.text_of_image[1] < 1
 
 
-def test_embeddings_that_are_all_the_same_find_nothing() -> None:
-    same = np.full((20, 4), 0.5, np.float32)
+@pytest.mark.parametrize("value", [0.5, 0.0, float("nan")])
+def test_embeddings_that_are_all_the_same_find_nothing(value: float) -> None:
+    same = np.full((20, 4), value, np.float32)
     found = recall(same, same, range(20))
     assert found.image_of_text == found.text_of_image == {1: 0.0, 5: 0.0, 10: 0.0}
 
