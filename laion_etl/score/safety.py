@@ -37,6 +37,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 TEMPERATURE = 100.0  # CLIP's trained logit scale
 _NOT_STATED = "Not stated."
 _CONTRASTS = ("underage", "violence", "watermark")
+_KEYS = frozenset({"about", "provenance", "validation", "nsfw", "underage_words", *_CONTRASTS})
 # Values of this head that are not stored: they decide.
 MUST_DROP, SUSPECTED_UNDERAGE = "must_drop", "suspected_underage"
 NOT_STORED = frozenset({MUST_DROP, SUSPECTED_UNDERAGE})
@@ -101,8 +102,9 @@ def load_prompts(path: Path) -> SafetyPrompts:
     """Reads a prompt file; raises ModelError naming the mistake in it."""
     try:
         document = parse_json(path.read_text(encoding="utf-8"))
+        _check_names(document)
         contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
-        words = frozenset(folded(word) for word in document["underage_words"])
+        words = frozenset(map(folded, _texts(document["underage_words"])))
         stated = (str(document.get(name) or _NOT_STATED) for name in ("provenance", "validation"))
         return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words, PromptsOrigin(path.name, *stated))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -114,11 +116,24 @@ def load_prompts(path: Path) -> SafetyPrompts:
 
 def _contrast(document: Mapping[str, Mapping[str, Sequence[str]]]) -> Contrast:
     without, present = (
-        tuple(tuple(prompts) for prompts in document[side].values()) for side in ("without", "present")
+        tuple(_texts(prompts) for prompts in document[side].values()) for side in ("without", "present")
     )
     if not all((*without, *present)) or not without or not present:
         raise ValueError("every side needs categories, every category a prompt")
     return Contrast(without, present)
+
+
+def _check_names(document: Mapping[str, Any]) -> None:
+    """Raise ValueError for a part with another name: a misspelt contrast would be left out."""
+    if unknown := sorted(set(document) - _KEYS):
+        raise ValueError(f"there is no part {unknown[0]!r}")
+
+
+def _texts(found: Sequence[str]) -> tuple[str, ...]:
+    """Return a list of texts. Raises ValueError for anything else: the letters of one text are texts, too."""
+    if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found):
+        raise ValueError(f"{found!r:.60} is not a list of texts")
+    return tuple(found)
 
 
 class SafetyJudge:

@@ -12,6 +12,7 @@ from laion_etl.score.model import ClipModel
 from laion_etl.score.safety import PROMPTS, NsfwTag, SafetyJudge, SafetyPrompts, load_prompts
 
 DIM = 6
+NSFW = {"without": {"a": ["axis 0"]}, "present": {"b": ["axis 1"]}}
 
 
 class FakeTower:
@@ -143,7 +144,16 @@ def test_shipped_prompts_can_be_judged_with(name: str, tiny_model: ClipModel) ->
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"nsfw": {}}, {"nsfw": {"without": {"a": []}, "present": {"b": ["c"]}}, "underage_words": []}, []],
+    [
+        {},
+        {"nsfw": {}},
+        {"nsfw": {"without": {"a": []}, "present": {"b": ["c"]}}, "underage_words": []},
+        [],
+        {"nsfw": {"without": {"a": "axis 0"}, "present": {"b": ["c"]}}, "underage_words": []},
+        {"nsfw": {"without": {"a": [" "]}, "present": {"b": ["c"]}}, "underage_words": []},
+        {"nsfw": NSFW, "underage_words": "kid"},
+        {"nsfw": NSFW, "underage_words": [], "violense": NSFW},
+    ],
 )
 def test_a_broken_prompt_file_is_a_one_line_error(document: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="cannot use the safety prompts"):
