@@ -197,8 +197,8 @@ def check(as_json: JsonOption = False) -> None:
     settings = load_settings().clip
     model = load_model(settings)  # refuses weights and embeddings that are not finite
     limits = thresholds(settings)
-    warn_of_other_thresholds(model.name, limits)
     other = load_other_model(settings, model)
+    warn_of_other_thresholds(model.name, limits, other.name if other else "")
     compared = [(one, compare(one)) for one in (model, other) if one]
     found = _described(model) | {"threshold_en": limits.english, "threshold_other": limits.other}
     say(*_shown(found, compared[0][1]))

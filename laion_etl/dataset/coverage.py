@@ -31,6 +31,12 @@ class Coverage:
     thresholds_en: tuple[float, ...] = ()
     thresholds_other: tuple[float, ...] = ()
     scores: str = ""
+    other_models: tuple[str, ...] = ()  # of languages other than English, where they are not `models`
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """All models that scored, those of other languages last."""
+        return (*self.models, *(f"{model}, for other languages" for model in self.other_models))
 
     @property
     def count(self) -> int:
@@ -55,6 +61,7 @@ class Coverage:
             thresholds_en=tuple(sorted({*self.thresholds_en, *later.thresholds_en})),
             thresholds_other=tuple(sorted({*self.thresholds_other, *later.thresholds_other})),
             scores=_summed([self.scores, later.scores]),
+            other_models=tuple(sorted({*self.other_models, *later.other_models})),
         )
 
     def to_plain(self) -> dict[str, Any]:

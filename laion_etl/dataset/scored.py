@@ -18,6 +18,7 @@ from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
 from laion_etl.core.schemas import SCORED_FILES, scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.dataset.coverage import Coverage, digest_of_scores, number_ranges
+from laion_etl.dataset.model_text import model_text, other_model_text
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
@@ -40,6 +41,7 @@ class ScoredBatch:
     safety: str = ""  # where its safety tags come from; '' if its stats do not say
     fingerprint: str = ""
     thresholds: tuple[float, float] | None = None  # for English, for other languages; None likewise
+    other_model: str = ""  # of other languages; '' if `model` scored them, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class ScoredCrawl:
     def models(self) -> tuple[str, ...]:
         """The CLIP models that scored it, sorted; scores of different models are not comparable."""
         return tuple(sorted({batch.model for batch in self.batches if batch.model}))
+
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """The CLIP models of other languages, if there were any, sorted."""
+        return tuple(sorted({batch.other_model for batch in self.batches if batch.other_model}))
 
     @property
     def safety(self) -> tuple[str, ...]:
@@ -104,6 +111,7 @@ class ScoredCrawl:
             tuple(sorted({batch.thresholds[0] for batch in self.batches if batch.thresholds})),
             tuple(sorted({batch.thresholds[1] for batch in self.batches if batch.thresholds})),
             digest_of_scores((batch.number, batch.fingerprint) for batch in self.batches),
+            self.other_models,
         )
 
     def shard_name(self, batch: int, suffix: str) -> str:
@@ -171,11 +179,11 @@ def read_batch_stats(crawl: str, number: int, store: Store) -> ScoredBatch | Non
 
 
 def _batch(number: int, stats: StageStats) -> ScoredBatch:
-    model = _model(stats)
+    model = model_text(stats.details)
     columns = from_plain(stats.details.get("columns", ()))
     return ScoredBatch(
         number, stats.kept, stats.outputs, model, columns, stats.dropped, _safety(stats),
-        stats.fingerprint, _thresholds(stats),
+        stats.fingerprint, _thresholds(stats), other_model_text(stats.details),
     )  # fmt: skip
 
 
@@ -183,16 +191,6 @@ def _thresholds(stats: StageStats) -> tuple[float, float] | None:
     found = [stats.details.get(name) for name in ("threshold_en", "threshold_other")]
     english, other = (float(one) if isinstance(one, int | float) else None for one in found)
     return None if english is None or other is None else (english, other)
-
-
-def _model(stats: StageStats) -> str:
-    """Return what scored a batch, with precision and device: scores differ between those."""
-    name, weights = (str(stats.details.get(key, "")) for key in ("model", "weights_sha256"))
-    if not weights:
-        return name
-    function = stats.details.get("function")
-    where = f", {function.get('precision')} on {function.get('device')}" if isinstance(function, dict) else ""
-    return f"{name or 'unnamed model'}, weights {weights[:12]}{where}"
 
 
 def _safety(stats: StageStats) -> str:

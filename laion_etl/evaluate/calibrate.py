@@ -4,7 +4,6 @@ The scored shards hold the similarity of every sample, including dropped ones, s
 enough to choose thresholds; comparing another choice needs no new scoring.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import first_in_line
+from laion_etl.dataset.model_text import without_device
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
 from laion_etl.evaluate.best_limit import best_limit
 from laion_etl.evaluate.label_file import rows_by_key
 from laion_etl.io.storage import Store
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_WHERE = re.compile(r", (?!weights )[^,]*\Z")  # precision and device make small differences only
 _COLUMNS = ["key", "language", "similarity"]
 
 Floats = NDArray[np.float64]
@@ -54,7 +53,7 @@ def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Simil
     """
     scored = find_scored(crawl, store)
     chosen = _chosen(scored, batches)
-    models = sorted({_WHERE.sub("", batch.model) for batch in chosen})
+    models = sorted({_models(batch) for batch in chosen})
     if len(models) > 1:
         raise InputError(
             f"cannot compare similarities of several models ({'; '.join(models)}): name batches of one of "
@@ -67,6 +66,12 @@ def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Simil
                 if row["similarity"] is not None:
                     found["en" if row["language"] == "en" else "other"][row["key"]] = row["similarity"]
     return Similarities(models[0] if models else "", found)
+
+
+def _models(batch: ScoredBatch) -> str:
+    """Return what the similarities of a batch depend on. Precision and device make small differences only."""
+    first = without_device(batch.model)
+    return f"{first}, and {without_device(batch.other_model)}" if batch.other_model else first
 
 
 def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:

@@ -76,11 +76,13 @@ def recall(images: Floats, texts: Floats, owners: Sequence[int], ks: Sequence[in
     cosines = texts @ images.T
     owner = np.asarray(owners)
     right = cosines[np.arange(len(texts)), owner]
-    rank_of_image = (cosines >= right[:, None]).sum(axis=1) - 1
+    # Not "at least as near": NaN is that of nothing, and has to rank last.
+    rank_of_image = (~(cosines < right[:, None])).sum(axis=1) - 1
     best = np.full(len(images), -np.inf, cosines.dtype)
-    np.maximum.at(best, owner, right)
-    own = np.bincount(owner, right >= best[owner], len(images))
-    rank_of_text = (cosines >= best[None, :]).sum(axis=0) - own
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        np.maximum.at(best, owner, right)
+    own = np.bincount(owner, ~(right < best[owner]), len(images))
+    rank_of_text = (~(cosines < best[None, :])).sum(axis=0) - own
     return Recall(
         len(texts),
         len(images),

@@ -146,7 +146,7 @@ def labelled_samples(path: Path, crawl: str, store: Store) -> tuple[list[Labelle
 def scored_by(crawl: str, store: Store) -> dict[str, list[str]]:
     """Return what scored a crawl: models, and where safety tags come from."""
     scored = find_scored(crawl, store)
-    return {"models": list(scored.models), "safety": list(scored.safety)}
+    return {"models": list(scored.coverage.all_models), "safety": list(scored.safety)}
 
 
 def _scored_rows(crawl: str, store: Store) -> Iterator[tuple[str, str | None, float | None]]:

@@ -89,6 +89,7 @@ def classify(
     first = among_five = total = unreadable = 0
     for images, labels, lost in embedded(model, labelled, preparers):
         unreadable += lost
+        check_embeddings(images, model.name, "an image")
         nearest = np.argsort(-(images @ classes.T), axis=1, kind="stable")[:, :5]
         hits = nearest == np.asarray(labels)[:, None]
         first += int(hits[:, 0].sum())

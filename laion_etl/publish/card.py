@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from laion_etl.core import paper_thresholds
 from laion_etl.core.funnel import sentence_of
-from laion_etl.core.paper_thresholds import used_for_another_model
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.publish.card_text import (
@@ -21,7 +21,7 @@ from laion_etl.publish.croissant import file_patterns
 from laion_etl.report.contact_sheets import SheetSample
 from laion_etl.report.contents import SIDES
 from laion_etl.report.publish_context import PIPELINE, PublishContext
-from laion_etl.report.statistics import SHARE_EDGES, language_name
+from laion_etl.report.statistics import ENGLISH, OTHER, SHARE_EDGES, language_name
 from laion_etl.report.tables import caption_sources, duplicates, filtered, opt_outs, repeats, resolutions
 from laion_etl.report.templating import environment, words
 
@@ -86,10 +86,19 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
     ).encode()
 
 
-def _models_of_other_thresholds(context: PublishContext) -> list[str]:
-    """Return the models that were used with the threshold of the paper, which belongs to another model."""
-    used = {value for values in context.statistics.thresholds.values() for value in values}
-    return [model for model in context.scored.models if any(used_for_another_model(model, x) for x in used)]
+def _models_of_other_thresholds(context: PublishContext) -> list[tuple[float, str]]:
+    """Return the models that were used with a threshold of the paper, which belongs to another model."""
+    used, scored = context.statistics.thresholds, context.scored
+    routes = (
+        (paper_thresholds.ENGLISH, used[ENGLISH], scored.models),
+        (paper_thresholds.OTHER, used[OTHER], scored.other_models or scored.models),
+    )
+    return [
+        (threshold, model)
+        for threshold, applied, models in routes
+        for model in models
+        if threshold in applied and not paper_thresholds.belong_to(model)
+    ]
 
 
 def size_category(rows: int) -> str:
@@ -97,10 +106,15 @@ def size_category(rows: int) -> str:
     return next((name for limit, name in _SIZE_CATEGORIES if rows < limit), "10B<n<100B")
 
 
-def cell(text: str) -> str:
-    """Return untrusted text as inline code for a Markdown table: no markup, no links, no line ends."""
+def cell(text: str, most: int = 120) -> str:
+    """Return untrusted text as inline code for a Markdown table: no markup, no links, no line ends.
+
+    Args:
+        text: Any text.
+        most: Characters of it that are shown.
+    """
     plain = re.sub(r"[\s`|]+", " ", "".join(c for c in text if c.isprintable())).strip()
-    return f"`{plain[:120] or ' '}`"
+    return f"`{plain[:most] or ' '}`"
 
 
 def _escaped(text: str) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from laion_etl.blocklists.near_hashes import Ints
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.dataset.model_text import without_device
 from laion_etl.dataset.scored import ScoredBatch
 from laion_etl.io.storage import Store
 from laion_etl.publish.band_files import Records
@@ -126,7 +127,7 @@ def learn_clusters(plan: ClusterPlan, store: Store) -> Clusters:
 
     Raises InputError like `read_vectors`, and if several models scored these batches.
     """
-    models = sorted({_without_device(batch.model) for batch in plan.batches})
+    models = sorted({without_device(batch.model) for batch in plan.batches})
     if len(models) > 1:
         raise InputError(
             f"cannot compare the embeddings of {plan.crawl}: they are of several models, "
@@ -136,11 +137,6 @@ def learn_clusters(plan: ClusterPlan, store: Store) -> Clusters:
     if not parts:
         return Clusters(np.zeros((1, 1), np.float32))
     return Clusters(spherical_k_means(np.concatenate(parts), plan.clusters))
-
-
-def _without_device(model: str) -> str:
-    """Return name and weights of a model, without the precision and device that `ScoredBatch` adds."""
-    return ", ".join(model.split(", ")[:2])
 
 
 def _some(vectors: Vectors) -> Vectors:

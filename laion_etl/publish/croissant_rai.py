@@ -35,7 +35,7 @@ def responsible_ai(context: PublishContext) -> dict[str, Any]:
             "Pairs below the CLIP similarity threshold were dropped; samples suspected to show minors in an "
             "unsafe context were dropped and are in no file.",
         ],
-        "rai:machineAnnotationTools": [*_MACHINE_TOOLS, *context.scored.models],
+        "rai:machineAnnotationTools": [*_MACHINE_TOOLS, *context.scored.all_models],
         "rai:dataUseCases": [*USES, *(f"Not for: {misuse}" for misuse in MISUSES)],
         "rai:dataLimitations": list(LIMITS),
         "rai:dataBiases": list(BIASES),

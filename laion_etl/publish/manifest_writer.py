@@ -64,7 +64,7 @@ def crawl_part(context: PublishContext) -> ManifestPart:
         subsets=context.statistics.subset_rows,
         dropped=dict(context.dropped),
         removals=context.removals,
-        models=scored.models,
+        models=scored.all_models,
         settings=context.applied_settings,
         batches={
             "planned": scored.planned,

@@ -16,7 +16,7 @@ from laion_etl.core.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-_SAME = 1e-6  # of a number of an embedding whose length is 1
+SAME = 1e-6  # of a number of an embedding whose length is 1
 _STATISTICS = ("running_mean", "running_var")  # of batch normalisation; masks of attention hold -inf
 
 
@@ -49,7 +49,7 @@ def check_network(network: "torch.nn.Module", path: Path) -> None:
 
 def check_distinct(embeddings: NDArray[np.float32], model: str, what: str) -> None:
     """Raise ModelError if the embeddings (n, dim) of things that differ are all the same but for rounding."""
-    if np.abs(embeddings - embeddings[0]).max() < _SAME:
+    if np.abs(embeddings - embeddings[0]).max() < SAME:
         raise ModelError(
             f"cannot use the model {model}: its embeddings of different {what} are the same; "
             "use other weights"

@@ -8,7 +8,7 @@ its column travels to the dataset as those of custom heads do.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.head_columns import HeadColumn
@@ -16,6 +16,7 @@ from laion_etl.core.import_factory import load_factory
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA
 from laion_etl.score import demo_model
 from laion_etl.score.head import Floats, Head, HeadInput
+from laion_etl.score.head_probe import check_head
 from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_anchors, load_head
 from laion_etl.score.layer_chain import LayerChain
 from laion_etl.score.model import ClipModel
@@ -25,6 +26,7 @@ from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read
 from laion_etl.settings import SafetySettings, Settings
 
 VARIABLE = "LAION_ETL_SAFETY_HEADS"
+_Checked = TypeVar("_Checked", LinearHead | LayerChain, TextAnchors)
 _INDEX_COLUMNS = ("domain", "picture_ending", "picture_offset", "picture_bytes", "score")
 _TAKEN = frozenset(name.lower() for name in (*SCORED_SCHEMA.names, *DATASET_SCHEMA.names, *_INDEX_COLUMNS))
 
@@ -141,14 +143,16 @@ def _nsfw(settings: Settings, model: ClipModel) -> Head | None:
     if not (named := settings.safety.nsfw_head):
         return None
     column = HeadColumn("punsafe", "probability that the image is unsafe")
-    return EmbeddingHead((column,), load_nsfw_head(checked_file(named), model.dim))
+    head = load_nsfw_head(checked_file(named), model.dim)
+    check_head(head.chain.score if isinstance(head, NsfwChain) else head.logits, named, model.dim)
+    return EmbeddingHead((column,), head)
 
 
 def _violence(settings: Settings, model: ClipModel) -> Head | None:
     if not (named := settings.safety.violence_head):
         return None
     column = HeadColumn("pviolence", "probability of violence")
-    return EmbeddingHead((column,), load_anchors(checked_file(named), model.dim))
+    return EmbeddingHead((column,), _checked(load_anchors(checked_file(named), model.dim), named, model.dim))
 
 
 def _watermark(settings: Settings, model: ClipModel) -> Head | None:
@@ -164,10 +168,15 @@ def _aesthetic(settings: Settings, model: ClipModel) -> Head | None:
     """The head of the settings, else the tiny model's own, else None."""
     column = HeadColumn("aesthetic", "aesthetic score, about 1 to 10")
     if named := settings.safety.aesthetic_head:
-        return EmbeddingHead((column,), load_head(checked_file(named), model.dim))
+        return EmbeddingHead((column,), _checked(load_head(checked_file(named), model.dim), named, model.dim))
     if not model.is_tiny:
         return None
     return EmbeddingHead((column,), load_head(demo_model.AESTHETIC_FILE, model.dim))
+
+
+def _checked(head: _Checked, named: str, dim: int) -> _Checked:
+    check_head(head.score, named, dim)
+    return head
 
 
 BUILT_IN: tuple[Callable[[Settings, ClipModel], Head | None], ...] = (

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.finite import check_arrays, check_layers
+from laion_etl.score.kernels import Doubles
 from laion_etl.score.layer_chain import NSFW, LayerChain, chain_of, places_of, read_state
 from laion_etl.score.products import product
 
@@ -43,15 +44,22 @@ class DenseHead:
         return len(self.mean)
 
     def score(self, images: Floats) -> Floats:
-        """Probabilities (n) of L2-normalised embeddings (n, dim), which are rounded to float16 first."""
+        """Probabilities (n) of L2-normalised embeddings (n, dim)."""
+        return (1 / (1 + np.exp(-self.logits(images)))).astype(np.float32)
+
+    def logits(self, images: Floats) -> Doubles:
+        """What the probabilities are computed from (n): they differ where all of those are rounded to 1.
+
+        The embeddings (n, dim) are rounded to float16 first.
+        """
         values: Floats = images.astype(np.float16).astype(np.float32)
         for column, table in self.tables.items():
             values[:, column] = [table.get(f"{value:.6f}", 0) for value in values[:, column]]
         values = ((values - self.mean) / np.maximum(np.sqrt(self.variance), _EPSILON)).astype(np.float32)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             values = np.maximum(product(values, weight) + bias, 0).astype(np.float32)
-        logits = (product(values, self.weights[-1]) + self.biases[-1])[:, 0]
-        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+        logits: Doubles = (product(values, self.weights[-1]) + self.biases[-1])[:, 0]
+        return logits
 
     @property
     def identity(self) -> str:

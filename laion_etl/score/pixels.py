@@ -4,9 +4,9 @@ open_clip scales the shorter side to the input size, cuts the middle out, and no
 scaled by powers of two while they are decoded, to no less than twice the input size, unless a plan forbids it
 (LAION_ETL_CLIP_JPEG_SCALING; docs/accuracy.md has what that changes). All other images with 8
 bits of red, green and blue, or of grey, come out the same to the last bit (`resize.py`, `jpeg.py`). Palettes,
-1 and 16 bits do not: they become RGB before they are resized, open_clip resizes them first, palettes to the
-nearest pixel. Normalising is left to the device (`ClipModel.embed_pixels`). An image is decoded once, however
-many models use it. Imports no torch.
+1 and 16 bits, CMYK and partly transparent images do not: they become RGB before they are resized, open_clip
+resizes them first, palettes to the nearest pixel. Normalising is left to the device
+(`ClipModel.embed_pixels`). An image is decoded once, however many models use it. Imports no torch.
 """
 
 from collections.abc import Sequence

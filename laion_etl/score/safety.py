@@ -25,7 +25,7 @@ from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.score.finite import check_embeddings
+from laion_etl.score.finite import SAME, check_embeddings
 from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
 from laion_etl.score.products import product
@@ -37,6 +37,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 TEMPERATURE = 100.0  # CLIP's trained logit scale
 _NOT_STATED = "Not stated."
 _CONTRASTS = ("underage", "violence", "watermark")
+_KEYS = frozenset({"about", "provenance", "validation", "nsfw", "underage_words", *_CONTRASTS})
 # Values of this head that are not stored: they decide.
 MUST_DROP, SUSPECTED_UNDERAGE = "must_drop", "suspected_underage"
 NOT_STORED = frozenset({MUST_DROP, SUSPECTED_UNDERAGE})
@@ -101,8 +102,9 @@ def load_prompts(path: Path) -> SafetyPrompts:
     """Reads a prompt file; raises ModelError naming the mistake in it."""
     try:
         document = parse_json(path.read_text(encoding="utf-8"))
+        _check_names(document)
         contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
-        words = frozenset(folded(word) for word in document["underage_words"])
+        words = frozenset(map(folded, _texts(document["underage_words"])))
         stated = (str(document.get(name) or _NOT_STATED) for name in ("provenance", "validation"))
         return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words, PromptsOrigin(path.name, *stated))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -114,11 +116,24 @@ def load_prompts(path: Path) -> SafetyPrompts:
 
 def _contrast(document: Mapping[str, Mapping[str, Sequence[str]]]) -> Contrast:
     without, present = (
-        tuple(tuple(prompts) for prompts in document[side].values()) for side in ("without", "present")
+        tuple(_texts(prompts) for prompts in document[side].values()) for side in ("without", "present")
     )
     if not all((*without, *present)) or not without or not present:
         raise ValueError("every side needs categories, every category a prompt")
     return Contrast(without, present)
+
+
+def _check_names(document: Mapping[str, Any]) -> None:
+    """Raise ValueError for a part with another name: a misspelt contrast would be left out."""
+    if unknown := sorted(set(document) - _KEYS):
+        raise ValueError(f"there is no part {unknown[0]!r}")
+
+
+def _texts(found: Sequence[str]) -> tuple[str, ...]:
+    """Return a list of texts. Raises ValueError for anything else: the letters of one text are texts, too."""
+    if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found):
+        raise ValueError(f"{found!r:.60} is not a list of texts")
+    return tuple(found)
 
 
 class SafetyJudge:
@@ -187,17 +202,29 @@ class _Boundary:
         prompts = [prompt for prompts in categories for prompt in prompts]
         embedded = model.embed_texts(prompts)
         for prompt, embedding in zip(prompts, embedded, strict=True):
-            check_embeddings(embedding[None], "of the safety prompts", f"the prompt {prompt!r}")
+            check_embeddings(embedding[None], model.name, f"the safety prompt {prompt!r}")
         starts = np.cumsum([0, *map(len, categories[:-1])])
         sizes = np.asarray([len(prompts) for prompts in categories], np.float32)
         means = np.add.reduceat(embedded, starts, axis=0) / sizes[:, None]
         self._categories = means / np.linalg.norm(means, axis=1, keepdims=True)
+        check_embeddings(self._categories, model.name, "a category of the safety prompts")
         self._boundary = len(contrast.without)
+        self._check_sides(model.name)
+
+    def _check_sides(self, model: str) -> None:
+        """Raise ModelError for a category of one side that the model cannot tell from one of the other."""
+        without, present = np.split(self._categories, [self._boundary])
+        if (np.abs(without[:, None] - present[None]).max(axis=2) < SAME).any():
+            raise ModelError(
+                f"cannot use the model {model}: its embeddings of safety prompts on both sides of a boundary "
+                "are the same; use other prompts (LAION_ETL_SAFETY_PROMPTS), or other weights"
+            )
 
     def compare(self, images: Floats) -> tuple[NDArray[np.intp], Floats]:
         """How many of the two nearest categories are `present`, and the softmax mass of `present`."""
         logits = TEMPERATURE * product(images, self._categories.T)
-        nearest = np.argsort(-logits, axis=1, kind="stable")[:, :2]
+        # Of equal ones the last ranks first: those of `present`.
+        nearest = np.argsort(logits, axis=1, kind="stable")[:, -2:]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         present = np.arange(len(self._categories)) >= self._boundary
         sums = product(powers, np.stack([present, np.ones_like(present)], axis=1))

@@ -189,10 +189,10 @@ def load_scorer(settings: Settings) -> SampleScorer:
     watermark = watermark_model(heads)
     plans = (model.pixel_plan, *((watermark.plan,) if watermark else ()))
     limits = thresholds(settings.clip)
-    warn_of_other_thresholds(model.name, limits)
     warn_of_difference(model)
     if other := load_other_model(settings.clip, model):
         warn_of_difference(other)
+    warn_of_other_thresholds(model.name, limits, other.name if other else "")
     return SampleScorer(
         model=model,
         multilingual_model=other,

@@ -8,7 +8,7 @@ apply only while both settings have their defaults, so a threshold that is set e
 import logging
 from dataclasses import dataclass, fields
 
-from laion_etl.core.paper_thresholds import used_for_another_model
+from laion_etl.core import paper_thresholds
 from laion_etl.score import demo_model
 from laion_etl.score.weights import is_tiny
 from laion_etl.settings import ClipSettings
@@ -42,13 +42,25 @@ def _at_defaults(settings: ClipSettings) -> bool:
     return all(getattr(settings, name) == default[name] for name in names)
 
 
-def warn_of_other_thresholds(model: str, found: Thresholds) -> None:
-    """Log a warning if the paper's threshold is used, but not the paper's model."""
-    if used_for_another_model(model, found.english):
-        _log.warning(
-            "%s: the threshold %g was chosen for OpenAI's ViT-B/32; this model has similarities in "
-            "another range; score a few shards, run `laion-etl model calibrate`, and set "
-            "LAION_ETL_CLIP_THRESHOLD_EN and LAION_ETL_CLIP_THRESHOLD_OTHER",
-            model,
-            found.english,
-        )
+def warn_of_other_thresholds(model: str, found: Thresholds, other_model: str = "") -> None:
+    """Log a warning for each model that is used with a threshold of the paper, but is not the paper's.
+
+    Args:
+        model: The name of the first one.
+        found: The thresholds in force.
+        other_model: The name of that of other languages, if there is one.
+    """
+    used: dict[str, list[str]] = {}
+    if found.english == paper_thresholds.ENGLISH:
+        used.setdefault(model, []).append(f"{found.english:g}")
+    if found.other == paper_thresholds.OTHER:
+        used.setdefault(other_model or model, []).append(f"{found.other:g}")
+    for name, values in used.items():
+        if not paper_thresholds.belong_to(name):
+            _log.warning(
+                "%s: %s chosen for OpenAI's ViT-B/32; this model has similarities in another range; score a "
+                "few shards, run `laion-etl model calibrate`, and set LAION_ETL_CLIP_THRESHOLD_EN and "
+                "LAION_ETL_CLIP_THRESHOLD_OTHER",
+                name,
+                f"the threshold {values[0]} was" if len(values) == 1 else f"{' and '.join(values)} were",
+            )

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 _ADULT = 18
-_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,:/])(\d{1,2})(?:[.,]5)?(?!\d|[.,:]\d)")
+_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,:])(\d{1,2})(?:[.,]5)?(?!\d|[.,:]\d)")
+# "14/f", "14f" as chats have it; "f/14" is an aperture, "14 F" a temperature, "14m" a length.
+_AGE_AND_SEX = re.compile(r"(?<![\w./,:])(?:(?:[5-9]|1[0-7]) ?/ ?[fmw]|1[0-7]f)(?!\w)")
 _GROUP = re.compile(r"(?:s|er|ers)?(?!\w)")  # the under-16s
 # What makes a number behind "under" another quantity.
 _MEASURED = re.compile(
@@ -52,8 +54,10 @@ class Ages:
     def found_in(self, text: str) -> bool:
         """Whether a folded text states an age below 18, or one of up to 18 as a limit."""
         plain = text if text.isascii() else _with_ascii_digits(text)
-        return any(self._is_age(plain, found) for found in _NUMBER.finditer(plain)) or any(
-            self._is_age_in_words(plain, found) for found in self.numbers.finditer(plain)
+        return (
+            _AGE_AND_SEX.search(plain) is not None
+            or any(self._is_age(plain, found) for found in _NUMBER.finditer(plain))
+            or any(self._is_age_in_words(plain, found) for found in self.numbers.finditer(plain))
         )
 
     def _is_age(self, text: str, number: re.Match[str]) -> bool:
@@ -111,7 +115,7 @@ def _all(lists: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 def _behind(fold: _Fold, entries: Iterable[str]) -> _Pattern:
     """Return a pattern of what follows a number: whole words unless they end in an asterisk."""
-    return re.compile(f" ?{_any(map(fold, entries), begins=False)}")
+    return re.compile(f"(?: ?\\+)? ?{_any(map(fold, entries), begins=False)}")
 
 
 def _in_front(fold: _Fold, entries: Iterable[str]) -> _Pattern:

@@ -1,7 +1,8 @@
 """What disguised words of a caption may mean: letters of other alphabets, digits for letters, spaced letters.
 
 A reading is only looked for where something is odd: a word of two alphabets ("gіrl" with a Cyrillic letter),
-digits within a word ("t33n"), single letters with the same thing between them ("t.e.e.n"). So a Russian
+digits within a word ("t33n", "дев0чка"), asterisks for vowels ("t*en"), a letter three times and more
+("teeen"), single letters with the same thing between them ("t.e.e.n"). So a Russian
 word is never read as a Latin one, and a product code seldom as a word.
 """
 
@@ -19,13 +20,18 @@ _CYRILLIC_OF = dict(zip("abcehikmoprtxyuns", "авсенікморгтхуипѕ
 _GREEK_OF = dict(zip("abehiklmnoptuxyvw", "αβεηικλμνορτυχυνω", strict=True))
 _TABLES = tuple(map(str.maketrans, (_LATIN_OF, _LATIN_OF_CAPITALS, _CYRILLIC_OF, _GREEK_OF)))
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_WORD_WITH_DIGITS = re.compile(r"[^\W_]{3,}")
 _ALPHABETS = tuple(
     re.compile(letters)
     for letters in ("[a-z]", "[\u0400-\u052f]", "[\u0370-\u03ff\u1f00-\u1fff]", "[\u0530-\u058f]")
 )
 # The condition makes a run without a letter cost one attempt and not one for each of its characters.
 _TOKEN = re.compile(r"(?<![a-z0-9@$!€|])[a-z0-9@$!€|]*[a-z][a-z0-9@$!€|]*")
-_LETTER_OF = str.maketrans("03457@$€", "oeastase")
+_LETTER_OF = str.maketrans("034578@$€", "oeastbase")
+_CYRILLIC_LETTERS_OF = tuple(str.maketrans("0346", letters) for letters in ("оечб", "озчб"))
+_WITH_DIGITS = re.compile(r"[^\W_]*(?:[\u0400-\u052f]\d|\d[\u0400-\u052f])[^\W_]*")
+_STARRED = re.compile(r"(?<![^\W_])[a-z]+\*[a-z*]*[a-z]")
+_REPEATED = re.compile(r"([^\W\d_])\1{2,}")
 _I_OR_L = "1!|"
 _READ_AS = (str.maketrans(_I_OR_L, "iii"), str.maketrans(_I_OR_L, "lll"))
 _SHORT = 3  # letters: such a word has to be a whole token
@@ -38,6 +44,10 @@ def readings(text: str) -> Iterator[str]:
         mixed = " ".join(word for word in _WORD.findall(text) if _is_mixed(word))
         if mixed:
             yield from (mixed.translate(table) for table in _TABLES)
+        if numbered := " ".join(_WITH_DIGITS.findall(text)):
+            yield from (numbered.translate(table) for table in _CYRILLIC_LETTERS_OF)
+    if _REPEATED.search(text):
+        yield from (_REPEATED.sub(letters, text) for letters in (r"\1", r"\1\1"))
     for found in _SPACED.finditer(text):
         yield found[0].replace(found[1], "")
 
@@ -53,6 +63,20 @@ def has_digits_for_letters(text: str, words: re.Pattern[str]) -> bool:
         text: The caption.
         words: Matches one of the words.
     """
+    if not text.isascii():
+        mixed = " ".join(word for word in _WORD_WITH_DIGITS.findall(text) if _is_mixed(word))
+        text = " ".join((text, *(mixed.translate(table) for table in _TABLES[:2] if mixed)))
+    return _has_vowels_starred(text, words) or _has_digits(text, words)
+
+
+def _has_vowels_starred(text: str, words: re.Pattern[str]) -> bool:
+    if "*" not in text:
+        return False
+    starred = (found[0].replace("*", vowel) for found in _STARRED.finditer(text) for vowel in ("", *"aeiou"))
+    return any(words.match(read) for read in starred)
+
+
+def _has_digits(text: str, words: re.Pattern[str]) -> bool:
     for found in _TOKEN.finditer(text):
         token = found[0].rstrip(_I_OR_L) or found[0]
         if token.isalpha():

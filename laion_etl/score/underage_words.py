@@ -50,6 +50,8 @@ _SAME_LETTERS = str.maketrans(
 _ORNAMENTS = str.maketrans(
     {
         **dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡʏᴢɡɑ", "abcdefghijklmnopqrstuvwyzga", strict=True)),
+        **dict(zip("ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "bpdtgkjczfmnlsrvhwxyaeiou", strict=True)),
+        **dict(zip("ᎠᎡᎢᎥᎪᎫᎬᎳᎷᎻᎽᏀᏃᏒᏚᏙᏞᏟᏢᏦᏴ", "drtiajewmhygzrsvlcpkb", strict=True)),
         **{
             chr(start + letter): chr(ord("a") + letter)
             for start in (0x1F130, 0x1F150, 0x1F170, 0x1F1E6)
@@ -58,7 +60,7 @@ _ORNAMENTS = str.maketrans(
     }
 )
 _UNDECOMPOSED = str.maketrans({"ł": "l", "ø": "o", "đ": "d"})
-_RULES = 2  # 1: no ages, no disguised words
+_RULES = 3  # 1: no ages, no disguised words; 2: no asterisks, repeated letters, Cyrillic with digits
 _FEWEST_WITHOUT_ACCENTS = 6  # letters: "otros" and "solar" are other words than "otroš" and "šolar"
 
 

@@ -28,6 +28,7 @@ from laion_etl.settings import ClipSettings
 KEYS = ("quick_gelu", "mean", "std", "interpolation", "resize_mode")
 _DEFAULTS = {"interpolation": "bicubic", "resize_mode": "shortest"}  # those of open_clip
 _ACTIVATIONS = frozenset({"QuickGELU", "GELU", "GELUTanh", "ReLU", "SiLU", "Hardswish"})
+_VARIANT = "-quickgelu"  # of open_clip's names
 _log = logging.getLogger(__name__)
 
 Function = dict[str, Any]  # a value of some of KEYS; what is missing is as the architecture has it
@@ -50,7 +51,7 @@ def function_of(settings: ClipSettings, path: Path, tag: Mapping[str, Any]) -> F
         name: open_clip().get_pretrained_cfg(settings.model, name)
         for name in open_clip().list_pretrained_tags_by_model(settings.model)
     }
-    found = _of_file(path, tags)
+    found = _of_file(path, _of_base(settings.model) | tags)
     if found is None:
         found = _beside(path)
     if found is None:
@@ -85,6 +86,21 @@ def _from_settings(settings: ClipSettings) -> Function:
         if (value := getattr(settings, key)) != "auto":
             found[key] = value
     return found
+
+
+def _of_base(model: str) -> dict[str, dict[str, Any]]:
+    """Return the tags of the architecture that a name ending in -quickgelu varies.
+
+    Files of them load under either name; only QuickGELU is what they may not have been made for.
+    """
+    if not model.endswith(_VARIANT):
+        return {}
+    base = model.removesuffix(_VARIANT)
+    entries = {
+        name: open_clip().get_pretrained_cfg(base, name)
+        for name in open_clip().list_pretrained_tags_by_model(base)
+    }
+    return {name: {**entry, "quick_gelu": bool(entry.get("quick_gelu"))} for name, entry in entries.items()}
 
 
 def _of_file(path: Path, tags: Mapping[str, Mapping[str, Any]]) -> Function | None:

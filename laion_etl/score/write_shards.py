@@ -10,7 +10,7 @@ from laion_etl.core.stopping import LeaseLost
 from laion_etl.dataset.missing_batches import MissingBatch
 from laion_etl.io.storage import Guard, Store
 from laion_etl.score.head_registry import described_safety
-from laion_etl.score.scorer import Scored
+from laion_etl.score.scorer import SampleScorer, Scored
 from laion_etl.score.shard_writer import ShardWriter
 from laion_etl.score.steps import Access, LostBatch, OpenedShard, Result, ShardEnd, Step, Unit
 
@@ -104,6 +104,16 @@ def _add_results(results: Iterator[Step | list[Scored]], writer: ShardWriter, ac
                 writer.add(scored)
 
 
+def _other_model(scorer: SampleScorer) -> dict[str, Any]:
+    if (model := scorer.multilingual_model) is None:
+        return {}
+    return {
+        "other_model": model.name,
+        "other_weights_sha256": model.weights_sha256,
+        "other_function": model.identity,
+    }
+
+
 def _stats(opened: OpenedShard, writer: ShardWriter) -> StageStats:
     shard, scorer = opened.shard, opened.scorer
     details: dict[str, Any] = {}
@@ -111,7 +121,7 @@ def _stats(opened: OpenedShard, writer: ShardWriter) -> StageStats:
         details = {
             "scored_by": opened.scored_by,
             "model": scorer.model.name,
-            **({"other_model": scorer.multilingual_model.name} if scorer.multilingual_model else {}),
+            **_other_model(scorer),
             "weights_sha256": scorer.model.weights_sha256,
             "precision": scorer.model.precision,
             "function": scorer.model.identity,

@@ -263,7 +263,14 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
     stats = store.read_stats(name)
     prompts = {"name": "mine.json", "provenance": "Made\nby <me>.", "validation": "On 300 images."}
     safety = {"prompts": prompts, "nsfw_head": "abc"}
-    store.write_stats(name, replace(stats, details={"model": "other-model", "safety": safety}))
+    function = {"activation": "QuickGELU()", "size": [224, 224], "interpolation": "bicubic", "context": 77}
+    function |= {"resize_mode": "squash", "mean": [0.5] * 3, "std": [0.25] * 3, "tokenizer": "cd" * 32}
+    second = {
+        "other_model": "second-model",
+        "other_weights_sha256": "ef" * 32,
+        "other_function": function | {"precision": "bf16", "device": "cuda"},
+    }
+    store.write_stats(name, replace(stats, details={"model": "other-model", "safety": safety} | second))
     publish_dataset(CRAWL, plain, store)
     for file in ("README.md", "report/index.html"):
         text = store.read(f"{FOLDER}/{file}").decode()
@@ -272,6 +279,13 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
         )
     card = store.read(f"{FOLDER}/README.md").decode()
     assert "The threshold 0.28 was chosen for OpenAI's ViT-B/32, not for `other-model`" in card
+    described = (
+        "second-model, weights efefefefefef, QuickGELU, 224 px bicubic squash, mean 0.5/0.5/0.5, "
+        "std 0.25/0.25/0.25, 77 tokens by cdcdcdcdcdcd, bf16 on cuda, for other languages"
+    )
+    assert f"`{described}`" in card
+    assert described in json.loads(store.read(f"{FOLDER}/manifest.json"))["models"]
+    assert described in store.read(f"{FOLDER}/croissant.json").decode()
     origin = "Prompts mine.json: Made by &lt;me>. On 300 images. punsafe comes from a trained head (abc)."
     assert f"\n\n{origin}\n" in card
 

@@ -15,13 +15,14 @@ from laion_etl.dataset.variants import unsafe_reasons
 from laion_etl.io.storage import Store
 from laion_etl.score import encode
 from laion_etl.score.head import HeadInput
+from laion_etl.score.head_registry import load_heads
 from laion_etl.score.heads import load_anchors, load_head
 from laion_etl.score.model import ClipModel, load_model
 from laion_etl.score.nsfw_head import load_nsfw_head
 from laion_etl.score.scorer import load_scorer
 from laion_etl.score.stage import score_shards
 from laion_etl.score.watermark import read_watermark_model, save_ours, small_network
-from laion_etl.settings import PublishSettings
+from laion_etl.settings import PublishSettings, SafetySettings
 from tests.score.conftest import (
     CRAWL,
     TINY,
@@ -85,6 +86,34 @@ def test_heads_with_weights_that_are_not_finite_are_refused_by_name(tmp_path: Pa
     save_ours(network, 16, tmp_path / "marks.safetensors")
     with pytest.raises(ModelError, match=r"0\.weight has values that are not finite"):
         read_watermark_model(tmp_path / "marks.safetensors", "cpu")
+
+
+def test_heads_whose_scores_overflow_or_are_all_the_same_are_refused(
+    tiny_model: ClipModel, tmp_path: Path
+) -> None:
+    dim = tiny_model.dim
+    large, flat, dead = tmp_path / "large", tmp_path / "flat", tmp_path / "dead"
+    torch.save({"weight": torch.full((1, dim), 3e38), "bias": torch.tensor([3e38])}, large)
+    torch.save({"weight": torch.full((1, dim), 1e-12), "bias": torch.tensor([5.0])}, flat)
+    # After the first layer nothing passes the ReLU: the rest sees zeros only.
+    shapes = {0: (4, dim), 3: (4, 4), 6: (4, 4), 9: (4, 4), 11: (1, 4)}
+    state = {f"layers.{n}.weight": torch.ones(shape) for n, shape in shapes.items()}
+    state |= {
+        f"layers.{n}.bias": torch.full((shape[0],), -1e6 if n == 0 else 1.0) for n, shape in shapes.items()
+    }
+    torch.save(state, dead)
+    unsafe = small_head(dim)
+    replace(unsafe, biases=(np.full(4, -1e6, np.float32), unsafe.biases[1])).save(
+        tmp_path / "nsfw.safetensors"
+    )
+    for safety, cause in (
+        (SafetySettings(aesthetic_head=str(large)), "its scores are not finite"),
+        (SafetySettings(aesthetic_head=str(flat)), "it gives every image the same score"),
+        (SafetySettings(aesthetic_head=str(dead)), "it gives every image the same score"),
+        (SafetySettings(nsfw_head=str(tmp_path / "nsfw.safetensors")), "it gives every image the same score"),
+    ):
+        with pytest.raises(ModelError, match=cause):
+            load_heads(replace(TINY_SETTINGS, safety=safety), tiny_model)
 
 
 class NanForFirst:

@@ -46,6 +46,8 @@ def test_each_language_is_scored_by_its_model(
     rows = read_parquet(store)
     by_two = [row["similarity"] for row in rows]
     assert stats.details["other_model"] == "laion-etl-tiny/other.pt"
+    assert stats.details["other_weights_sha256"] != stats.details["weights_sha256"]
+    assert stats.details["other_function"] == stats.details["function"]
     assert np.allclose([by_two[0], by_two[3]], [by_one[0], by_one[3]], atol=1e-6)
     other = load_model(replace(settings.clip, pretrained=settings.clip.other_pretrained))
     assert (other.image_sha256 != tiny_model.image_sha256) is of_images

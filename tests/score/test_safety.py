@@ -12,10 +12,13 @@ from laion_etl.score.model import ClipModel
 from laion_etl.score.safety import PROMPTS, NsfwTag, SafetyJudge, SafetyPrompts, load_prompts
 
 DIM = 6
+NSFW = {"without": {"a": ["axis 0"]}, "present": {"b": ["axis 1"]}}
 
 
 class FakeTower:
     """Embeds the text "axis N" as the N-th unit vector: images can be placed exactly."""
+
+    name = "fake"
 
     def embed_texts(self, texts: tuple[str, ...]) -> np.ndarray:
         return np.eye(DIM, dtype=np.float32)[[int(text.split()[1]) for text in texts]]
@@ -57,6 +60,19 @@ def near(*axes: int) -> np.ndarray:
 def test_the_two_nearest_categories_decide_the_tag(axes: tuple[int, ...], tag: NsfwTag) -> None:
     (verdict,) = judge_with().judge(near(*axes), ["a text"])
     assert verdict.nsfw_tag is tag
+
+
+def test_of_equally_near_categories_the_unsafe_ones_decide() -> None:
+    everywhere = np.full((1, DIM), DIM**-0.5, np.float32)
+    (verdict,) = judge_with().judge(everywhere, ["a text"])
+    assert verdict.nsfw_tag is NsfwTag.NSFW
+
+
+def test_categories_that_the_model_cannot_tell_apart_are_refused() -> None:
+    for name in ("nsfw", "underage"):
+        same = {"without": {"a": ["axis 0"]}, "present": {"b": ["axis 1"], "c": ["axis 0"]}}
+        with pytest.raises(ModelError, match="safety prompts on both sides of a boundary are the same"):
+            judge_with(**{name: same})
 
 
 def test_punsafe_is_the_softmax_mass_of_the_unsafe_categories() -> None:
@@ -128,7 +144,16 @@ def test_shipped_prompts_can_be_judged_with(name: str, tiny_model: ClipModel) ->
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"nsfw": {}}, {"nsfw": {"without": {"a": []}, "present": {"b": ["c"]}}, "underage_words": []}, []],
+    [
+        {},
+        {"nsfw": {}},
+        {"nsfw": {"without": {"a": []}, "present": {"b": ["c"]}}, "underage_words": []},
+        [],
+        {"nsfw": {"without": {"a": "axis 0"}, "present": {"b": ["c"]}}, "underage_words": []},
+        {"nsfw": {"without": {"a": [" "]}, "present": {"b": ["c"]}}, "underage_words": []},
+        {"nsfw": NSFW, "underage_words": "kid"},
+        {"nsfw": NSFW, "underage_words": [], "violense": NSFW},
+    ],
 )
 def test_a_broken_prompt_file_is_a_one_line_error(document: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="cannot use the safety prompts"):

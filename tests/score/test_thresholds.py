@@ -40,7 +40,9 @@ def test_a_threshold_that_someone_set_is_obeyed() -> None:
         ("hf-hub:timm/other_vit_base_patch32_clip_224.openai", ClipSettings(), True),
         ("ViT-B-32/laion2b_s34b_b79k", ClipSettings(), True),
         ("ViT-L-14/openai", ClipSettings(), True),
-        ("ViT-L-14/openai", ClipSettings(threshold_en=0.2), False),
+        ("ViT-L-14/openai", ClipSettings(threshold_en=0.2), True),
+        ("ViT-L-14/openai", ClipSettings(threshold_other=0.2), True),
+        ("ViT-L-14/openai", ClipSettings(threshold_en=0.2, threshold_other=0.2), False),
         ("laion-etl-tiny/scenes", TINY, False),
     ],
 )
@@ -49,3 +51,21 @@ def test_thresholds_of_another_model_are_warned_of(
 ) -> None:
     warn_of_other_thresholds(model, thresholds(settings))
     assert ("laion-etl model calibrate" in caplog.text) is warned
+
+
+def test_thresholds_are_warned_of_for_the_model_that_they_are_used_with(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k"
+    warn_of_other_thresholds("ViT-B-32/openai", thresholds(ClipSettings()), other)
+    assert [record.getMessage().partition(" chosen")[0] for record in caplog.records] == [
+        f"{other}: the threshold 0.26 was"
+    ]
+    caplog.clear()
+    warn_of_other_thresholds("ViT-L-14/openai", thresholds(ClipSettings()))
+    assert [record.getMessage().partition(" chosen")[0] for record in caplog.records] == [
+        "ViT-L-14/openai: 0.28 and 0.26 were"
+    ]
+    caplog.clear()
+    warn_of_other_thresholds("ViT-B-32/openai", thresholds(ClipSettings(threshold_other=0.3)), other)
+    assert caplog.records == []

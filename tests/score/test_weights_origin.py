@@ -69,6 +69,8 @@ def test_the_digests_are_those_of_open_clips_own_urls() -> None:
         ("ViT-B-32", "models--timm--vit_base_patch32_clip_224.openai/snapshots/1", True),
         ("ViT-B-32", "vit_base_patch32_clip_224.metaclip_400m", True),
         ("ViT-B-32", "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K/snapshots/1", None),
+        ("ViT-B-32-quickgelu", "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K/snapshots/1", False),
+        ("ViT-B-32-quickgelu", "models--timm--vit_base_patch32_clip_224.openai/snapshots/1", True),
     ],
 )
 def test_weights_are_known_by_their_folder_of_the_hub(
