@@ -7,7 +7,8 @@ data[offsets[i]:offsets[i + 1]].
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.core.numba_cache import copy_bytes, kernel
+from laion_etl.core.byte_copies import copy_bytes
+from laion_etl.core.numba_cache import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]
