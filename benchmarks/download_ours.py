@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.core.arrow_rows import table_of_rows
 from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download.stage import download_batch
@@ -44,7 +44,7 @@ def main() -> None:
         outputs = []
         for batch in range(batches):
             with store.create(batch_file_name("C", batch)) as file:
-                pq.write_table(pa.Table.from_pylist(rows, schema=BATCH_SCHEMA), file)
+                pq.write_table(table_of_rows(rows, BATCH_SCHEMA), file)
             outputs.append(file.output)
         count = batches * len(urls)
         store.write_stats(
