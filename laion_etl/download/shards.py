@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.core.arrow_rows import table_of_rows
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import sample_key
 from laion_etl.core.schemas import SHARD_SCHEMA
@@ -20,7 +20,7 @@ from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.io.storage import Guard, Store, closed, storage_errors
-from laion_etl.io.tarshard import finish, write_member
+from laion_etl.io.tarshard import finish, write_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +88,19 @@ class ShardWriter:
                     self._write_sample(tar, row, outcome.stored)
             finish(tar)
         with store.create(f"{stem}.parquet", guard) as file:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA), file, compression="zstd")
+            pq.write_table(table_of_rows(rows, SHARD_SCHEMA), file, compression="zstd")
         return tar.output, file.output
 
     def _write_sample(self, tar: Any, row: dict[str, Any], stored: _Stored) -> None:
         self._spool.seek(stored.offset)
         key = row["key"]
         plain = {**row, "pair_id": row["pair_id"].hex()}
-        write_member(tar, f"{key}.{stored.extension}", self._spool.read(stored.bytes))
-        write_member(tar, f"{key}.txt", row["caption"].encode())
-        write_member(tar, f"{key}.json", json.dumps(plain, sort_keys=True, ensure_ascii=False).encode())
+        members = {
+            stored.extension: self._spool.read(stored.bytes),
+            "txt": row["caption"].encode(),
+            "json": json.dumps(plain, sort_keys=True, ensure_ascii=False).encode(),
+        }
+        write_members(tar, [(f"{key}.{extension}", data) for extension, data in members.items()])
 
     def _row(self, index: int) -> dict[str, Any]:
         pair, outcome = self._pairs[index], self._outcomes[index]
