@@ -1,7 +1,7 @@
 """Arrow tables from rows, without pandas.
 
-`pa.array` and `Table.from_pylist` import pandas where it is installed, to find out whether they were given one
-of its columns: 0.27 CPU s and 40 MB for a process that has no other use for it.
+`pa.array` and `Table.from_pylist` import pandas where it is installed, to find out whether they were given
+one of its columns: 0.27 CPU s and 40 MB for a process that has no other use for it.
 """
 
 from collections.abc import Mapping, Sequence

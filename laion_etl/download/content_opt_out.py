@@ -113,7 +113,7 @@ def _opts_out(data: bytes) -> bool:
 
 
 def _prohibits(data: bytes) -> bool:
-    """Whether the property forbids mining. Two searches for bytes take a twentieth of the expression's time."""
+    """Whether the property forbids mining. Looking for its words first takes a twentieth of the time."""
     return any(text in data for text in _PARTS_OF_IT) and _PROHIBITED.search(data) is not None
 
 
