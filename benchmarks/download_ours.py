@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.core.arrow_rows import table_of_rows
+from laion_etl.core.arrow_memory import save_arrow_memory
 from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download.stage import download_batch
@@ -23,6 +24,7 @@ from laion_etl.settings import DownloadSettings, Settings
 
 
 def main() -> None:
+    save_arrow_memory()  # as `laion-etl stage download` does
     urls = Path(sys.argv[1]).read_text().split()
     changes: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()
@@ -44,7 +46,7 @@ def main() -> None:
         outputs = []
         for batch in range(batches):
             with store.create(batch_file_name("C", batch)) as file:
-                pq.write_table(table_of_rows(rows, BATCH_SCHEMA), file)
+                pq.write_table(pa.Table.from_pylist(rows, schema=BATCH_SCHEMA), file)
             outputs.append(file.output)
         count = batches * len(urls)
         store.write_stats(

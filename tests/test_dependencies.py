@@ -41,6 +41,7 @@ INDIRECT = {
     "apache-airflow-providers-amazon": "the connection laion_s3 and task logs on S3",
     "apache-airflow-providers-postgres": "the connection laion_postgres",
     "pandas": "open_clip's training",
+    "tldextract": "the public suffix list, a file of it that is read without importing it",
     "transformers": "open_clip's multilingual text towers",
     "webdataset": "open_clip's training",
 }

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.core.arrow_rows import table_of_rows
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import sample_key
 from laion_etl.core.schemas import SHARD_SCHEMA
@@ -88,7 +88,7 @@ class ShardWriter:
                     self._write_sample(tar, row, outcome.stored)
             finish(tar)
         with store.create(f"{stem}.parquet", guard) as file:
-            pq.write_table(table_of_rows(rows, SHARD_SCHEMA), file, compression="zstd")
+            pq.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA), file, compression="zstd")
         return tar.output, file.output
 
     def _write_sample(self, tar: Any, row: dict[str, Any], stored: _Stored) -> None:

@@ -101,10 +101,8 @@ class _Unit:
 
 def _open_unit(crawl: str, batch: int, settings: Settings, store: Store) -> _Unit:
     requests, pdq_distance = read_requests(store), settings.download.pdq_distance
-    pairs = _read_batch(crawl, batch, store)
-    if requests:
-        pairs = blanked(pairs, Matcher(requests, pdq_distance))
-    return _Unit(pairs.to_pylist(), blocked_images(requests, pdq_distance))
+    pairs = blanked(_read_batch(crawl, batch, store), Matcher(requests, pdq_distance)).to_pylist()
+    return _Unit(pairs, blocked_images(requests, pdq_distance))
 
 
 def download_pairs(
