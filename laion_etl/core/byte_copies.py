@@ -1,14 +1,14 @@
-"""memcpy for kernels. Only modules with kernels that call it import this, and numba with it."""
+"""memcpy for kernels. Like them it is made when it is first needed: numba is not imported with this module."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, cast
 
-from numba import types
-from numba.core.cgutils import raw_memcpy
-from numba.extending import intrinsic
 
+def _copy_bytes(_: object, out: Any, _at: Any, data: Any, _start: Any, _count: Any) -> object:
+    from numba import types
+    from numba.core.cgutils import raw_memcpy
 
-def _copy_bytes(_: object, out: types.Array, _at: Any, data: types.Array, _start: Any, _count: Any) -> object:
     def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         def address(array: int) -> Any:
             data = context.make_array(signature.args[array])(context, builder, values[array]).data
@@ -20,6 +20,19 @@ def _copy_bytes(_: object, out: types.Array, _at: Any, data: types.Array, _start
     return types.void(out, types.intp, data, types.intp, types.intp), generated
 
 
+class _Intrinsic:
+    """A function for kernels only, which numba asks for its type while it compiles one that calls it."""
+
+    @cached_property
+    def _numba_type_(self) -> object:
+        from numba.core.registry import cpu_target
+        from numba.extending import intrinsic
+
+        made, context = intrinsic(_copy_bytes), cpu_target.typing_context
+        context.refresh()  # of what intrinsics there are
+        return context.resolve_value_type(made)
+
+
 # For kernels: copy_bytes(out, at, data, start, count) copies like memcpy. Arrays of bytes in C order; bounds
 # are not checked.
-copy_bytes = cast(Callable[[Any, int, Any, int, int], None], intrinsic(_copy_bytes))
+copy_bytes = cast(Callable[[Any, int, Any, int, int], None], _Intrinsic())
