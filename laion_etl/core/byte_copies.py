@@ -1,4 +1,4 @@
-"""memcpy for kernels. Like them it is made when it is first needed: numba is not imported with this module."""
+"""memcpy for kernels. Like them it is made when it is first needed: this module does not import numba."""
 
 from collections.abc import Callable
 from functools import cached_property
