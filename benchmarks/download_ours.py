@@ -15,6 +15,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.core.arrow_memory import save_arrow_memory
 from laion_etl.core.schemas import BATCH_SCHEMA, batch_file_name, pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download.stage import download_batch
@@ -23,6 +24,7 @@ from laion_etl.settings import DownloadSettings, Settings
 
 
 def main() -> None:
+    save_arrow_memory()  # as `laion-etl stage download` does
     urls = Path(sys.argv[1]).read_text().split()
     changes: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()

@@ -10,7 +10,7 @@ from laion_etl.score import kernels
 def test_kernels_of_a_read_only_image_are_used_from_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     of_image = numba_cache._cache_folder()
     (of_image / "compiled").touch()
@@ -30,5 +30,8 @@ def test_kernels_of_a_read_only_image_are_used_from_a_copy(
 
 def test_where_the_package_is_installed_does_not_matter() -> None:
     """So that a new environment need not compile what another one has."""
-    found = {Path(kernel._cache.cache_path) for kernel in (kernels.add_products, kernels.add_row_products)}  # type: ignore[attr-defined]
+    found = {
+        Path(kernel.dispatcher._cache.cache_path)
+        for kernel in (kernels.add_products, kernels.add_row_products)
+    }  # type: ignore[attr-defined]
     assert found == {numba_cache.compiled_marker().parent / "score"}

@@ -108,6 +108,12 @@ def test_a_package_that_only_some_settings_need_is_named_when_it_is_needed(tmp_p
     )
 
 
+def test_a_download_worker_imports_nothing_large_that_it_does_not_use(tmp_path: Path) -> None:
+    (tmp_path / "laion_etl.toml").write_text('[core]\ndatabase_url = "postgresql://u@127.0.0.1:1/x"\n')
+    done = without(["numba", "pandas", "requests"], tmp_path, "stage", "download", *CRAWL)
+    assert done.stderr.startswith("error: cannot connect to Postgres")  # by then all is imported
+
+
 def test_a_missing_package_of_no_extra_is_a_bug_with_a_traceback(tmp_path: Path) -> None:
     done = without(["pyarrow.parquet"], tmp_path, "dataset", "verify")
     assert done.returncode == 1

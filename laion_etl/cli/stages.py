@@ -138,6 +138,7 @@ def download(
     as_json: JsonOption = False,
 ) -> None:
     """Download the images of a crawl batch by batch until none is left, or those of a single batch."""
+    from laion_etl.core.arrow_memory import save_arrow_memory
     from laion_etl.core.schemas import plan_stats_name
     from laion_etl.core.stopping import Stop
     from laion_etl.database.connection import open_database
@@ -146,6 +147,7 @@ def download(
     from laion_etl.download.worker import Worker, open_queue
     from laion_etl.io.usage_records import usage_recorded
 
+    save_arrow_memory()
     settings, store = open_settings()
     with (
         usage_recorded(crawl, "download", "worker", store),

@@ -3,6 +3,9 @@
 The code is cached in the user's cache folder (or NUMBA_CACHE_DIR) under a hash of the sources, numba's
 version and the CPU, so an outdated compilation of a kernel is never used, and environments with the same
 sources share one.
+
+numba is imported when a kernel is first called, not with the modules that have kernels: it takes 0.15 CPU s
+and 40 MB, and most processes, such as download workers and short commands, call none.
 """
 
 import hashlib
@@ -11,17 +14,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from functools import cache, update_wrapper
 from pathlib import Path
 from typing import Any, TypeVar, cast
-
-import llvmlite.binding
-import numba
-from llvmlite import ir
-from numba import types
-from numba.core.caching import UserProvidedCacheLocator
-from numba.core.cgutils import raw_memcpy
-from numba.extending import intrinsic
 
 from laion_etl.core.host_resources import can_be_written, user_cache
 
@@ -29,6 +26,7 @@ _PACKAGE = Path(__file__).parents[1]
 _MARKER = "compiled"
 _SOURCES = (
     "core/kernels.py",
+    "core/intrinsics.py",
     "urls/*kernels.py",
     "blocklists/*.py",
     "parse/kernels/*.py",
@@ -45,6 +43,9 @@ def _cache_folder() -> Path:
     If it is not writable (a container with a read-only root) this is a temporary folder with a copy of its
     content: numba does not use folders it cannot write to.
     """
+    import llvmlite.binding
+    import numba
+
     digest = hashlib.sha256(numba.__version__.encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
@@ -65,31 +66,22 @@ def _cache_folder() -> Path:
     return private
 
 
-class PackageLocator(UserProvidedCacheLocator):
-    """Names the folder of a compiled kernel by its place in the package, not by that in the file system."""
+@cache
+def _prepared() -> Path:
+    """Configure numba. Returns the folder of compiled kernels."""
+    import numba
 
-    @classmethod
-    def get_suitable_cache_subpath(cls, py_file: str) -> str:
-        """The folder, for a file of this package."""
-        return "_".join(Path(py_file).relative_to(_PACKAGE).parts[:-1])
-
-    @classmethod
-    def from_function(cls, py_func: Callable[..., object], py_file: str) -> "PackageLocator | None":
-        """A locator for a kernel; None for a function of others."""
-        if not Path(py_file).is_relative_to(_PACKAGE):
-            return None
-        return cast(PackageLocator | None, super().from_function(py_func, py_file))  # type: ignore[no-untyped-call]
-
-
-_FOLDER = _cache_folder()
-vars(numba.config)["CACHE_DIR"] = str(_FOLDER)
-vars(numba.config)["CACHE_LOCATOR_CLASSES"] = f"{__name__}.PackageLocator,UserProvidedCacheLocator"
-os.environ["NUMBA_CACHE_DIR"] = str(_FOLDER)  # for processes started from here
+    folder = _cache_folder()
+    vars(numba.config)["CACHE_DIR"] = str(folder)
+    locators = ("laion_etl.core.numba_locator.PackageLocator", "UserProvidedCacheLocator")
+    vars(numba.config)["CACHE_LOCATOR_CLASSES"] = ",".join(locators)
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)  # for processes started from here
+    return folder
 
 
 def compiled_marker() -> Path:
     """Returns the path of the file that exists when all kernels are compiled."""
-    return _FOLDER / _MARKER
+    return _prepared() / _MARKER
 
 
 def ensure_compiled() -> None:
@@ -99,40 +91,36 @@ def ensure_compiled() -> None:
         subprocess.run([sys.executable, "-m", "laion_etl.cli.warm_kernels"], check=False)
 
 
-def _copy_bytes(_: object, out: types.Array, _at: Any, data: types.Array, _start: Any, _count: Any) -> object:
-    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        def address(array: int) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, values[array]).data
-            return builder.gep(data, [values[array + 1]])
+class _Kernel:
+    """A function that numba compiles, or loads compiled, at its first call; other kernels may call it."""
 
-        raw_memcpy(builder, address(0), address(2), values[4], 1)  # type: ignore[no-untyped-call]
-        return context.get_dummy_value()
+    _lock = threading.RLock()
 
-    return types.void(out, types.intp, data, types.intp, types.intp), generated
+    def __init__(self, function: Callable[..., object]) -> None:
+        update_wrapper(self, function)
+        self._function = function
+        self._dispatcher: Any = None
 
+    def __call__(self, *given: object) -> object:
+        return (self._dispatcher or self.dispatcher)(*given)
 
-# For kernels: copy_bytes(out, at, data, start, count) copies like memcpy. Arrays of bytes in C order; bounds
-# are not checked.
-copy_bytes = cast(Callable[[Any, int, Any, int, int], None], intrinsic(_copy_bytes))
+    @property
+    def dispatcher(self) -> Any:
+        """Returns what numba made of the function."""
+        with self._lock:
+            if self._dispatcher is None:
+                _prepared()
+                import numba
 
+                self._dispatcher = numba.njit(cache=True, nogil=True)(self._function)
+        return self._dispatcher
 
-def _prefetch(_: object, data: types.Array, _at: Any) -> object:
-    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        begin = context.make_array(signature.args[0])(context, builder, values[0]).data
-        address = builder.gep(begin, [values[1]])
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
-        builder.call(fetch, [address, number(0), number(3), number(1)])  # to read, keep, data
-        return context.get_dummy_value()
-
-    return types.void(data, types.intp), generated
-
-
-# For kernels: prefetch(data, at) begins to read a place that is needed soon, whether it exists or not.
-prefetch = cast(Callable[[Any, int], None], intrinsic(_prefetch))
+    @property
+    def _numba_type_(self) -> object:
+        """By this name numba finds out what a kernel is that another one calls."""
+        return self.dispatcher._numba_type_
 
 
 def kernel(function: KernelT) -> KernelT:
     """Makes numba compile a function at its first call; it runs without the interpreter lock."""
-    return cast(KernelT, numba.njit(cache=True, nogil=True)(function))
+    return cast(KernelT, _Kernel(function))

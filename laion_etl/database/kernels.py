@@ -6,8 +6,9 @@ data[offsets[i]:offsets[i + 1]].
 
 import numpy as np
 
+from laion_etl.core.intrinsics import copy_bytes, prefetch
 from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs, equals
-from laion_etl.core.numba_cache import copy_bytes, kernel, prefetch
+from laion_etl.core.numba_cache import kernel
 
 __all__ = ["Bytes", "Hashes", "Ints", "Longs"]
 

@@ -207,7 +207,7 @@ class Client:
 
     def _sniff(self, data: bytearray) -> int | None:
         """Raises LinkFailed for what is not a wanted image. Returns the bytes seen, or None once accepted."""
-        found = refused_by_beginning(bytes(data[:65_536]), self._image_rules)
+        found = refused_by_beginning(bytes(memoryview(data)[:65_536]), self._image_rules)
         if isinstance(found, DownloadStatus):
             raise LinkFailed(found, other_format(bytes(data[:CONTAINER_HEAD_BYTES])))
         return len(data) if found and len(data) < 65_536 else None

@@ -38,6 +38,7 @@ _MINUS_ONE = re.compile(r"-\d+")
 _MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
 _NO_DIGITS = re.compile(rb"[^0-9a-fA-F]+")
 _PROHIBITED = re.compile(rb"DMI(?:-|&#45;|&#[xX]2[dD];)PROHIBITED|dmi-prohibited")
+_PARTS_OF_IT = (b"PROHIBITED", b"dmi-prohibited")  # every match has one
 _WIDE = tuple(filling.join(bytes([one]) for one in b"DMI-PROHIBITED") for filling in (b"\0", b"\0\0\0"))
 # XMP of more than 64 kB: segments of a JPEG with a header of a namespace, a hash and two numbers.
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -111,14 +112,19 @@ def opted_out_by_metadata(image: bytes) -> bool:
 
 
 def _opts_out(data: bytes) -> bool:
-    if _PROHIBITED.search(data) or any(text in data for text in _WIDE):
+    if _prohibits(data) or any(text in data for text in _WIDE):
         return True
-    if data.count(_EXTENDED_XMP) > 1 and _PROHIBITED.search(_EXTENSION.sub(b"", data)):
+    if data.count(_EXTENDED_XMP) > 1 and _prohibits(_EXTENSION.sub(b"", data)):
         return True
     if (place := data.find(_TDM_PROPERTY)) >= 0 and _TDM_RESERVED.search(data, place):
         return True
     place = data.find(_TRAINING_ASSERTION)
     return place >= 0 and _NOT_ALLOWED.search(data, place) is not None
+
+
+def _prohibits(data: bytes) -> bool:
+    """Whether the property forbids mining. Looking for its words first takes a twentieth of the time."""
+    return any(text in data for text in _PARTS_OF_IT) and _PROHIBITED.search(data) is not None
 
 
 def _packed_texts(image: bytes) -> Iterator[bytes]:

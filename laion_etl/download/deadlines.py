@@ -13,6 +13,7 @@ from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
 
+_UNMOVED = 0.01  # of a limit: trio takes longer to move a deadline than to receive a packet
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)  # how a connection ends unexpectedly
 
 
@@ -48,7 +49,9 @@ class RequestDeadline:
     def _limit(self, step: str, seconds: float) -> None:
         until = trio.current_time() + seconds
         self._step = step if until < self._end else "total"
-        self._scope.deadline = min(until, self._end)
+        deadline = min(until, self._end)
+        if not 0 <= deadline - self._scope.deadline <= seconds * _UNMOVED:
+            self._scope.deadline = deadline
 
     @contextmanager
     def enforce(self) -> Iterator[None]:

@@ -122,21 +122,34 @@ class Connection:
             return b""
         if self._length == 0:
             return b""
-        buffer = self._buffer
-        if not buffer and not await self._receive():
-            if self._length is None:
-                return b""
-            raise self._broken("cut off")
-        # Usually all of it: a slice would be copied twice.
-        is_whole = self._length is None or self._length >= len(buffer)
-        data = bytes(buffer) if is_whole else bytes(buffer[: self._length])
-        del buffer[: len(data)]
+        data = self._buffered() if self._buffer else await self._received_part()
         self._body_bytes += len(data)
         if self._length is not None:
             self._length -= len(data)
             if self._length == 0 and not self._chunked:
                 self._end()
         return data
+
+    def _buffered(self) -> bytes:
+        """Takes what the buffer has of the body, or of the chunk."""
+        buffer = self._buffer
+        # Usually all of it: a slice would be copied twice.
+        is_whole = self._length is None or self._length >= len(buffer)
+        data = bytes(buffer) if is_whole else bytes(buffer[: self._length])
+        del buffer[: len(data)]
+        return data
+
+    async def _received_part(self) -> bytes:
+        """Receives more of the body, or of the chunk, past the buffer if nothing else comes with it."""
+        data = await self._next_bytes()
+        if not data:
+            if self._length is None:
+                return b""
+            raise self._broken("cut off")
+        if self._length is None or len(data) <= self._length:
+            return data
+        self._buffer += data
+        return self._buffered()
 
     def _end(self) -> None:
         """Marks the body as complete. Bytes beyond it are unsolicited: the connection is not reused."""
@@ -200,13 +213,17 @@ class Connection:
 
     async def _receive(self) -> bool:
         """Reads more bytes into the buffer. Returns False at the end of the connection."""
+        data = await self._next_bytes()
+        self._buffer += data
+        return bool(data)
+
+    async def _next_bytes(self) -> bytes:
         data = await self.stream.receive(_RECEIVE_BYTES)
         self._limits.answering()
-        self._buffer += data
         self._received += len(data)
         self._receives += 1
         if self._received > self._max_bytes:
             raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
         if self._receives > _RECEIVES_FREE + self._received / _MIN_MEAN_RECEIVE_BYTES:
             raise self._broken("tiny packets")
-        return bool(data)
+        return data

@@ -26,7 +26,7 @@ from laion_etl.download.host_facts import (
     unreachable_fact,
 )
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
+from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.download.robots_rules import RobotsLine, RobotsRules, lines_for
 from laion_etl.download.tdmrep import TdmLine, TdmRules, compiled, is_reserved, tdm_lines
 from laion_etl.settings import DownloadSettings
@@ -172,13 +172,13 @@ class RobotsPolicy:
         tdm: Sequence[TdmLine] = ()
         if self._settings.robots_txt:
             try:
-                robots = await self._robots(parse_request_url("/robots.txt", target.url))
+                robots = await self._robots(target.at("/robots.txt"))
             except RobotsUnreachable as failure:
                 policy.unreachable = failure.message
                 self._learn(target.origin, unreachable_fact(failure.message))
                 return
         if self._settings.tdmrep:
-            tdm = await self._tdm(parse_request_url("/.well-known/tdmrep.json", target.url))
+            tdm = await self._tdm(target.at("/.well-known/tdmrep.json"))
         await self._apply(HostRules(robots, tdm), target.origin, policy)
 
     async def _apply(self, rules: HostRules, origin: Origin, policy: _OriginPolicy) -> None:

@@ -20,7 +20,7 @@ from laion_etl.core.stage_stats import Output
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import StoredImage
 from laion_etl.io.storage import Guard, Store, closed, storage_errors
-from laion_etl.io.tarshard import finish, write_member
+from laion_etl.io.tarshard import finish, write_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,12 @@ class ShardWriter:
         self._spool.seek(stored.offset)
         key = row["key"]
         plain = {**row, "pair_id": row["pair_id"].hex()}
-        write_member(tar, f"{key}.{stored.extension}", self._spool.read(stored.bytes))
-        write_member(tar, f"{key}.txt", row["caption"].encode())
-        write_member(tar, f"{key}.json", json.dumps(plain, sort_keys=True, ensure_ascii=False).encode())
+        members = {
+            stored.extension: self._spool.read(stored.bytes),
+            "txt": row["caption"].encode(),
+            "json": json.dumps(plain, sort_keys=True, ensure_ascii=False).encode(),
+        }
+        write_members(tar, [(f"{key}.{extension}", data) for extension, data in members.items()])
 
     def _row(self, index: int) -> dict[str, Any]:
         pair, outcome = self._pairs[index], self._outcomes[index]

@@ -7,8 +7,9 @@ instructions: for the pass along rows the image is turned, so that its columns a
 import numpy as np
 import numpy.typing as npt
 
+from laion_etl.core.intrinsics import copy_bytes
 from laion_etl.core.kernels import Bytes, Ints
-from laion_etl.core.numba_cache import copy_bytes, kernel
+from laion_etl.core.numba_cache import kernel
 
 Lines = npt.NDArray[np.uint8]  # (lines, bytes)
 

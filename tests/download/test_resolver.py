@@ -6,7 +6,7 @@ import trio.testing
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.download.request_url import parse_request_url
+from laion_etl.download.request_url import Origin, parse_request_url
 from laion_etl.download.resolver import Addresses, NoSuchName, Resolver, ResolverTrouble, Source, SystemSource
 from laion_etl.download.ssrf import AddressPolicy
 
@@ -186,6 +186,21 @@ def test_the_local_machine_is_refused_in_every_notation(url: str) -> None:
         return await outcome(resolver_of(Table({})), parse_request_url(url).host)
 
     assert trio.run(main) is DownloadStatus.ADDRESS_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "path"),
+    [
+        ("HTTP://A.example:80?x=1#part", ("http", "a.example", 80), "/?x=1"),
+        ("https://a.example:8443/b?", ("https", "a.example", 8443), "/b"),
+        ("https://[2001:DB8::1]:81/b c", ("https", "[2001:db8::1]", 81), "/b%20c"),
+        ("http://bücher.example/a@b:c/?d@e", ("http", "xn--bcher-kva.example", 80), "/a@b:c/?d@e"),
+    ],
+)
+def test_a_url_is_split_as_browsers_do(url: str, origin: Origin, path: str) -> None:
+    target = parse_request_url(url)
+    assert (target.origin, target.path) == (origin, path)
+    assert target.at("/robots.txt") == parse_request_url("/robots.txt", target.url)
 
 
 @pytest.mark.parametrize(

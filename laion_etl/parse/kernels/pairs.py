@@ -5,8 +5,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from laion_etl.core.intrinsics import copy_bytes
 from laion_etl.core.kernels import Bytes, Hashes, Ints, hash_of
-from laion_etl.core.numba_cache import copy_bytes, kernel
+from laion_etl.core.numba_cache import kernel
 
 Sizes = npt.NDArray[np.uint16]
 
