@@ -37,8 +37,8 @@ from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
 # torch reads this when it is imported, also in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Each run tries the same examples, however slowly they are made: chance is for `make fuzz`, and for
-# --hypothesis-profile random. The first example of a test may have to compile the kernels it uses.
+# Each run tries the same examples, however slowly they are made: the first one of a test may have to compile
+# the kernels it uses. New examples are tried by --hypothesis-profile random.
 slow = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("random", **slow, print_blob=True)
 hypothesis.settings.register_profile("laion_etl", **slow, derandomize=True)

@@ -28,7 +28,7 @@ async def _given_up(answer: Answer) -> bool:
 
 
 def ended_by_server(status: DownloadStatus) -> DownloadStatus:
-    """What becomes here of a link that has this status on a mini web that waits."""
+    """The status that a link gets here in place of the one it has on the mini web itself."""
     return DownloadStatus.BAD_RESPONSE if status is DownloadStatus.TIMEOUT else status
 
 

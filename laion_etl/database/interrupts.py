@@ -19,7 +19,7 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGcancel
 
-_LONGEST_S = 5.0  # that an interrupt is put off when another one has come before it
+_LONGEST_S = 5.0  # how long a second interrupt waits; the database may not answer
 
 
 @contextmanager
@@ -41,11 +41,11 @@ def transaction(connection: Connection) -> Iterator[None]:
 def uninterrupted(
     at_interrupt: Callable[[], None] = lambda: None, longest_s: float = _LONGEST_S
 ) -> Iterator[None]:
-    """Runs the block; interrupts that come meanwhile are raised after it, in place of its error.
+    """Runs the block; interrupts that come meanwhile are raised after it.
 
     `at_interrupt` is called for the first one. People press Ctrl-C more than once, and what a worker does
-    after the first one takes milliseconds. One that comes `longest_s` seconds later is raised at once: the
-    database may not answer.
+    after the first one takes milliseconds. One that comes `longest_s` seconds later is raised at once. An
+    error of the block is the cause of the KeyboardInterrupt: often it is that of the cancelled statement.
     """
     previous = _raising_handler()
     if previous is None:
@@ -61,16 +61,18 @@ def uninterrupted(
         elif time.monotonic() - first_at >= longest_s:
             previous(number, frame)
 
+    failure: Exception | None = None
     signal.signal(signal.SIGINT, note)
     try:
         yield
-    except Exception:
+    except Exception as error:
         if first_at is None:
             raise
+        failure = error
     finally:
         signal.signal(signal.SIGINT, previous)
     if first_at is not None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt from failure
 
 
 @contextmanager

@@ -225,6 +225,12 @@ class Worker:
         except DatabaseError as error:  # whatever it was returned for is what ends the command
             _log.warning("cannot return batch %d, its lease will expire instead: %s", claim.batch, error)
 
+    def _give_back_all(self) -> None:
+        try:
+            self.queue.release_all()
+        except DatabaseError as error:
+            _log.warning("cannot return batches, their leases will expire instead: %s", error)
+
     @contextmanager
     def _interrupted_at_no_cost(self) -> Iterator[None]:
         """Returns what this worker holds when it is interrupted, at whatever moment: also in a claim."""
@@ -240,7 +246,7 @@ class Worker:
             yield
         except KeyboardInterrupt:
             with uninterrupted():
-                self.queue.release_all()
+                self._give_back_all()
             raise
 
     def _beat(self, claim: Claim, lost: threading.Event, stop: threading.Event) -> None:

@@ -30,7 +30,7 @@ _TRIAL_INFLATED_BYTES = 64  # padding may precede a record
 _MAX_GROUP_MEMBERS = 1 << 14  # of a group
 
 MAX_MEMBER_BYTES = 32 * 1024 * 1024  # Common Crawl cuts pages at 5 MiB: anything larger is not its record
-TOO_LARGE = "a gzip member of more than 32 MiB"  # inflated
+TOO_LARGE = f"a gzip member of more than {MAX_MEMBER_BYTES >> 20} MiB"  # inflated
 
 
 @dataclass(frozen=True, slots=True)

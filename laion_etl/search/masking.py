@@ -28,7 +28,7 @@ from laion_etl.io.storage import Store, local_copy
 from laion_etl.io.tarshard import SequentialFile
 from laion_etl.search.graph_file import erase
 from laion_etl.search.index_record import COUNTED, most_frequent, nodes_of, whole_index
-from laion_etl.search.layout import FORMAT, PARTS, STATS, delete_unnamed, index_stats, part_stem
+from laion_etl.search.layout import FORMAT, PARTS, STATS, index_stats, part_stem
 from laion_etl.search.published_rows import PublishedBatch, PublishedVersion, batches_of, find_published
 from laion_etl.search.rows import (
     counted,
@@ -74,8 +74,6 @@ def mask_removed(dataset: str, crawls: tuple[str, ...], store: Store) -> None:
         is_part = name.split("/")[2] == PARTS
         if name not in kept and (not is_part or _is_part_of(name, crawls)):
             store.delete(name)
-    if kept:
-        delete_unnamed(dataset, store)  # parts of other crawls, of which only earlier versions had these rows
 
 
 def _is_part_of(name: str, crawls: tuple[str, ...]) -> bool:

@@ -33,11 +33,14 @@ def public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
 
 def _list() -> str:
     package = find_spec("tldextract")
-    if package is None or not package.submodule_search_locations:
+    folders = (package and package.submodule_search_locations) or ["."]
+    try:
+        return Path(folders[0], ".tld_set_snapshot").read_text(encoding="utf-8")
+    except OSError as error:
         raise InternalError(
-            "cannot read the public suffix list: tldextract is not installed; install it again"
-        )
-    return Path(package.submodule_search_locations[0], ".tld_set_snapshot").read_text(encoding="utf-8")
+            f"cannot read the public suffix list of tldextract: {error.strerror}; install the version of "
+            "requirements.txt"
+        ) from error
 
 
 def _as_in_hosts(rule: str) -> str:

@@ -96,6 +96,7 @@ def test_the_demo_makes_a_dataset_with_airflow_and_leaves_nothing_running(
     [program] = re.findall(r"^search it: \S+ (\S+) search serve$", output, re.MULTILINE)
     assert shutil.which(program)
     assert store.list("index/mini/_parts")
+    assert [process for process in processes_of(demo_data) if "postgres" in process] == []  # no forks
     until(lambda: not processes_of(demo_data), "the end of forks whose program was killed")
 
 

@@ -298,6 +298,26 @@ def test_a_second_interrupt_does_not_keep_a_batch_from_being_returned(queue: Bat
     assert line > 100
 
 
+def test_more_interrupts_wait_for_the_end_of_the_block() -> None:
+    noted, done = [], []
+
+    def work() -> None:
+        with uninterrupted(lambda: noted.append(1)):
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            done.append(1)
+            raise DatabaseOutageError("no answer")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as raised:
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (noted, done) == ([1], [1])
+    assert isinstance(raised.value.__cause__, DatabaseOutageError)
+
+
 def test_interrupts_end_what_takes_too_long(queue: BatchQueue) -> None:
     reached = False
 

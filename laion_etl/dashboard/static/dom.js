@@ -1,6 +1,9 @@
 // Elements and formatting. Texts become text nodes, never markup, because they are untrusted.
 
-const whole = new Intl.NumberFormat("en");
+import { count, quantity } from "./quantities.js";
+
+export { count, quantity };
+
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 
 export function el(tag, attributes = {}, ...children) {
@@ -29,8 +32,7 @@ export function draw(node, data, make) {
   node.replaceChildren(...[make(data)].flat().filter(Boolean));
 }
 
-export { count, quantity } from "./quantities.js";
-export const compact = (number) => (Math.abs(number) < 100000 ? whole.format(number) : short.format(number));
+export const compact = (number) => (Math.abs(number) < 100000 ? count(number) : short.format(number));
 export const words = (name) => name.replaceAll("_", " ");
 
 export function share(part, all) {
@@ -58,7 +60,7 @@ export function moment(iso) {
 
 export const hours = (seconds) => {
   const value = seconds / 3600;
-  return value >= 100 ? `${whole.format(Math.round(value))} h` : value >= 1 ? `${value.toFixed(1)} h` : duration(seconds);
+  return value >= 100 ? `${count(Math.round(value))} h` : value >= 1 ? `${value.toFixed(1)} h` : duration(seconds);
 };
 
 // A bar of one or more parts: [kind, share of the whole].
