@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from laion_etl.blocklists import near_better as near_better_module
-from laion_etl.blocklists import near_runs
+from laion_etl.blocklists import near_runs, near_sets
 from laion_etl.blocklists.near_better import near_better
 from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, to_words
 from laion_etl.blocklists.near_kept import mark_near_kept
 from laion_etl.blocklists.near_kernels import band_values, flatten, join
 from laion_etl.blocklists.near_rest import Rest
+from laion_etl.blocklists.near_sets import mark_near_in_sets
 from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Longs
 
@@ -59,6 +60,17 @@ def alike(count: int, equal: int, rng: np.random.Generator) -> Hashes:
     return hashes
 
 
+def kept_of(hashes: Hashes, bits: int) -> list[int]:
+    """Return the rows that are kept, by comparing each hash with all kept ones."""
+    words, kept = to_words(hashes), [0]
+    kept_words = words.copy()
+    for row in range(1, len(words)):
+        if np.bitwise_count(kept_words[: len(kept)] ^ words[row]).sum(axis=1, dtype=np.int64).min() > bits:
+            kept_words[len(kept)] = words[row]
+            kept.append(row)
+    return kept
+
+
 @pytest.mark.parametrize("bits", [0, 3, 10, 15, 31])
 def test_where_many_hashes_agree_in_bands_the_kept_ones_are_those_that_comparing_all_finds(bits: int) -> None:
     """Long lists of hashes are divided, those of 120 equal bits twice."""
@@ -70,10 +82,7 @@ def test_where_many_hashes_agree_in_bands_the_kept_ones_are_those_that_comparing
     hashes = np.concatenate(
         [hashes, hashes[rng.integers(0, len(hashes), len(masks))] ^ np.packbits(masks, axis=1)]
     )
-    words, kept = to_words(hashes), [0]
-    for row in range(1, len(words)):
-        if np.bitwise_count(words[kept] ^ words[row]).sum(axis=1).min() > bits:
-            kept.append(row)
+    kept = kept_of(hashes, bits)
     assert np.flatnonzero(~near_better(hashes, bits)).tolist() == kept
     assert 1200 < len(kept) < len(hashes)
 
@@ -95,25 +104,70 @@ def test_work_grows_with_the_number_of_hashes_also_where_all_agree_in_bands(equa
         assert steps[1] < 300 * len(some)
 
 
-def test_where_hashes_agree_in_most_bits_work_is_bounded_and_the_same_are_kept(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rng = np.random.default_rng(1)
-    far = alike(3_000, 192, rng)
-    hashes = np.concatenate([far, around(far[:60], 500, 10, rng), around(far[:1], 300, 4, rng), far[:50]])
-    hashes = hashes[rng.permutation(len(hashes))]
-    words, near = to_words(hashes), np.zeros(len(hashes), np.bool_)
-    steps = mark_near_kept(words, 10, *cuts(10), near)
-    assert 100 < near.sum() < 900
-    looked_at: list[int] = []
+def steps_in_sets(hashes: Hashes, bits: int, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Compare the kept with those that comparing all finds; returns the steps for each hash."""
+    steps: list[int] = []
 
     def counted(*arguments: Any) -> int:
-        looked_at.append(len(arguments[0]))
-        return mark_near_kept(*arguments)
+        steps.append(mark_near_in_sets(*arguments))
+        return steps[-1]
 
-    monkeypatch.setattr(near_better_module, "mark_near_kept", counted)
-    assert (near_better(hashes, 10) == near).all()
-    assert len(looked_at) == 2 and looked_at[1] < 1_500, (steps, "those without near ones are left out")
+    monkeypatch.setattr(near_better_module, "mark_near_in_sets", counted)
+    monkeypatch.setattr(near_better_module, "_MOST_STEPS", 10)  # is passed by fewer hashes
+    assert np.flatnonzero(~near_better(hashes, bits)).tolist() == kept_of(hashes, bits)
+    assert len(steps) == 1, "sets of them are connected"
+    return steps[0] / len(hashes)
+
+
+def changed(hashes: Hashes, count: int, rng: np.random.Generator) -> Hashes:
+    """Return the hashes with so many of their last 64 bits changed."""
+    places = 192 + np.argsort(rng.random((len(hashes), 64)), axis=1)[:, :count]
+    masks = np.zeros((len(hashes), 256), np.uint8)
+    np.put_along_axis(masks, places, 1, axis=1)
+    return hashes ^ np.packbits(masks, axis=1)
+
+
+@pytest.mark.parametrize(("apart", "count", "most"), [(1, 1_000, 2), (10, 3_000, 700)])
+def test_where_hashes_agree_in_most_bits_work_is_bounded_also_if_each_has_a_near_one(
+    apart: int, count: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With copies 10 bits apart all hashes are connected, as their leaders may be."""
+    rng = np.random.default_rng(apart)
+    far = alike(count, 192, rng)
+    hashes = np.concatenate([far, changed(far, apart, rng)])[rng.permutation(2 * count)]
+    assert steps_in_sets(hashes, 10, monkeypatch) < most
+
+
+@pytest.mark.parametrize("bits", [3, 10, 15])
+def test_where_hashes_agree_in_most_bits_the_same_are_kept_of_chains_clusters_and_copies(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(bits)
+    far = alike(1_000, 192, rng)
+    chain = [far[:1]]
+    for _ in range(300):
+        chain.append(changed(chain[-1], bits, rng))
+    clusters = np.concatenate([around(far[:60], 500, bits, rng), around(far[:1], 300, 4, rng)])
+    hashes = np.concatenate([far, *chain, clusters, far[:500], np.repeat(far[:1], 500, axis=0)])
+    assert steps_in_sets(hashes[rng.permutation(len(hashes))], bits, monkeypatch) < 500
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 10, 15, 31])
+def test_a_set_that_keeps_many_is_decided_by_the_bits_in_which_they_differ(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_sets, "_MOST_KEPT", 4)
+    rng = np.random.default_rng(bits)
+    far = alike(300, 192, rng)
+    hashes = np.concatenate([far, around(far[:200], 600, min(bits + 2, 30), rng), far[:50]])
+    hashes = hashes[rng.permutation(len(hashes))]
+    near, halves = np.zeros(950, np.bool_), [kept_of(hashes[:475], bits), kept_of(hashes[475:], bits)]
+    mark_near_in_sets(to_words(hashes), np.repeat([0, 475], 475), bits, near)
+    assert np.flatnonzero(~near).tolist() == halves[0] + [475 + row for row in halves[1]]
+    near[:] = False
+    mark_near_in_sets(to_words(hashes), np.zeros(950, np.int64), bits, near)
+    assert np.flatnonzero(~near).tolist() == kept_of(hashes, bits)
+    assert 10 < near.sum() < 945
 
 
 def connected(hashes: Hashes, bits: int, band: int = 0) -> tuple[Longs, Rest]:

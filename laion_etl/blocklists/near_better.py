@@ -3,7 +3,8 @@
 Comparing each hash with the kept ones (near_kept.py) is fastest for the hashes of a crawl, and grows with the
 square of their number where very many agree in most of their bits: 80,000 that agree in 192 of 256 took six
 minutes of CPU. Where that begins, near hashes are connected first (near_runs.py), which takes a second for
-each band. A hash is decided by the connected ones alone, and what is connected to none is kept.
+each band. Then each set of connected hashes is decided on its own (near_sets.py), and what is connected to
+none is kept.
 
 Refused: connecting always. It takes seven times as long for the hashes of a crawl.
 """
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import Hashes, cuts, to_words
 from laion_etl.blocklists.near_kept import mark_near_kept
-from laion_etl.blocklists.near_kernels import band_values
+from laion_etl.blocklists.near_kernels import band_values, flatten, join
 from laion_etl.blocklists.near_runs import connected
+from laion_etl.blocklists.near_sets import mark_near_in_sets
 from laion_etl.core.kernels import Hashes as Words
+from laion_etl.core.kernels import Longs
 
 _MOST_STEPS = 2_000  # for each hash, on average; 30 in a crawl, 800 of 320,000 hashes that agree in 96 bits
 _log = logging.getLogger(__name__)
@@ -36,23 +39,23 @@ def near_better(hashes: Hashes, bits: int) -> NDArray[np.bool_]:
     words, near = to_words(hashes), np.zeros(len(hashes), np.bool_)
     if mark_near_kept(words, bits, firsts, widths, near, _MOST_STEPS * len(words)) >= 0:
         return near
-    rows = np.flatnonzero(_has_near(words, bits))
-    _log.info(
-        "%d hashes agree in so many bits that they were compared by groups; %d have near ones",
-        len(words), len(rows),
-    )  # fmt: skip
-    some = np.zeros(len(rows), np.bool_)
-    mark_near_kept(words[rows], bits, firsts, widths, some)
+    sets = _sets(words, bits)
     near[:] = False
-    near[rows] = some
+    steps = mark_near_in_sets(words, sets, bits, near)
+    _log.info(
+        "%d hashes agree in so many bits that they were compared by connected sets, in %d steps",
+        len(words), steps,
+    )  # fmt: skip
     return near
 
 
-def _has_near(words: Words, bits: int) -> NDArray[np.bool_]:
-    """Return a mask of the hashes that are connected to another one, as all near ones are."""
-    found = np.zeros(len(words), np.bool_)
+def _sets(words: Words, bits: int) -> Longs:
+    """Return the set of each hash: near ones are connected, and all that are connected have the same."""
+    sets = np.arange(len(words))
     for band, (first, width) in enumerate(zip(*(one.tolist() for one in cuts(bits)), strict=True)):
         values = band_values(words, first, width)
         order = np.argsort(values, kind="stable")
-        found[order[connected(words[order], values[order], bits, band).ravel()]] = True
-    return found
+        edges = order[connected(words[order], values[order], bits, band)]
+        join(sets, edges[:, 0].copy(), edges[:, 1].copy())
+    flatten(sets)
+    return sets

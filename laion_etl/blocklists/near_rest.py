@@ -37,7 +37,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
     """Groups of bits, and in how many bits of one group near hashes may differ."""
 
     groups: tuple[tuple[int, ...], ...]
@@ -88,9 +88,9 @@ class Rest:
         if len(rows) < 2:
             return
         bits = np.unpackbits(self.words[rows].astype(">u8").view(np.uint8), axis=1)
-        way = _cheapest(bits, self.bits)
+        way = cheapest(bits, self.bits, len(bits))
         for group in way.groups:
-            values = _values(bits, group)
+            values = group_values(bits, group)
             for mask in way.masks(len(group)):
                 self._round(rows, np.minimum(values, values ^ np.uint16(mask)))
 
@@ -109,17 +109,17 @@ class Rest:
         self.compared += len(rows) + int((sizes * sizes).sum())
 
 
-def _cheapest(bits: Bits, near: int) -> _Way:
-    """Return the groups that take the fewest steps for each hash, by a sample of them."""
+def cheapest(bits: Bits, near: int, hashes: int) -> Way:
+    """Return the groups that take the fewest steps for each of so many hashes, by a sample of them."""
     places = np.linspace(0, len(bits) - 1, min(_SAMPLE, len(bits))).astype(np.int64)
     sample = bits[places]
     ways = []
     for changed in range(min(_MOST_CHANGED, near) + 1):
         count = near // (changed + 1) + 1  # the fewest groups of which one has at most so many that differ
-        groups, agreeing = _groups(sample, count, len(bits))
+        groups, agreeing = _groups(sample, count, hashes)
         rounds = sum(comb(len(group), k) for group in groups for k in range(changed + 1))
-        met = len(bits) * agreeing * (2 if changed else 1)
-        ways.append(_Way(groups, changed, rounds * (_ROUND + met)))
+        met = hashes * agreeing * (2 if changed else 1)
+        ways.append(Way(groups, changed, rounds * (_ROUND + met)))
     return min(ways, key=lambda way: way.cost)
 
 
@@ -157,7 +157,7 @@ def _agreeing(labels: Ints) -> int:
     return int((counts * counts).sum())
 
 
-def _values(bits: Bits, group: tuple[int, ...]) -> NDArray[np.uint16]:
+def group_values(bits: Bits, group: tuple[int, ...]) -> NDArray[np.uint16]:
     """Return the bits of a group as numbers."""
     values = np.zeros(len(bits), np.uint16)
     for bit in group:

@@ -22,6 +22,7 @@ from laion_etl.blocklists.near_better import near_better
 from laion_etl.blocklists.near_hashes import NearListed, cuts, to_words
 from laion_etl.blocklists.near_lists import empty_lists, enlarged
 from laion_etl.blocklists.near_runs import connected_by_the_rest
+from laion_etl.blocklists.near_sets import mark_near_in_large_set, mark_near_in_sets
 from laion_etl.core.numba_cache import compiled_marker
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.database.binary_copy import Texts, host_hashes, read_rows
@@ -124,7 +125,10 @@ def _compare() -> None:
     full = empty_lists(2, cuts(10)[1])
     full.used[0] = len(full.rows)
     enlarged(full)
-    connected_by_the_rest(to_words(images["pdq"]), 10, 0)
+    words, near = to_words(images["pdq"]), np.zeros(2, np.bool_)
+    connected_by_the_rest(words, 10, 0)
+    mark_near_in_sets(words, np.zeros(2, np.int64), 10, near)
+    mark_near_in_large_set(words, words[:1], 10, near)
     with Groups(10) as groups:
         groups.add(*compare_slice(images, np.zeros(1, KNOWN), 10, 0))
         list(groups.decided())
