@@ -29,8 +29,9 @@ from laion_etl.download.robots_lines import LineKind, encoded, lines_of
 _BETWEEN_NAMES = re.compile(r"[^A-Za-z0-9_.\-*/]+")
 _EVERYONE = re.compile(r"\*++(?:[^A-Za-z0-9_\-][^A-Za-z]*+)?")
 # `*` with a name right behind it, as in `*!bad`: whatever that means, it is not everyone.
-_PART_OF_NAME = re.compile(r"(?<!\*)\*++[!?:=@~^%$\\/.]++(?=[A-Za-z])")
-_REMARK = re.compile(r"/\*++(?=[\sA-Za-z]).*?(?:\*/|\Z)|(?:^|\s)//.*", re.DOTALL)
+_PART_OF_NAME = re.compile(r"(?<!\*)\*++[!?@~%$/.]++(?=[A-Za-z])")
+# A product token may have `/*` right behind it: `Googlebot/* Bingbot/*`.
+_REMARK = re.compile(r"(?:^|\s)/\*++(?=[\sA-Za-z]).*?(?:\*/|\Z)|(?:^|\s)//.*", re.DOTALL)
 _PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
 _COMMENT = re.compile(r"\([^()]*\)?")
 _HYPHENS = str.maketrans("", "", "-_")

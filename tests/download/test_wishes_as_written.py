@@ -103,6 +103,11 @@ EVERYONE = [
     "/*",
     "all *",
     "BarBot (x), *",
+    "*^M",
+    "*=any",
+    "*:any",
+    "*\\r",
+    "BarBot/* *",
 ]
 NAMES = [
     "FooBot;",
@@ -130,6 +135,8 @@ NAMES = [
     "*/FooBot",
     "*!FooBot",
     "FooBot /* ours */",
+    "BarBot/* BazBot/* FooBot/*",
+    "BarBot/* foobot",
 ]
 IN_ONE = [
     "User-agent: * Disallow: /",
@@ -138,6 +145,13 @@ IN_ONE = [
     "User-agent: *Disallow: /",
     "User-agent: *\\nDisallow: /",
     "User-agent: *\\r\\nDisallow: /\\r\\n",
+    "User-agent: *\\nCrawl-delay: 10\\nDisallow: /",
+    "User-agent: *\\rCrawl-delay: 10\\rDisallow: /",
+    "User-agent: *\\n\\nDisallow: /",
+    "User-agent: *\\r\\n\\r\\nDisallow: /",
+    "User-agent: *\\n Host: x\\n Disallow: /",
+    '"User-agent: *\\nDisallow: /\\n"',
+    "User-agent: *\\nDisallow: \\news: all\\nDisallow: /",
     "User-agent: *<br>Disallow: /<br>",
     "<pre>User-agent: *\nDisallow: /</pre>",
     '"User-agent: *\nDisallow: /"',
@@ -212,6 +226,8 @@ VALUES = [
     ("/a.b", "/a.b"),
     ("//", "//a"),
     ("/*;", "/a;b"),
+    ("\\news:", "/news:"),
+    ("/a\\nHost: x", "/a/x"),
 ]
 NOT_THE_SITE = [
     ";",
