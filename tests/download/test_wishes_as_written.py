@@ -226,6 +226,8 @@ VALUES = [
     ("/a.b", "/a.b"),
     ("//", "//a"),
     ("/*;", "/a;b"),
+    ("[/b],  [/a]", "/a"),
+    ("/b,  /a/ (all)", "/a/x"),
     ("\\news:", "/news:"),
     ("/a\\nHost: x", "/a/x"),
 ]
@@ -239,6 +241,10 @@ NOT_THE_SITE = [
     "/a /* not /b */",
     "/a, not /",
     "/a; see /",
+    "/a,  but not /",
+    "/a;\t but not /",
+    "/a, (see /)",
+    "/a, [see /]",
 ]
 NOT_EVERYONE = [
     "*/bad",
