@@ -300,6 +300,8 @@ TRAINING = [
     (ALL + "Allow: /\nContent-Usage: / train-ai=n", "/x"),
     (ALL + "Allow: /a/b\nContent-Usage: /a train-ai=n", "/a/b"),
     (ALL + "Allow: /*/b\nContent-Usage: /a\ttrain-ai=n", "/a/b"),
+    (ALL + "Allow: /\nContent-Usage: bots=n Content-Usage: /b train-ai=y", "/x"),
+    (ALL + "Content-Usage: bots=n\\nContent-Usage: /b train-ai=y", "/x"),
 ]
 NOT_PERMITTED = [
     "Allows: /",
@@ -401,6 +403,28 @@ def test_directives_of_headers() -> None:
     assert [tag for tag in OTHER_TAGS if opted_out_by_header([tag])] == []
 
 
+PERMITS_NO_TRAINING = [
+    "; train-ai=y",
+    "; search=y, ai-train=yes",
+    ", ai-train=y",
+    ", train-ai=yes",
+    ", train-ai=true",
+    ", train-ai=?1",
+    ", train-ai",
+    ", train-ai=y=n",
+    ", x-train-ai=y",
+    ", train-genai=y",
+    ", search=y;train-ai=y",
+    ', x="train-ai=y"',
+    ' (not "a, train-ai=y, b")',
+    " /b train-ai=y",
+    ", /b train-ai=y",
+    " Content-Usage: train-ai=y",
+    " User: x, train-ai=y",
+    " train-ai=y",
+]
+
+
 def test_values_of_reservations_and_usage() -> None:
     reserved = [
         "1",
@@ -432,6 +456,10 @@ def test_values_of_reservations_and_usage() -> None:
         "bots=n, search=y",
         "all=n;exp=1",
         "bots=n, train-ai=n",
+        *(f"bots=n{rest}" for rest in PERMITS_NO_TRAINING),
+        *(f"all=n{rest}" for rest in PERMITS_NO_TRAINING),
+        "/a train-ai=y /b bots=n",
+        "train-ai=y Content-Usage: bots=n",
     ]
     assert [value for value in forbidden if not forbids_training(value)] == []
     permitted = [
@@ -440,6 +468,8 @@ def test_values_of_reservations_and_usage() -> None:
         "search=no",
         "bots=y",
         "bots=n, train-ai=y",
+        "train-ai=y,bots=n",
+        "/a bots=n;exp=1, search, train-ai=y;exp=1",
         "robots=n",
         "x-train-ai=n",
         "ai-train=nofollow",
