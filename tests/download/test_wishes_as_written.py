@@ -227,6 +227,7 @@ VALUES = [
     ("//", "//a"),
     ("/*;", "/a;b"),
     ("[/b],  [/a]", "/a"),
+    ("/a^M", "/a/x"),
     ("/b,  /a/ (all)", "/a/x"),
     ("\\news:", "/news:"),
     ("/a\\nHost: x", "/a/x"),
@@ -541,7 +542,46 @@ RESERVATIONS = [
     '[{"location": "/", "content-usage": "train-ai=n"}]',
     '[{"location": "/", "tdm-reservation": 0, "Content-Usage": "bots=n"}]',
 ]
+NO_TRAINING = [
+    '"content-usage": ["train-ai=n"]',
+    '"content-usage": [["search=y"], ["train-ai=n"]]',
+    '"content-usage": "train-ai=n", "content-usage": "search=y"',
+    '"content-usage": "search=y", "content-usage": "train-ai=n"',
+    '"content-usage": "search=y", "Content_Usage": "train-ai=n"',
+    '"content-usage": "search=y", "content-signal": "ai-train=no"',
+    '"content-usage": "bots=n", "content-signal": "ai-train=yes"',
+    '"content-usage": ["bots=n", "train-ai=y"]',
+    '"content-signals": "ai-train=no"',
+    '"content-usage": {"train-ai": "n"}',
+    '"content-usage": {"search": "y", "other": {"bots": false}}',
+    '"content-signal": [{"ai-train": "no"}]',
+]
+RESERVATIONS += [
+    f'[{{"location": "/", {before}{usage}}}, {{"location": "/", "tdm-reservation": 0}}]'
+    for before in ("", '"tdm-reservation": 0, ')
+    for usage in NO_TRAINING
+]
+RESERVATIONS += [
+    "[{'location': '/', 'content-usage': 'train-ai=n'}]",
+    "[{'location': '/', 'tdm-reservation': 0, 'content-usage': 'train-ai=n'}]",
+    "[{'content-usage': ['search=y', 'bots=n'], 'location': '/'}]",
+    "[{'location': '/', 'content-signal': 'ai-train=\"no\"'}]",
+    "[{location: '/', contentUsage: 'bots=n'}]",
+    "location: /\ncontent-usage: train-ai=n",
+    "{'location': '/', 'content_usage': 'train-ai=n'}",
+    "{'location': '/', 'tdm_reservation': 1}",
+    "- location: /\n  tdm-reservation: 0\n  content-usage:\n    - search=y\n    - train-ai=n\n",
+    "location: /\ncontent-usage: search=y\ncontent-signal: ai-train=no",
+]
 NO_RESERVATIONS = [
+    '[{"location": "/", "content-usage": ["search=n", "train-ai=y"]}]',
+    '[{"location": "/", "content-usage": {"bots": "n", "train-ai": "y"}}]',
+    '[{"location": "/", "content-usage": "search=y", "content-usage": "bots=n, train-ai=y"}]',
+    '[{"location": "/other/", "content-usage": ["train-ai=n"]}]',
+    "[{'location': '/', 'content-usage': 'bots=n, train-ai=y'}]",
+    "[{'location': '/other/', 'content-usage': 'train-ai=n'}]",
+    "location: /\ncontent-usage: bots=n, train-ai=y\n",
+    "location: /\ncontent: train-ai=n",
     '[{"Location": "/other/", "tdm-reservation": 1}]',
     "[{'location': '/other/', 'tdm-reservation': 1}]",
     "[{'location': '/', 'tdm-reservation': 0}]",
