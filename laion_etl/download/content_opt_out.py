@@ -55,8 +55,8 @@ _AI_USAGE = re.compile(
     r"(?<![\w-])(?:train-?(?:gen)?ai|(?:gen)?ai-?train(?:ing)?|genai|tdm)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)",
     re.IGNORECASE,
 )
-# What training is a part of (AIPREF's "automated processing"). Only a permission that is more specific, in the
-# same dictionary (RFC 9651), lifts it; so what is not a dictionary from end to end permits nothing.
+# What training is a part of (AIPREF's "automated processing"). Only a permission that is more specific, in
+# the same dictionary (RFC 9651), lifts it; so what is not a dictionary from end to end permits nothing.
 _ANY_USAGE = re.compile(r"(?<![\w-])(?:bots|all)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)", re.IGNORECASE)
 _LEADING_PATH = re.compile(r"\A\s*+/\S*+\s++")  # of a line in robots.txt
 _KEY_AND_VALUE = r"[a-z][a-z0-9_.-]*+(?:=[^\s,;=\"']++)?"

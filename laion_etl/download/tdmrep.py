@@ -143,7 +143,7 @@ def _values(rule: dict[str, object], name: str) -> list[object]:
 
 
 def _texts(values: list[object]) -> Iterator[str]:
-    """Yields all texts within values; those of an object as a dictionary: `{"train-ai": "n"}` is `train-ai=n`."""
+    """Yields all texts within values; those of an object as a dictionary: `train-ai=n`."""
     left = list(values)
     while left:
         value = left.pop()
