@@ -55,11 +55,13 @@ _AI_USAGE = re.compile(
     r"(?<![\w-])(?:train-?(?:gen)?ai|(?:gen)?ai-?train(?:ing)?|genai|tdm)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)",
     re.IGNORECASE,
 )
-# What training is a part of (AIPREF's "automated processing"), and the permission that is more specific.
+# What training is a part of (AIPREF's "automated processing"). Only a permission that is more specific, in
+# the same dictionary (RFC 9651), lifts it; so what is not a dictionary from end to end permits nothing.
 _ANY_USAGE = re.compile(r"(?<![\w-])(?:bots|all)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)", re.IGNORECASE)
-_AI_PERMITTED = re.compile(
-    r"(?<![\w-])(?:train-?ai|ai-?train(?:ing)?)\s*=\s*[\"']?(?:y(?:es)?|true|\?1|1)(?!\w)", re.IGNORECASE
-)
+_LEADING_PATH = re.compile(r"\A\s*+/\S*+\s++")  # of a line in robots.txt
+_KEY_AND_VALUE = r"[a-z][a-z0-9_.-]*+(?:=[^\s,;=\"']++)?"
+_MEMBER = re.compile(rf"({_KEY_AND_VALUE})(?:; ?{_KEY_AND_VALUE})*+")
+_AI_PERMITTED = "train-ai=y"
 
 
 def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
@@ -87,10 +89,15 @@ def _is_past(written: str) -> bool:
 
 
 def forbids_training(usage: str) -> bool:
-    """Whether a usage preference forbids training: `train-ai=n`, or `bots=n` where nothing permits it."""
+    """Whether a usage preference forbids training: `train-ai=n`, or `bots=n` without `train-ai=y`."""
     if _AI_USAGE.search(usage) is not None:
         return True
-    return _ANY_USAGE.search(usage) is not None and _AI_PERMITTED.search(usage) is None
+    return _ANY_USAGE.search(usage) is not None and not _permits_training(usage)
+
+
+def _permits_training(usage: str) -> bool:
+    members = [_MEMBER.fullmatch(one.strip()) for one in _LEADING_PATH.sub("", usage).split(",")]
+    return _AI_PERMITTED in [member and member[1] for member in members] and None not in members
 
 
 def reserved_by_header(reservations: Iterable[str]) -> bool:

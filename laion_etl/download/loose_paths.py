@@ -10,9 +10,9 @@ import re
 from laion_etl.download.robots_lines import AROUND, encoded
 
 _PLAIN_PATH = re.compile(r"(?:/(?!/)|\*)(?:[A-Za-z0-9/*$?=%_~+-]|(?<!/)\.)*")  # means what it says
-# A mark with several words behind it does not separate paths: `/a, but not /`.
+# A mark with several words or a bracket behind it does not separate paths: `/a, but not /`, `/a, (see /)`.
 _BETWEEN_PATHS = re.compile(
-    r"[,;\uff0c\uff1b\u3001]\s+(?=\W|\S+(?:[,;\uff0c\uff1b\u3001]|\Z))|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)"
+    r"[,;\uff0c\uff1b\u3001]\s++(?=[^\w(\[{<]|\S+(?:[,;\uff0c\uff1b\u3001]|\Z))|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)"
 )
 _HOST = re.compile(
     r"https?:/{0,3}[^/]*|www\.[^/]+(?=/)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)", re.IGNORECASE

@@ -28,9 +28,11 @@ _TAG = re.compile(
 )
 _COMMENT_BEGINNINGS = ("//", ";", "!", "<!")
 _LEADING_COMMENT = re.compile(r"/\*.{0,200}?\*/\s*")
-# Where another line begins within a line: also behind a line end that a template wrote as `\n`.
+# Where another line begins within a line: also behind a line end that a template wrote as `\n`. A line
+# that we do not know has to end there too; but `\news: x` at the beginning of a value may be a path.
 _WITHIN = re.compile(
-    r"(?:\\r)?\\n(?=\s{0,9}(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\Z)"
+    r"(?:\\r\\n|\\n|\\r)(?=\s{0,9}(?:(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\\[nr]|[\"'`]?\s{0,9}\Z))"
+    r"|(?<!:)(?<!:\s)(?:\\r\\n|\\n|\\r)(?=\s{0,9}[a-z-]{1,20}\s{0,9}:)"
     r"|(?<=[\s,;|>\"'*)])(?=(?:user-?agent|disallow)\s{0,9}:)",
     re.IGNORECASE,
 )

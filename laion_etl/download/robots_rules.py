@@ -29,9 +29,11 @@ from laion_etl.download.robots_lines import LineKind, encoded, lines_of
 _BETWEEN_NAMES = re.compile(r"[^A-Za-z0-9_.\-*/]+")
 _EVERYONE = re.compile(r"\*++(?:[^A-Za-z0-9_\-][^A-Za-z]*+)?")
 # `*` with a name right behind it, as in `*!bad`: whatever that means, it is not everyone.
-_PART_OF_NAME = re.compile(r"(?<!\*)\*++[!?:=@~^%$\\/.]++(?=[A-Za-z])")
-_REMARK = re.compile(r"/\*++(?=[\sA-Za-z]).*?(?:\*/|\Z)|(?:^|\s)//.*", re.DOTALL)
+_PART_OF_NAME = re.compile(r"(?<!\*)\*++[!?@~%$/.]++(?=[A-Za-z])")
+# A product token may have `/*` right behind it: `Googlebot/* Bingbot/*`.
+_REMARK = re.compile(r"(?:^|\s)/\*++(?=[\sA-Za-z]).*?(?:\*/|\Z)|(?:^|\s)//.*", re.DOTALL)
 _PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
+_SHOWN_RETURN = "^M"  # how editors show a carriage return, copied from there
 _COMMENT = re.compile(r"\([^()]*\)?")
 _HYPHENS = str.maketrans("", "", "-_")
 _MAX_NAMES = 100  # on one line
@@ -238,7 +240,7 @@ def _allow(value: str) -> list[RobotsLine]:
 
 def _disallow(value: str) -> list[RobotsLine]:
     without_permission = _PERMISSION.split(value, 1)[0]
-    return [(False, path) for path in as_paths(without_permission)]
+    return [(False, path) for path in as_paths(without_permission.removesuffix(_SHOWN_RETURN))]
 
 
 def _usage(value: str) -> list[RobotsLine]:

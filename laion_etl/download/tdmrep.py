@@ -32,7 +32,7 @@ _OTHER_LETTERS = re.compile("[^a-z]+")
 _QUOTES = "[\"'`\u201c\u201d\u201e\u2018\u2019\\\\]"
 # The same in what is not JSON, such as Python, JavaScript or YAML; every part is bounded.
 _LOOSE_RESERVATION = re.compile(
-    rf"\btdm\W{{0,2}}reservation{_QUOTES}{{0,3}}\s{{0,9}}[:=]\s{{0,9}}{_QUOTES}{{0,3}}\+?0{{0,3}}(?:1|true|yes)(?!\w)",
+    rf"\btdm[\W_]{{0,2}}reservation{_QUOTES}{{0,3}}\s{{0,9}}[:=]\s{{0,9}}{_QUOTES}{{0,3}}\+?0{{0,3}}(?:1|true|yes)(?!\w)",
     re.IGNORECASE,
 )
 _LOOSE_LOCATION = re.compile(
@@ -40,8 +40,14 @@ _LOOSE_LOCATION = re.compile(
     r"([^\s\"'`,\\\u201c\u201d\u2018\u2019{}]{1,2000})",
     re.IGNORECASE,
 )
+_LOOSE_USAGE = re.compile(
+    rf"\bcontent[\W_]{{0,2}}(?:usage|signals?){_QUOTES}{{0,3}}\s{{0,9}}[:=]\s{{0,9}}{_QUOTES}{{0,3}}",
+    re.IGNORECASE,
+)
+_BETWEEN_TEXTS = re.compile(rf"(?<!=){_QUOTES}|[\[\]{{}}\r\n]")  # `ai-train="no"` is one
 _ODD_OCTETS = re.compile("[\udc80-\udcff]")  # which are not UTF-8
 _LOOSE_KEY = "tdm-reservation"
+_USAGE_KEYS = ("contentusage", "contentsignal", "contentsignals")
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order
@@ -120,14 +126,34 @@ def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
 
 def _reserves(rule: dict[str, object]) -> bool:
     """Whether a rule reserves, or has a usage preference as in headers: `"content-usage": "train-ai=n"`."""
-    usage = _value(rule, "contentusage") or _value(rule, "contentsignal")
-    return _is_one(_value(rule, "tdmreservation")) or (isinstance(usage, str) and forbids_training(usage))
+    if _is_one(_value(rule, "tdmreservation")):
+        return True
+    usages = [value for name in _USAGE_KEYS for value in _values(rule, name)]
+    return any(forbids_training(usage) for usage in _texts(usages))
 
 
 def _value(rule: dict[str, object], name: str) -> object:
     """Returns the value of the key with these letters; the greatest reservation of several."""
-    found = [value for key, value in rule.items() if _OTHER_LETTERS.sub("", key.lower()) == name]
+    found = _values(rule, name)
     return next((value for value in found if _is_one(value)), found[0] if found else None)
+
+
+def _values(rule: dict[str, object], name: str) -> list[object]:
+    return [value for key, value in rule.items() if _OTHER_LETTERS.sub("", key.lower()) == name]
+
+
+def _texts(values: list[object]) -> Iterator[str]:
+    """Yields all texts within values; those of an object as a dictionary: `train-ai=n`."""
+    left = list(values)
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, dict):
+            left += [one for one in value.values() if isinstance(one, dict | list)]
+            yield ", ".join(f"{key}={one}" for key, one in value.items() if not isinstance(one, dict | list))
 
 
 def _rules_within(text: str) -> list[dict[str, object]]:
@@ -145,10 +171,16 @@ def _rules_within(text: str) -> list[dict[str, object]]:
 
 def _loose_rule(text: str) -> dict[str, object] | None:
     """Returns what a rule that is not JSON reserves; it permits nothing."""
-    if _LOOSE_RESERVATION.search(text) is None:
+    if _LOOSE_RESERVATION.search(text) is None and not _forbids_training(text):
         return None
     location = [found.strip() for found in _LOOSE_LOCATION.findall(text)]
     return {"location": location, _LOOSE_KEY: 1}
+
+
+def _forbids_training(text: str) -> bool:
+    """Whether a text behind the first key of a usage preference forbids training."""
+    key = _LOOSE_USAGE.search(text)
+    return key is not None and any(map(forbids_training, _BETWEEN_TEXTS.split(text[key.end() :])))
 
 
 def _is_one(value: object) -> bool:

@@ -366,7 +366,7 @@ def test_what_is_wrong_in_tdmrep_hides_no_reservation(text: str | bytes) -> None
     assert is_reserved(parse_tdmrep(encoded(text)), "/images/1.jpg")
 
 
-@pytest.mark.parametrize("filling", ["{", "}", "{},", '{"a":', '{"a,', "{,,,}", "[", ", "])
+@pytest.mark.parametrize("filling", ["{", "}", "{},", '{"a":', '{"a,', "{,,,}", "[", ", ", "content-usage: "])
 def test_a_tdmrep_made_to_take_long_takes_no_longer_than_others(filling: str) -> None:
     hostile = filling * (400_000 // len(filling)) + '"}' + RESERVED
     assert is_reserved(parse_tdmrep(hostile.encode()), "/images/1.jpg")
@@ -380,7 +380,9 @@ def test_25_000_rules_without_wildcards_are_looked_up_and_not_tried() -> None:
     assert rules.allows("/folder/025000/x.jpg")
 
 
-@pytest.mark.parametrize("filling", [b" ", b"a", b"/ ", b"/a,", b"a/", b"compatible; ", b"*", b"\xc2\xa0"])
+@pytest.mark.parametrize(
+    "filling", [b" ", b"a", b"/ ", b"/a,", b"a/", b"compatible; ", b"*", b"\xc2\xa0", b"\\na:"]
+)
 @pytest.mark.parametrize("beginning", [b"Disallow: /a", b"User-agent: Mozilla/5.0 ", b"User-agent", b""])
 def test_lines_made_to_take_long_take_no_longer_than_others(beginning: bytes, filling: bytes) -> None:
     """Quadratic time would be minutes here, while nothing else in the process runs."""

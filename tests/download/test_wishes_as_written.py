@@ -103,6 +103,11 @@ EVERYONE = [
     "/*",
     "all *",
     "BarBot (x), *",
+    "*^M",
+    "*=any",
+    "*:any",
+    "*\\r",
+    "BarBot/* *",
 ]
 NAMES = [
     "FooBot;",
@@ -130,6 +135,8 @@ NAMES = [
     "*/FooBot",
     "*!FooBot",
     "FooBot /* ours */",
+    "BarBot/* BazBot/* FooBot/*",
+    "BarBot/* foobot",
 ]
 IN_ONE = [
     "User-agent: * Disallow: /",
@@ -138,6 +145,13 @@ IN_ONE = [
     "User-agent: *Disallow: /",
     "User-agent: *\\nDisallow: /",
     "User-agent: *\\r\\nDisallow: /\\r\\n",
+    "User-agent: *\\nCrawl-delay: 10\\nDisallow: /",
+    "User-agent: *\\rCrawl-delay: 10\\rDisallow: /",
+    "User-agent: *\\n\\nDisallow: /",
+    "User-agent: *\\r\\n\\r\\nDisallow: /",
+    "User-agent: *\\n Host: x\\n Disallow: /",
+    '"User-agent: *\\nDisallow: /\\n"',
+    "User-agent: *\\nDisallow: \\news: all\\nDisallow: /",
     "User-agent: *<br>Disallow: /<br>",
     "<pre>User-agent: *\nDisallow: /</pre>",
     '"User-agent: *\nDisallow: /"',
@@ -212,6 +226,11 @@ VALUES = [
     ("/a.b", "/a.b"),
     ("//", "//a"),
     ("/*;", "/a;b"),
+    ("[/b],  [/a]", "/a"),
+    ("/a^M", "/a/x"),
+    ("/b,  /a/ (all)", "/a/x"),
+    ("\\news:", "/news:"),
+    ("/a\\nHost: x", "/a/x"),
 ]
 NOT_THE_SITE = [
     ";",
@@ -223,6 +242,10 @@ NOT_THE_SITE = [
     "/a /* not /b */",
     "/a, not /",
     "/a; see /",
+    "/a,  but not /",
+    "/a;\t but not /",
+    "/a, (see /)",
+    "/a, [see /]",
 ]
 NOT_EVERYONE = [
     "*/bad",
@@ -278,6 +301,8 @@ TRAINING = [
     (ALL + "Allow: /\nContent-Usage: / train-ai=n", "/x"),
     (ALL + "Allow: /a/b\nContent-Usage: /a train-ai=n", "/a/b"),
     (ALL + "Allow: /*/b\nContent-Usage: /a\ttrain-ai=n", "/a/b"),
+    (ALL + "Allow: /\nContent-Usage: bots=n Content-Usage: /b train-ai=y", "/x"),
+    (ALL + "Content-Usage: bots=n\\nContent-Usage: /b train-ai=y", "/x"),
 ]
 NOT_PERMITTED = [
     "Allows: /",
@@ -379,6 +404,28 @@ def test_directives_of_headers() -> None:
     assert [tag for tag in OTHER_TAGS if opted_out_by_header([tag])] == []
 
 
+PERMITS_NO_TRAINING = [
+    "; train-ai=y",
+    "; search=y, ai-train=yes",
+    ", ai-train=y",
+    ", train-ai=yes",
+    ", train-ai=true",
+    ", train-ai=?1",
+    ", train-ai",
+    ", train-ai=y=n",
+    ", x-train-ai=y",
+    ", train-genai=y",
+    ", search=y;train-ai=y",
+    ', x="train-ai=y"',
+    ' (not "a, train-ai=y, b")',
+    " /b train-ai=y",
+    ", /b train-ai=y",
+    " Content-Usage: train-ai=y",
+    " User: x, train-ai=y",
+    " train-ai=y",
+]
+
+
 def test_values_of_reservations_and_usage() -> None:
     reserved = [
         "1",
@@ -410,6 +457,10 @@ def test_values_of_reservations_and_usage() -> None:
         "bots=n, search=y",
         "all=n;exp=1",
         "bots=n, train-ai=n",
+        *(f"bots=n{rest}" for rest in PERMITS_NO_TRAINING),
+        *(f"all=n{rest}" for rest in PERMITS_NO_TRAINING),
+        "/a train-ai=y /b bots=n",
+        "train-ai=y Content-Usage: bots=n",
     ]
     assert [value for value in forbidden if not forbids_training(value)] == []
     permitted = [
@@ -418,6 +469,8 @@ def test_values_of_reservations_and_usage() -> None:
         "search=no",
         "bots=y",
         "bots=n, train-ai=y",
+        "train-ai=y,bots=n",
+        "/a bots=n;exp=1, search, train-ai=y;exp=1",
         "robots=n",
         "x-train-ai=n",
         "ai-train=nofollow",
@@ -489,7 +542,46 @@ RESERVATIONS = [
     '[{"location": "/", "content-usage": "train-ai=n"}]',
     '[{"location": "/", "tdm-reservation": 0, "Content-Usage": "bots=n"}]',
 ]
+NO_TRAINING = [
+    '"content-usage": ["train-ai=n"]',
+    '"content-usage": [["search=y"], ["train-ai=n"]]',
+    '"content-usage": "train-ai=n", "content-usage": "search=y"',
+    '"content-usage": "search=y", "content-usage": "train-ai=n"',
+    '"content-usage": "search=y", "Content_Usage": "train-ai=n"',
+    '"content-usage": "search=y", "content-signal": "ai-train=no"',
+    '"content-usage": "bots=n", "content-signal": "ai-train=yes"',
+    '"content-usage": ["bots=n", "train-ai=y"]',
+    '"content-signals": "ai-train=no"',
+    '"content-usage": {"train-ai": "n"}',
+    '"content-usage": {"search": "y", "other": {"bots": false}}',
+    '"content-signal": [{"ai-train": "no"}]',
+]
+RESERVATIONS += [
+    f'[{{"location": "/", {before}{usage}}}, {{"location": "/", "tdm-reservation": 0}}]'
+    for before in ("", '"tdm-reservation": 0, ')
+    for usage in NO_TRAINING
+]
+RESERVATIONS += [
+    "[{'location': '/', 'content-usage': 'train-ai=n'}]",
+    "[{'location': '/', 'tdm-reservation': 0, 'content-usage': 'train-ai=n'}]",
+    "[{'content-usage': ['search=y', 'bots=n'], 'location': '/'}]",
+    "[{'location': '/', 'content-signal': 'ai-train=\"no\"'}]",
+    "[{location: '/', contentUsage: 'bots=n'}]",
+    "location: /\ncontent-usage: train-ai=n",
+    "{'location': '/', 'content_usage': 'train-ai=n'}",
+    "{'location': '/', 'tdm_reservation': 1}",
+    "- location: /\n  tdm-reservation: 0\n  content-usage:\n    - search=y\n    - train-ai=n\n",
+    "location: /\ncontent-usage: search=y\ncontent-signal: ai-train=no",
+]
 NO_RESERVATIONS = [
+    '[{"location": "/", "content-usage": ["search=n", "train-ai=y"]}]',
+    '[{"location": "/", "content-usage": {"bots": "n", "train-ai": "y"}}]',
+    '[{"location": "/", "content-usage": "search=y", "content-usage": "bots=n, train-ai=y"}]',
+    '[{"location": "/other/", "content-usage": ["train-ai=n"]}]',
+    "[{'location': '/', 'content-usage': 'bots=n, train-ai=y'}]",
+    "[{'location': '/other/', 'content-usage': 'train-ai=n'}]",
+    "location: /\ncontent-usage: bots=n, train-ai=y\n",
+    "location: /\ncontent: train-ai=n",
     '[{"Location": "/other/", "tdm-reservation": 1}]',
     "[{'location': '/other/', 'tdm-reservation': 1}]",
     "[{'location': '/', 'tdm-reservation': 0}]",
