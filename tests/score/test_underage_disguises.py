@@ -24,5 +24,5 @@ def test_whole_words_with_a_digit_next_to_a_cyrillic_letter_are_read() -> None:
 
 def test_a_long_text_without_spaces_is_read_once() -> None:
     """A megabyte would take hours if each of its letters began a search through the rest."""
-    assert list(readings("漢" * 1_000_000)) == []
+    assert list(readings("漢字" * 500_000)) == []
     assert list(readings("ж漢0漢" * 250_000)) == []
