@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from laion_etl.core.head_columns import HeadColumn, from_plain
+from laion_etl.dataset.model_text import distinct_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,12 @@ class Coverage:
             planned=(self.planned or 0) + (later.planned or 0),
             missing=(*self.missing, *later.missing),
             damaged=(*self.damaged, *later.damaged),
-            models=tuple(sorted({*self.models, *later.models})),
+            models=distinct_models([*self.models, *later.models]),
             safety=tuple(sorted({*self.safety, *later.safety})),
             thresholds_en=tuple(sorted({*self.thresholds_en, *later.thresholds_en})),
             thresholds_other=tuple(sorted({*self.thresholds_other, *later.thresholds_other})),
             scores=_summed([self.scores, later.scores]),
-            other_models=tuple(sorted({*self.other_models, *later.other_models})),
+            other_models=distinct_models([*self.other_models, *later.other_models]),
         )
 
     def to_plain(self) -> dict[str, Any]:

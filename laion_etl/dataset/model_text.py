@@ -5,9 +5,10 @@ differ only in precision and device differ by little.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+_WEIGHTS = ", weights "
 _WHERE = re.compile(r", [^,]* on [^,]*\Z")
 _DIGITS = 12  # of a digest
 
@@ -25,6 +26,28 @@ def other_model_text(details: Mapping[str, Any]) -> str:
 def without_device(text: str) -> str:
     """Return the line of a model without precision and device."""
     return _WHERE.sub("", text)
+
+
+def name_and_weights(text: str) -> str:
+    """Return the beginning of the line of a model: its name, and its weights where they are known."""
+    name, known, rest = text.partition(_WEIGHTS)
+    return f"{name}{known}{rest.partition(',')[0]}"
+
+
+def with_weights(texts: Iterable[str]) -> dict[str, str]:
+    """Return for each line of a model the one that it counts as: itself, or one with weights.
+
+    Of the model of other languages, earlier versions said the name only. Such a line counts as that of a
+    model with the same name.
+    """
+    found = sorted(set(texts))
+    full = {text.partition(_WEIGHTS)[0]: text for text in found if _WEIGHTS in text}
+    return {text: text if _WEIGHTS in text else full.get(text, text) for text in found}
+
+
+def distinct_models(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return different lines of models, sorted, without '' and without names that count as another line."""
+    return tuple(sorted(set(with_weights(texts).values()) - {""}))
 
 
 def _text(details: Mapping[str, Any], name: str, weights: str, function: str) -> str:

@@ -18,7 +18,7 @@ from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
 from laion_etl.core.schemas import SCORED_FILES, scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.dataset.coverage import Coverage, digest_of_scores, number_ranges
-from laion_etl.dataset.model_text import model_text, other_model_text
+from laion_etl.dataset.model_text import distinct_models, model_text, other_model_text
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 
@@ -70,12 +70,12 @@ class ScoredCrawl:
     @property
     def models(self) -> tuple[str, ...]:
         """The CLIP models that scored it, sorted; scores of different models are not comparable."""
-        return tuple(sorted({batch.model for batch in self.batches if batch.model}))
+        return distinct_models(batch.model for batch in self.batches)
 
     @property
     def other_models(self) -> tuple[str, ...]:
         """The CLIP models of other languages, if there were any, sorted."""
-        return tuple(sorted({batch.other_model for batch in self.batches if batch.other_model}))
+        return distinct_models(batch.other_model for batch in self.batches)
 
     @property
     def safety(self) -> tuple[str, ...]:

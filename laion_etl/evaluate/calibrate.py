@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import first_in_line
-from laion_etl.dataset.model_text import without_device
+from laion_etl.dataset.model_text import with_weights, without_device
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
 from laion_etl.evaluate.best_limit import best_limit
 from laion_etl.evaluate.label_file import rows_by_key
@@ -53,7 +53,7 @@ def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Simil
     """
     scored = find_scored(crawl, store)
     chosen = _chosen(scored, batches)
-    models = sorted({_models(batch) for batch in chosen})
+    models = _models(chosen)
     if len(models) > 1:
         raise InputError(
             f"cannot compare similarities of several models ({'; '.join(models)}): name batches of one of "
@@ -68,10 +68,12 @@ def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Simil
     return Similarities(models[0] if models else "", found)
 
 
-def _models(batch: ScoredBatch) -> str:
-    """Return what the similarities of a batch depend on. Precision and device make small differences only."""
-    first = without_device(batch.model)
-    return f"{first}, and {without_device(batch.other_model)}" if batch.other_model else first
+def _models(batches: Sequence[ScoredBatch]) -> list[str]:
+    """Return what the similarities depend on. Precision and device make small differences only."""
+    pairs = {(without_device(batch.model), without_device(batch.other_model)) for batch in batches}
+    first, other = with_weights(one for one, _ in pairs), with_weights(two for _, two in pairs)
+    known = {(first[one], other[two]) for one, two in pairs}
+    return sorted(f"{one}, and {two}" if two else one for one, two in known)
 
 
 def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from laion_etl.core import paper_thresholds
 from laion_etl.core.funnel import sentence_of
 from laion_etl.core.published_columns import PUBLISHED_COLUMNS
+from laion_etl.dataset.model_text import name_and_weights
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.publish.card_text import (
     BIASES,
@@ -93,12 +94,13 @@ def _models_of_other_thresholds(context: PublishContext) -> list[tuple[float, st
         (paper_thresholds.ENGLISH, used[ENGLISH], scored.models),
         (paper_thresholds.OTHER, used[OTHER], scored.other_models or scored.models),
     )
-    return [
-        (threshold, model)
+    found = (
+        (threshold, name_and_weights(model))
         for threshold, applied, models in routes
         for model in models
         if threshold in applied and not paper_thresholds.belong_to(model)
-    ]
+    )
+    return list(dict.fromkeys(found))
 
 
 def size_category(rows: int) -> str:

@@ -127,8 +127,8 @@ class PublishContext:
                 f"Images that scoring rejected were deleted with {self.raw_deleted:,} raw shards after "
                 "scoring, so they cannot be scored with another model."
             )
-        if len(self.scored.models) > 1:
-            models = "; ".join(self.scored.models)
+        if max(len(self.scored.models), len(self.scored.other_models)) > 1:
+            models = "; ".join(self.scored.all_models)
             notes.append(f"Scored by different models, so similarities are not comparable: {models}.")
         return (*notes, *(f"Counts that do not add up: {problem}." for problem in self.funnel.problems))
 

@@ -1,4 +1,4 @@
-"""What is tried when a head is loaded: that its scores are finite, and not the same for every image.
+"""Checks a head when it is loaded: that its scores are finite, and not the same for every image.
 
 Finite weights may overflow in a layer, and behind a ReLU that never opens only the last bias is left: every
 image would then pass, or fail, by a number that says nothing about it.

@@ -14,14 +14,29 @@ from itertools import groupby
 
 _ADULT = 18
 _NUMBER = re.compile(r"(?<!\d)(?<!\d[.,:])(\d{1,2})(?:[.,]5)?(?!\d|[.,:]\d)")
-# "14/f", "14f" as chats have it; "f/14" is an aperture, "14 F" a temperature, "14m" a length.
-_AGE_AND_SEX = re.compile(r"(?<![\w./,:])(?:(?:[5-9]|1[0-7]) ?/ ?[fmw]|1[0-7]f)(?!\w)")
-_GROUP = re.compile(r"(?:s|er|ers)?(?!\w)")  # the under-16s
-# What makes a number behind "under" another quantity.
-_MEASURED = re.compile(
-    r" ?(?:[%€$£¥°\"']|[mck]?m\b|k?g\b|k\b|kb\b|[mg]b\b|e?uro|dollar|usd|bucks|pound|min|hour|h\b|hr|day|"
-    r"tag|jour|d[ií]a|giorn|second|sec|inch|f(?:ee|oo)t|mile|calor|gram|kilo|lb|oz|per|part|percent|proz|руб|мин|час|дн|см)"
+# What in front of "14f", or behind it, makes it a temperature or a model.
+_NO_PERSON = (
+    "rated", "near", "around", "about", "to", "of", "from", "at", "below", "above", "between", "than",
+    "minus", "lows", "highs", "temp", "the", "no", "nr", "model", "type", "series", "part", "size", "class",
+)  # fmt: skip
+_NO_PERSONS = (
+    "sleeping|bags?|quilt|weather|temp|deg|cold|wind|outside|to 1|(?:super)?capacit|catheter|alumini|profile"
 )
+# "14/f", "14f" as chats have it; "f/14" is an aperture, "14 F" a temperature, "14m" a length, "5/m" a price.
+_AGE_AND_SEX = re.compile(
+    r"(?<![\w./,:€$£¥])(?:1[0-7](?:/[fmw]| ?/ ?f)|[5-9]/f|"
+    rf"(?=1[0-7]f){''.join(f'(?<!{word} )' for word in _NO_PERSON)}1[0-7]f(?! (?:{_NO_PERSONS})))(?!\w)"
+)
+_GROUP = re.compile(r"(?:s|er|ers)?(?!\w)")  # the under-16s
+# What makes a number behind "under" or "I am" another quantity.
+_MEASURED = re.compile(
+    r" ?(?:[%€$£¥°]|proz|руб|мин|час|дн|см|m (?:away|from|high|long|tall)\b|"
+    r"(?:[mck]m|k?g|kb?|[mg]b|h|hrs?|oz|lbs?|min(?:s|ut\w*)?|sec(?:s|onds?)?|second[aoie]s?|sek\w*|hours?|"
+    r"days?(?! old)|tage?n?|jours?|d[ií]as?|giorn[io]|inch(?:es)?|ft|f(?:ee|oo)t|miles?|met(?:er|re)s?|"
+    r"calor\w*|gram\w*|kilo\w*|pounds?|euros?|dollars?|usd|bucks|per|percent|parts?|degrees?|deg|points?|"
+    r"pts|steps?|times|bolts?|pumps?|connectors?|submarines?)\b)"
+)
+_LENGTH = re.compile(r" ?(m\b|[\"'](?!s\b))")  # behind "I am" a sex, or the end of what was quoted
 _NEAR = 24  # characters in front of a number that are looked at
 _YOUNGEST_LIMIT = 12
 _IDEOGRAPH = "\u3040"  # from here on scripts set no spaces
@@ -68,10 +83,12 @@ class Ages:
         if years < _ADULT:
             if self._is_unit(self.after, text, end):
                 return True
-            if self.before.search(near) and not text.startswith(("%", " %"), end):
+            if self.before.search(near) and not _MEASURED.match(text, end):
                 return True
         is_limit = _YOUNGEST_LIMIT <= years <= _ADULT and self.below.search(near)
-        return bool(is_limit and _GROUP.match(text, end) and not _MEASURED.match(text, end))
+        if not is_limit or _GROUP.match(text, end) is None:
+            return False
+        return not _MEASURED.match(text, end) and not _is_length(text, end, near)
 
     def _is_age_in_words(self, text: str, number: re.Match[str]) -> bool:
         near = text[max(0, number.start() - _NEAR) : number.start()]
@@ -86,6 +103,12 @@ class Ages:
     def _is_unit(self, units: _Pattern, text: str, place: int) -> bool:
         found = units.match(text, place)
         return found is not None and not self.not_ages.match(text, found.end())
+
+
+def _is_length(text: str, place: int, near: str) -> bool:
+    """Whether metres or inches follow; after an opening quotation mark, the next one ends what is quoted."""
+    found = _LENGTH.match(text, place)
+    return found is not None and (found[1] == "m" or found[1] not in near)
 
 
 def compiled_ages(lists: Mapping[str, Mapping[str, Sequence[str]]], fold: _Fold) -> Ages:

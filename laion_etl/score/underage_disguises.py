@@ -29,7 +29,8 @@ _ALPHABETS = tuple(
 _TOKEN = re.compile(r"(?<![a-z0-9@$!€|])[a-z0-9@$!€|]*[a-z][a-z0-9@$!€|]*")
 _LETTER_OF = str.maketrans("034578@$€", "oeastbase")
 _CYRILLIC_LETTERS_OF = tuple(str.maketrans("0346", letters) for letters in ("оечб", "озчб"))
-_WITH_DIGITS = re.compile(r"[^\W_]*(?:[\u0400-\u052f]\d|\d[\u0400-\u052f])[^\W_]*")
+# Looked for at the beginning of a word only: a word without them takes steps in proportion to its length.
+_WITH_DIGITS = re.compile(r"(?<![^\W_])(?=[^\W_]*?(?:[\u0400-\u052f]\d|\d[\u0400-\u052f]))[^\W_]++")
 _STARRED = re.compile(r"(?<![^\W_])[a-z]+\*[a-z*]*[a-z]")
 _REPEATED = re.compile(r"([^\W\d_])\1{2,}")
 _I_OR_L = "1!|"

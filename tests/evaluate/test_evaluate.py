@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError, ModelError
 from laion_etl.core.schemas import scored_stem
+from laion_etl.dataset.scored import find_scored
 from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.evaluation_set import embed_folder
@@ -270,6 +271,29 @@ def test_scores_of_several_models_give_no_threshold(tmp_path: Path) -> None:
         store.write_stats(name, replace(other, details=other.details | change))
         with pytest.raises(InputError, match=f"several models .*{named}"):
             read_similarities(CRAWL, [3, 4], store)
+
+
+def test_weights_of_a_second_model_that_earlier_stats_do_not_name_make_no_other_model(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    star, heart = Scene("red", "star", "beach", "two"), Scene("blue", "heart", "bricks", "single")
+    for batch, scene in ((3, star), (4, heart)):
+        write_shard(store, [fitting(scene)], batch)
+        score(store, batch=batch)
+    full = {"other_model": "second", "other_weights_sha256": "ab" * 32}
+    _change_details(store, 3, full)
+    _change_details(store, 4, {"other_model": "second"})
+    found = read_similarities(CRAWL, [3, 4], store)
+    assert found.model.endswith(", and second, weights abababababab")
+    assert find_scored(CRAWL, store).coverage.other_models == ("second, weights abababababab",)
+    _change_details(store, 4, {"other_model": "third"})
+    with pytest.raises(InputError, match=r"several models .*third"):
+        read_similarities(CRAWL, [3, 4], store)
+
+
+def _change_details(store: LocalStore, batch: int, change: dict[str, str]) -> None:
+    name = f"{scored_stem(CRAWL, batch)}_stats.json"
+    stats = store.read_stats(name)
+    store.write_stats(name, replace(stats, details=stats.details | change))
 
 
 def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

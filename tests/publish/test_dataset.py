@@ -290,6 +290,44 @@ def test_batches_scored_by_different_models_are_pointed_out(store: Store, plain:
     assert f"\n\n{origin}\n" in card
 
 
+def test_second_models_that_differ_are_pointed_out(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    function = {"activation": "GELU()", "size": 224, "precision": "fp32", "device": "cpu"}
+    second = {"other_model": "second-model", "other_weights_sha256": "ef" * 32}
+    for batch, activation in ((0, "GELU()"), (1, "QuickGELU()"), (2, "GELU()")):
+        name = f"scored/{CRAWL}/{batch:09d}_stats.json"
+        stats = store.read_stats(name)
+        other = second | {"other_function": function | {"activation": activation}}
+        store.write_stats(name, replace(stats, details=stats.details | other))
+    publish_dataset(CRAWL, plain, store)
+    models = "; ".join(
+        (
+            "test-model, weights abababababab, fp32 on cpu",
+            "second-model, weights efefefefefef, GELU, 224 px, fp32 on cpu, for other languages",
+            "second-model, weights efefefefefef, QuickGELU, 224 px, fp32 on cpu, for other languages",
+        )
+    )
+    for file in ("README.md", "report/index.html"):
+        text = store.read(f"{FOLDER}/{file}").decode()
+        assert f"not comparable: {models}." in text
+    assert f"image and text embeddings ({models})" in text
+
+
+def test_the_card_names_the_model_of_a_threshold_by_name_and_weights(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    long = {"model": "m" * 90, "weights_sha256": "cd" * 32, "function": {"activation": "QuickGELU()"}}
+    for batch, device in ((0, "cpu"), (1, "cuda"), (2, "cpu")):
+        name = f"scored/{CRAWL}/{batch:09d}_stats.json"
+        stats = store.read_stats(name)
+        function = {"activation": "QuickGELU()", "size": 224, "precision": "bf16", "device": device}
+        details = stats.details | long | {"function": function}
+        store.write_stats(name, replace(stats, details=details))
+    publish_dataset(CRAWL, plain, store)
+    card = store.read(f"{FOLDER}/README.md").decode()
+    assert card.count("The threshold 0.28 was chosen for") == 1
+    assert f"not for `{'m' * 90}, weights cdcdcdcdcdcd`:" in card
+
+
 def test_nothing_scored_says_what_to_do(store: Store, plain: Settings) -> None:
     with pytest.raises(InputError, match=f"run `laion-etl stage score --crawl {CRAWL}` first"):
         publish_dataset(CRAWL, plain, store)
