@@ -21,7 +21,7 @@ from laion_etl.database.kernels import PAGE_HEAD, PAIR_HEAD, Bytes, Ints, Longs
 from laion_etl.database.text_buffer import TextBuffer
 
 _ROWS_PER_SEGMENT = 1 << 20  # some 200 megabytes
-_ROWS_PER_PIECE = 1 << 14  # written to the file at once
+_ROWS_PER_PIECE = 1 << 12  # written to the file at once
 _BYTES_PER_BLOCK = 1 << 18  # sent at once; in the processor's cache until then
 _MANY_ROWS = 4  # if a file has more rows than this for each candidate, only those of candidates are kept
 _USUAL_SOURCE = np.frombuffer(CaptionSource.ALT.value.encode(), np.uint8)  # stored as null
