@@ -82,7 +82,8 @@ class PairTexts:
 
     def pages_of(self, candidates: Candidates) -> Ints:
         """Returns the pages of candidates, ascending."""
-        return np.unique(self.pages[self._places(candidates)])
+        pages = np.sort(self.pages[self._places(candidates)])  # np.unique takes four times as long
+        return pages[np.diff(pages, prepend=np.int32(-1)) > 0]
 
     def _places(self, candidates: Candidates) -> Longs:
         return candidates.rows if self.rows is None else np.searchsorted(self.rows, candidates.rows)
