@@ -14,7 +14,7 @@ __all__ = ["Bytes", "Hashes", "Ints", "Longs"]
 
 PAIR_HEAD = 2 + 4 + 4 + 4 + 4 + 4 + 16  # bytes of a row before its texts
 PAGE_HEAD = 2 + 4 + 4 + 4 + 4
-_AHEAD = 12  # rows: so long takes a read from memory
+_AHEAD = 12  # rows; writing so many takes as long as one read from memory
 
 
 @kernel
@@ -148,19 +148,18 @@ def page_rows(
     sizes: Ints,
     data: Bytes,
 ) -> tuple[int, int]:
-    """Writes rows of table page, like pair_rows."""
+    """Writes rows of table page, like pair_rows; those of pages[i] are `sizes[i]` bytes at `starts[i]`."""
     at, place = 0, done
     while place < len(pages):
-        page = pages[place]
-        if at + PAGE_HEAD + sizes[page] > len(out):
+        if at + PAGE_HEAD + sizes[place] > len(out):
             break
         at = _put16(out, at, 4)
         at = _put32(out, at, 4)
         at = _put32(out, at, partition_no)
         at = _put32(out, at, 4)
-        at = _put32(out, at, first_page + page)
-        copy_bytes(out, at, data, starts[page], sizes[page])
-        at += sizes[page]
+        at = _put32(out, at, first_page + pages[place])
+        copy_bytes(out, at, data, starts[place], sizes[place])
+        at += sizes[place]
         place += 1
     return place, at
 

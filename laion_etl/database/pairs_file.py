@@ -69,9 +69,13 @@ class PairsFile:
         """
         with self._opened() as parquet:
             texts = TextsReader(candidates, parquet.metadata.num_rows)
-            for batch in self._batches_of(parquet, _TEXTS):
-                texts.add(batch)
-            return texts.finish()
+            try:
+                for batch in self._batches_of(parquet, _TEXTS):
+                    texts.add(batch)
+                return texts.finish()
+            except BaseException:  # its frames, and the files with them, may be kept for long
+                texts.close()
+                raise
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._opened() as parquet:

@@ -1,21 +1,28 @@
 """Each pair is stored with its own page and licence, however the texts of its file are held."""
 
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from typing import IO
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database import pair_texts, pairs_file, range_load
+from laion_etl.database import pair_texts, pairs_file, range_load, text_buffer
 from laion_etl.database.connection import Database
-from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.dedupe_keys import Candidates, DedupeRule, as_keys
 from laion_etl.database.load import load_partition
+from laion_etl.database.pair_texts import PairTexts, TextsReader
 from laion_etl.database.pairs_file import PairsFile
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
 PAIRS = numbered_pairs(0, 50)
+NAME = "pairs/C/part-00000.parquet"
 PAGES = {url: f"https://pages.example/{number // 3}" for number, (url, _) in enumerate(PAIRS)}
 LICENSES = {url: f"license {number // 7}" for number, (url, _) in enumerate(PAIRS)}
 
@@ -24,14 +31,13 @@ def write_pages(store: Store, shift: int = 0) -> None:
     """A partition whose pages have three pairs each; `shift` makes another version of its file."""
     pairs = PAIRS[shift:]
     write_pairs(store, "C", 0, [*pairs, *pairs[:5]])
-    name = "pairs/C/part-00000.parquet"
-    with store.open(name) as file:
+    with store.open(NAME) as file:
         table = pq.read_table(file)
     urls = table["url"].to_pylist()
     for column, values in (("page_url", PAGES), ("license", LICENSES)):
         place = table.schema.get_field_index(column)
         table = table.set_column(place, table.schema.field(place), pa.array([values[url] for url in urls]))
-    with store.create(name) as file:
+    with store.create(NAME) as file:
         pq.write_table(table, file)
     stats = StageStats("parse", "C", "part-00000", f"f{shift}", len(urls), len(urls), outputs=(file.output,))
     store.write_stats("pairs/C/part-00000.json", stats)
@@ -60,15 +66,147 @@ def test_rows_of_a_few_pairs_are_the_same_as_among_all(store: Store, monkeypatch
     """Of a file that gets a few pairs back only their texts are kept."""
     monkeypatch.setattr(pairs_file, "_ROWS_PER_READ", 2)
     write_pages(store)
-    pairs = PairsFile(store, "pairs/C/part-00000.parquet", DedupeRule.PAIR)
+    pairs = PairsFile(store, NAME, DedupeRule.PAIR)
     everything = pairs.candidates()
     few = everything.where(np.arange(0, len(everything), 9))
     with pairs.texts(everything) as of_all, pairs.texts(few) as of_few:
-        assert len(of_few.data) < len(of_all.data) / 2
+        assert len(of_few.data.content) < len(of_all.data.content) / 2
         pages = of_few.pages_of(few)
+        assert len(of_few.page_texts.starts) == len(pages) < len(of_all.page_texts.starts)
         assert pages.tolist() == of_all.pages_of(few).tolist()
         for written, expected in (
             (of_few.pair_rows(few, 7, 3), of_all.pair_rows(few, 7, 3)),
             (of_few.page_rows(pages, 7, 3), of_all.page_rows(pages, 7, 3)),
         ):
             assert b"".join(map(bytes, written)) == b"".join(map(bytes, expected)) != b""
+
+
+def all_rows(texts: PairTexts, candidates: Candidates) -> tuple[bytes, bytes]:
+    """The rows of tables pair and page, whatever their blocks."""
+    pages = texts.pages_of(candidates)
+    rows = (texts.pair_rows(candidates, 7, 3), texts.page_rows(pages, 7, 3))
+    pair, page = (b"".join(map(bytes, blocks)) for blocks in rows)
+    return pair, page
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> list[IO[bytes]]:
+    """The temporary files that texts were written to."""
+    opened: list[IO[bytes]] = []
+    create: Callable[..., IO[bytes]] = tempfile.TemporaryFile
+
+    def recorded(**options: str) -> IO[bytes]:
+        file = create(**options)
+        if options.get("prefix") == "laion_etl-pairs-":  # numba has others
+            opened.append(file)
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", recorded)
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "step", "on_disk"), [(4, 1 << 20, 1, 1), (1 << 20, 200, 1, 2), (1 << 20, 200, 9, 2)]
+)
+def test_rows_of_several_blocks_pieces_and_segments_are_those_of_one(
+    rows: int,
+    size: int,
+    step: int,
+    on_disk: int,
+    files: list[IO[bytes]],
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of all pairs and of a few; on disk are only the texts of pairs, or those of pages, too."""
+    write_pages(store)
+    pairs = PairsFile(store, NAME, DedupeRule.PAIR)
+    everything = pairs.candidates()
+    some = everything.where(np.arange(0, len(everything), step))
+    with pairs.texts(some) as texts:
+        expected = all_rows(texts, some)
+    assert not files
+    monkeypatch.setattr(pair_texts, "_ROWS_PER_SEGMENT", rows)
+    monkeypatch.setattr(text_buffer, "BYTES_IN_MEMORY", size)
+    monkeypatch.setattr(pairs_file, "_ROWS_PER_READ", 3)
+    monkeypatch.setattr(pair_texts, "_ROWS_PER_PIECE", 2)
+    monkeypatch.setattr(pair_texts, "_BYTES_PER_BLOCK", 64)
+    with pairs.texts(some) as texts:
+        assert all_rows(texts, some) == expected
+        assert len(list(texts.pair_rows(some, 7, 3))) > len(some) / 2
+    assert len(files) == on_disk
+    assert all(file.closed for file in files)
+    with pytest.raises(ValueError, match="use them in the with statement"):
+        all_rows(texts, some)
+
+
+def peak_of_long_texts(rows: int) -> int:
+    """The most memory that is used to read rows with 24 kB of texts each."""
+    values = [f"{number} {'x' * 4000}" for number in range(rows)]
+    table = pa.table([pa.array(values)] * 6, list("abcdef"))
+    candidates = Candidates(as_keys(np.zeros((rows, 16), np.uint8)), np.arange(rows))
+    reader = TextsReader(candidates, rows)
+    tracemalloc.start()
+    try:
+        for batch in table.to_batches(8):
+            reader.add(batch)
+        with reader.finish() as texts:
+            _, peak = tracemalloc.get_traced_memory()
+            assert sum(map(len, texts.pair_rows(candidates, 1, 0))) > rows * 16_000
+            assert sum(map(len, texts.page_rows(texts.pages_of(candidates), 1, 0))) > rows * 8_000
+    finally:
+        tracemalloc.stop()
+    return peak
+
+
+def test_long_texts_wait_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long URLs of pairs and pages are, memory holds a megabyte of them, not all 24."""
+    monkeypatch.setattr(text_buffer, "BYTES_IN_MEMORY", 1 << 18)
+    monkeypatch.setattr(pair_texts, "_ROWS_PER_PIECE", 8)
+    peak_of_long_texts(32)  # loads the kernels
+    assert peak_of_long_texts(1000) < 2 << 20
+
+
+def test_a_few_rows_take_no_memory_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction costs as much in a large file as in a small one."""
+    count = 30_000
+    names = pa.array(map(str, range(count)))
+    captions = pa.array(["x" * 100_000, *names.to_pylist()[1:]])
+    candidates = Candidates(as_keys(np.zeros((count, 16), np.uint8)), np.arange(count))
+    reader = TextsReader(candidates, count)
+    reader.add(pa.record_batch([names, captions, names, names, names, names], list("abcdef")))
+    monkeypatch.setattr(pair_texts, "_BYTES_PER_BLOCK", 64)
+    few = candidates.where(slice(10, 13))
+    with reader.finish() as texts:
+        all_rows(texts, few)  # loads the kernels
+        tracemalloc.start()
+        try:
+            all_rows(texts, few)
+            assert tracemalloc.get_traced_memory()[1] < 20_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_on_disk(
+    files: list[IO[bytes]], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_texts, "_ROWS_PER_SEGMENT", 4)
+    monkeypatch.setattr(pairs_file, "_ROWS_PER_READ", 2)
+    write_pages(store)
+    pairs = PairsFile(store, NAME, DedupeRule.PAIR)
+    candidates = pairs.candidates()
+    with store.open(NAME) as file:
+        table = pq.read_table(file)
+    with store.create(NAME) as file:
+        pq.write_table(table, file, row_group_size=20)
+    with store.open(NAME) as file:
+        urls = pq.ParquetFile(file).metadata.row_group(2).column(table.schema.get_field_index("url"))
+        file.seek(0)
+        content = bytearray(file.read())
+    content[urls.dictionary_page_offset : urls.dictionary_page_offset + urls.total_compressed_size] = bytes(
+        urls.total_compressed_size
+    )
+    with store.create(NAME) as file:
+        file.write(content)
+    with pytest.raises(OSError):
+        pairs.texts(candidates)
+    assert [file.closed for file in files] == [True]
