@@ -1,7 +1,7 @@
 """The hashes of the lines of a removal list, as arrays.
 
-A Request for each line takes 1.3 kB and 10 microseconds, its id 15 more. Each range of a divided removal has the whole
-list, maybe millions of lines, to find which of them match, and names only those.
+A Request for each line takes 1.3 kB and 10 microseconds, its id 15 more. Each range of a divided removal has
+the whole list, maybe millions of lines, to find which of them match, and names only those.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ class LineCollector:
         self._url_rules = array("h")
         self._known: set[bytes] = set()
 
-    def add(self, rules: Mapping[str, Iterable[str]], url_rule: int) -> None:
+    def add(self, rules: Mapping[str, Iterable[str]], url_rule: int = 0) -> None:
         """Add a line, unless there is one with the same rules. Raises ValueError for what is not a hash."""
         hashes = {kind: sorted(_hash(one, kind) for one in rules.get(kind, ())) for kind in RULES}
         content = hashlib.blake2b(repr((hashes, url_rule)).encode(), digest_size=16).digest()
@@ -84,8 +84,8 @@ class LineCollector:
             self._hashes[kind] += b"".join(found)
         self._url_rules.append(url_rule)
 
-    def rules(self) -> LineRules:
-        """Return what was collected."""
+    def rules(self, url_rule: int = 0) -> LineRules:
+        """Return what was collected; `url_rule`: that of the lines that were added without."""
         kinds = {
             kind: HashesOfLines(
                 np.frombuffer(self._lines[kind], np.int32),
@@ -93,7 +93,8 @@ class LineCollector:
             )
             for kind, width in WIDTHS.items()
         }
-        return LineRules(kinds, np.frombuffer(self._url_rules, np.int16))
+        url_rules = np.frombuffer(self._url_rules, np.int16)
+        return LineRules(kinds, np.where(url_rules, url_rules, np.int16(url_rule)))
 
 
 def _hash(digits: str, kind: str) -> bytes:
