@@ -120,10 +120,10 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         raise typer.BadParameter(
             "give --list or --request, and one of --prepare, --range, --finish and --dry-run at most"
         )
-    settings, store = settings_and_store()
     if part:
-        _rewrite_range(request_id or _id_of(listed, store), part, settings, store, as_json=as_json)
+        _rewrite_range(listed, request_id, part, as_json=as_json)
         return
+    settings, store = settings_and_store()
     wanted = read_wanted(listed, request_id, store)
     if not dry_run:
         wanted.record_images(store)
@@ -214,13 +214,6 @@ def read_wanted(listed: str, request_id: str, store: "Store") -> Wanted:
     return wanted
 
 
-def _id_of(listed: str, store: "Store") -> str:
-    """Return the id of the request of a list."""
-    wanted = read_wanted(listed, "", store)
-    wanted.record_images(store)
-    return wanted.request.id
-
-
 def _check_misses(wanted: Wanted, found: "Request", *, allowed: bool) -> None:
     from laion_etl.removal.line_counts import check_misses
 
@@ -264,12 +257,15 @@ def _say_prepared(work: "Work", store: "Store", *, as_json: bool) -> None:
         say_json({**prepared, "ranges": all_ranges(work.ranges)})
 
 
-def _rewrite_range(
-    request_id: str, part: str, settings: "Settings", store: "Store", *, as_json: bool
-) -> None:
+def _rewrite_range(listed: str, request_id: str, part: str, *, as_json: bool) -> None:
     """Rewrite one range; only for pairs that match does that read the lines of the list."""
     from laion_etl.removal.stage import rewrite_range
 
+    settings, store = settings_and_store()
+    if listed:
+        wanted = read_wanted(listed, "", store)
+        wanted.record_images(store)
+        request_id = wanted.request.id
     with progress(console(), "remove, files") as report:
         files = rewrite_range(request_id, *read_range(part), settings, store, report)
     say(f"removal {request_id}: range {part} is done, {quantity(files, 'file')}")

@@ -2,8 +2,8 @@
 
 Each has the pairs of a file and the lines of the list (requested_lines.py) that match them, and is written
 before the file is rewritten: then nothing else in the store names these pairs any more. By the records they
-are emptied in Postgres and excluded later. So the record of a finished range names those of its files, and one
-that is missing is an error.
+are emptied in Postgres and excluded later. So the record of a finished range names those of its files, and
+one that is missing is an error.
 """
 
 import json

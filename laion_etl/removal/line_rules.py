@@ -1,7 +1,8 @@
 """The hashes of the lines of a removal list, as arrays.
 
-A Request for each line takes 1.3 kB and 10 microseconds, its id 15 more. Each range of a divided removal has
-the whole list, maybe millions of lines, to find which of them match, and names only those.
+A line takes 80 bytes (400 while they are read) and 9 microseconds. As a Request it took 1.3 kB and 10, its id
+15, and a range read the list twice. Each range of a divided removal has the whole list, maybe millions of
+lines, to find which of them match, and names only those.
 """
 
 import hashlib
