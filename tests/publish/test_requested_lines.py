@@ -1,5 +1,6 @@
 """Records of a divided removal: the lines of its list, and the pairs of rewritten files."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from laion_etl.removal.requested_lines import (
     read_lines_of,
     write_lines,
 )
+from laion_etl.removal.work import end_work
 
 MD5 = "5d41402abc4b2a76b9719d911017c592"
 LISTS = {
@@ -25,6 +27,20 @@ LISTS = {
     "all kinds": f"domain:a.example\nurl:b.example/c/\npair:{MD5}\nsha256:{MD5 * 2}\npdq:{MD5 * 2}".encode(),
 }
 FOUND = "removing/abc/found/C/part-00001.json"
+RANGE = "removing/abc/range-0001-of-0001.json"
+
+
+class KilledAfter(LocalStore):
+    """A folder in which only so many files can be deleted."""
+
+    left = 0
+
+    def delete(self, name: str) -> None:
+        if self.exists(name):
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+        super().delete(name)
 
 
 @pytest.mark.parametrize("case", LISTS)
@@ -86,3 +102,31 @@ def test_damaged_pairs_are_named(data: bytes, tmp_path: Path) -> None:
         InputError, match=r"part-00001\.json: it does not have the pairs of a file .* restore it"
     ):
         [*found_pairs("abc", store)]
+
+
+def test_a_record_that_a_finished_range_names_must_be_there(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write(RANGE, b'{"format": 1, "work": "", "failures": [], "found": ["%s"]}' % FOUND.encode())
+    with pytest.raises(
+        InputError, match=r"part-00001\.json: it does not exist; restore it: without it its pairs"
+    ):
+        [*found_pairs("abc", store)]
+    for earlier in (b'{"format": 1, "work": "", "failures": []}', b"{", b"[]"):
+        store.write(RANGE, earlier)
+        assert [*found_pairs("abc", store)] == []
+
+
+@pytest.mark.parametrize("deleted", range(4))
+def test_an_end_that_is_killed_while_it_deletes_records_can_be_repeated(tmp_path: Path, deleted: int) -> None:
+    store = KilledAfter(tmp_path)
+    store.write("removing/abc/files.parquet", b"")
+    store.write(RANGE, b'{"found": ["%s"]}' % FOUND.encode())
+    store.write(FOUND, b'{"format": 1, "pairs": {"ab": "md5"}}')
+    store.write(lines_name("abc"), b"{}")
+    store.left = deleted
+    with suppress(KeyboardInterrupt):
+        end_work("abc", store)
+    assert [*found_pairs("abc", store)] == ([Found("C", {"ab": "md5"}, {})] if deleted < 3 else [])
+    store.left = 4
+    end_work("abc", store)
+    assert store.list("removing") == ["removing/abc/finished.json", lines_name("abc")]
