@@ -14,6 +14,7 @@ from laion_etl.blocklists.near_kept import mark_near_kept
 from laion_etl.blocklists.near_kernels import band_values, flatten, join
 from laion_etl.blocklists.near_rest import Rest
 from laion_etl.blocklists.near_sets import mark_near_in_sets
+from laion_etl.blocklists.turned_hashes import turned
 from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Longs
 
@@ -274,3 +275,17 @@ def test_where_many_hashes_agree_in_a_band_near_ones_are_connected_as_by_compari
     assert len(np.unique(parents)) > 200, "what is far is not connected"
     compared = [record.args for record in caplog.records if isinstance(record.args, tuple)]
     assert 1 < max(found[3] for found in compared if found[0] == len(hashes)) < 50, "not all with all"
+
+
+@pytest.mark.parametrize("bits", [0, 10, 31, 40])
+def test_each_pair_of_a_hash_and_a_listed_one_is_found_once(bits: int) -> None:
+    """Equal hashes agree in all 16 bands, and those of a symmetric image in several of its positions."""
+    rng = np.random.default_rng(bits)
+    stripes = np.tile(np.array([0xAA], np.uint8), (1, 32))
+    listed = turned(np.concatenate([rng.integers(0, 256, (20, 32), np.uint8), stripes]))
+    others = np.repeat(listed, 2, axis=0)
+    others[1::2, rng.integers(0, 32, len(listed))] ^= np.uint8(0b11)
+    found = NearListed(listed, bits).pairs(others)
+    differing = np.bitwise_count(others[:, None] ^ listed[None]).sum(axis=2)
+    expected = np.argwhere(differing <= bits)
+    assert found[np.lexsort(found.T[::-1])].tolist() == expected.tolist()

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import ada_url
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from laion_etl.blocklists.compiled import CompiledList, compiled_list
 from laion_etl.blocklists.hashes import flag_contained, flag_urls, name_blocked
-from laion_etl.blocklists.link_keys import flag_hosts
+from laion_etl.blocklists.link_keys import flag_hosts, parsed_host
 from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
 from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.kernels import Hashes
@@ -99,7 +98,7 @@ class Blocklists:
         for entries in self._domains:
             flag_hosts(data, offsets, entries, flags, unusual)
         for row in np.flatnonzero(unusual).tolist():
-            flags[row] = self.domain_blocked(_host(urls[row].as_py()))
+            flags[row] = self.domain_blocked(parsed_host(urls[row].as_py()))
         return flags.astype(np.bool_)
 
     def urls_blocked(self, urls: pa.StringArray) -> Mask:
@@ -142,13 +141,6 @@ class Blocklists:
             ids = [int.from_bytes(pair_id(url, caption)[:8]) for url, caption in texts]
             masks.append((ListKind.PAIRS, self.pairs_blocked(np.asarray(ids, np.uint64))))
         return masks
-
-
-def _host(url: str) -> str:
-    try:
-        return str(ada_url.URL(url).hostname)
-    except ValueError:
-        return ""
 
 
 def load_blocklists(settings: ParseSettings, data_dir: Path) -> Blocklists:

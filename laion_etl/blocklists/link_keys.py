@@ -57,6 +57,14 @@ def link_keys(urls: pa.StringArray) -> LinkKeys:
     return LinkKeys(*map(np.unique, found))
 
 
+def parsed_host(url: str) -> str:
+    """Return the host of a URL as a parser writes it; '' if it has none."""
+    try:
+        return str(ada_url.URL(url).hostname)
+    except ValueError:
+        return ""
+
+
 def _hashes(urls: pa.StringArray) -> tuple[LinkKeys, Bytes]:
     """Return the hashes, unordered, and a flag for each URL with an unusual host."""
     unusual = np.zeros(len(urls), np.uint8)

@@ -7,7 +7,6 @@ returned. The rules are those of hashes.py.
 
 from typing import NamedTuple
 
-import ada_url
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +19,7 @@ from laion_etl.blocklists.hashes import (
     name_hash,
     parent_name,
 )
-from laion_etl.blocklists.link_keys import SHORTEST, is_unusual
+from laion_etl.blocklists.link_keys import SHORTEST, is_unusual, parsed_host
 from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.core.numba_cache import kernel
 from laion_etl.urls.escapes import comparable_urls
@@ -44,7 +43,7 @@ def matching_domains(urls: pa.StringArray, entries: Hashes) -> Matches:
         _list_domains(data, offsets, entries, unusual, *found)
     rows, values = [found.rows[:count]], [found.entries[:count]]
     for row in np.flatnonzero(unusual).tolist():
-        name = np.frombuffer(_host(urls[row].as_py()).rstrip(".").encode(), np.uint8)
+        name = np.frombuffer(parsed_host(urls[row].as_py()).rstrip(".").encode(), np.uint8)
         own = np.empty(1 + name.size, np.uint64)
         listed = _list_above(name, 0, name.size, entries, row, np.empty(own.size, np.int64), own, 0)
         rows.append(np.full(listed, row))
@@ -69,17 +68,11 @@ def matching_expressions(urls: pa.StringArray, entries: Hashes) -> Matches:
 def _buffers(urls: pa.StringArray) -> tuple[Bytes, Ints]:
     if not len(urls):
         return np.empty(0, np.uint8), np.zeros(1, np.int32)
-    _, offsets, data = pc.fill_null(urls, "").buffers()
+    filled = pc.fill_null(urls, "")  # where nothing is null, it has the offset of a slice; else its own
+    _, offsets, data = filled.buffers()
     return np.frombuffer(data or b"", np.uint8), np.frombuffer(
-        offsets, np.int32, len(urls) + 1, 4 * urls.offset
+        offsets, np.int32, len(urls) + 1, 4 * filled.offset
     )
-
-
-def _host(url: str) -> str:
-    try:
-        return str(ada_url.URL(url).hostname)
-    except ValueError:
-        return ""
 
 
 @kernel

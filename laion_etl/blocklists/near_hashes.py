@@ -100,7 +100,7 @@ class NearListed:
         return near
 
     def pairs(self, others: Hashes) -> Ints:
-        """Return rows of other hashes and of listed ones (n, 2) within `bits` bits, some several times."""
+        """Return rows of other hashes and of listed ones (n, 2) within `bits` bits, each pair once."""
         words, found = _native_words(others), np.empty((4 * len(others), 2), np.int64)
         count = self._list(words, found)
         if count > len(found):

@@ -137,10 +137,21 @@ def mark_near_any(words: Words, listed: Words, bits: int, near: Masks) -> None:
 
 
 @kernel
+def _listed_before(words: Words, row: int, listed: Words, other: int, band: int) -> bool:
+    """Whether a hash meets a listed one in an earlier band: the two differ there in at most one bit."""
+    for number in range(band):
+        shift = np.uint64((number & 3) << 4)
+        value = np.int64(((words[row, number >> 2] ^ listed[other, number >> 2]) >> shift) & _LOW)
+        if value & (value - 1) == 0:
+            return True
+    return False
+
+
+@kernel
 def list_near_listed(
     words: Words, listed: Words, bits: int, starts: Places, entries: Places, found: Longs
 ) -> int:
-    """Write the pairs of which `mark_near_listed` marks one, once for each band, as far as there is room.
+    """Write the pairs of which `mark_near_listed` marks one, each once, as far as there is room.
 
     Returns how many there are.
     """
@@ -149,10 +160,14 @@ def list_near_listed(
         for band in range(16):
             value = np.int64((words[row, band >> 2] >> np.uint64((band & 3) << 4)) & _LOW)
             for place in range(starts[band, value], starts[band, value + 1]):
-                if distance(words, row, listed, entries[band, place]) <= bits:
-                    if count < len(found):
-                        found[count, 0], found[count, 1] = row, entries[band, place]
-                    count += 1
+                other = entries[band, place]
+                if distance(words, row, listed, other) > bits or _listed_before(
+                    words, row, listed, other, band
+                ):
+                    continue
+                if count < len(found):
+                    found[count, 0], found[count, 1] = row, other
+                count += 1
     return count
 
 

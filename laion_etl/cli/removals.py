@@ -120,6 +120,9 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
         raise typer.BadParameter(
             "give --list or --request, and one of --prepare, --range, --finish and --dry-run at most"
         )
+    if part:
+        _rewrite_range(listed, request_id, part, as_json=as_json)
+        return
     settings, store = settings_and_store()
     wanted = read_wanted(listed, request_id, store)
     if not dry_run:
@@ -133,10 +136,6 @@ def remove(  # noqa: PLR0913, PLR0917 - Typer declares options as parameters
                 )
                 _say_found(found, work, wanted, as_json=as_json)
                 _check_misses(wanted, found, allowed=allow_misses)
-                return
-            if part:
-                files = stage.rewrite_range(wanted.request.id, *read_range(part), settings, store, report)
-                _say_rewritten(wanted.request.id, part, files, as_json=as_json)
                 return
             if finish:
                 done: stage.Removal | Work = stage.finish(wanted.request.id, settings, store, purge=purge)
@@ -258,7 +257,17 @@ def _say_prepared(work: "Work", store: "Store", *, as_json: bool) -> None:
         say_json({**prepared, "ranges": all_ranges(work.ranges)})
 
 
-def _say_rewritten(request_id: str, part: str, files: int, *, as_json: bool) -> None:
+def _rewrite_range(listed: str, request_id: str, part: str, *, as_json: bool) -> None:
+    """Rewrite one range; only for pairs that match does that read the lines of the list."""
+    from laion_etl.removal.stage import rewrite_range
+
+    settings, store = settings_and_store()
+    if listed:
+        wanted = read_wanted(listed, "", store)
+        wanted.record_images(store)
+        request_id = wanted.request.id
+    with progress(console(), "remove, files") as report:
+        files = rewrite_range(request_id, *read_range(part), settings, store, report)
     say(f"removal {request_id}: range {part} is done, {quantity(files, 'file')}")
     if as_json:
         say_json({"id": request_id, "range": part, "files": files})

@@ -10,6 +10,7 @@ from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import first_in_line, quantity
 from laion_etl.removal.line_matcher import LineMatcher
+from laion_etl.removal.line_rules import LineRules
 from laion_etl.removal.requested_lines import RequestedLine
 
 _ROWS_AT_ONCE = 65_536  # matched rows in memory
@@ -29,7 +30,7 @@ class LineCounts:
     """The pairs that match each of some requests of one line each, by the request's id."""
 
     def __init__(self, lines: Iterable[Request], pdq_distance: int) -> None:
-        self._matcher = LineMatcher(lines, pdq_distance)
+        self._matcher = LineMatcher(LineRules.of(lines), pdq_distance)
         self._found: dict[str, set[bytes]] = {}
         self._waiting: dict[str, list[pa.Table]] = {}
         self._rows = 0

@@ -28,8 +28,9 @@ from laion_etl.publish.finish import finish_ranges
 from laion_etl.publish.prepare import Removed
 from laion_etl.publish.ranges import hash_range, publish_range
 from laion_etl.publish.stage import is_in_ranges, prepare_removal_in_ranges, publish_removal
+from laion_etl.removal.found_pairs import work_folder
 from laion_etl.removal.search import Failures
-from laion_etl.removal.work import MOST_RANGES, Work, work_folder
+from laion_etl.removal.work import MOST_RANGES, Work
 from laion_etl.settings import Settings
 
 FORMAT = 1

@@ -6,14 +6,17 @@ finished, so that a repeated end says the same.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from laion_etl.blocklists.removal_requests import RULES, Request
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.plain_json import parse_json
 from laion_etl.io.storage import Store
+from laion_etl.removal.line_rules import LineCollector, LineRules
 from laion_etl.urls import normalize
 
 FORMAT = 1
@@ -57,17 +60,47 @@ def read_lines_of(request_id: str, store: Store) -> tuple[RequestedLine, ...]:
     name = lines_name(request_id)
     if not store.exists(name):
         return ()
-    try:
+    with _naming_damage(store.uri(name)):
         document = parse_json(store.read(name))
-        check_format(store.uri(name), document.get("format"), FORMAT)
-        rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
+        rule = _url_rule(document, store.uri(name))
         lines = ((int(one["line"]), one["rules"]) for one in document["lines"])
         return tuple(RequestedLine(number, "", _request(rules, rule)) for number, rules in lines)
+
+
+def read_line_rules(request_id: str, store: Store) -> LineRules:
+    """Return the rules of these lines, without ever having objects for all of them. Raises InputError."""
+    name, collected = lines_name(request_id), LineCollector()
+    if not store.exists(name):
+        return collected.rules()
+
+    def collect(found: dict[str, Any]) -> dict[str, Any] | None:
+        if "rules" not in found:  # the document, or the rules of a line
+            return found
+        if found["rules"] is not None:
+            collected.add(found["rules"])
+        return None
+
+    with _naming_damage(store.uri(name)):
+        document = parse_json(store.read(name), collect)
+        rule = _url_rule(document, store.uri(name))
+        if any(one is not None for one in document["lines"]):
+            raise ValueError("a line has no rules")
+        return collected.rules(rule)
+
+
+@contextmanager
+def _naming_damage(uri: str) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"cannot read {store.uri(name)}: it does not have the lines of a removal ({error}); prepare the "
-            "removal again"
+            f"cannot read {uri}: it does not have the lines of a removal ({error}); prepare the removal again"
         ) from error
+
+
+def _url_rule(document: dict[str, Any], uri: str) -> int:
+    check_format(uri, document.get("format"), FORMAT)
+    return check_format(uri, document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
 
 
 def lines_name(request_id: str) -> str:

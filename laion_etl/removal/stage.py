@@ -29,6 +29,7 @@ from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import refresh_card
 from laion_etl.publish.purge import purge_versions
+from laion_etl.removal.found_pairs import found_pairs
 from laion_etl.removal.republish import (
     Publications,
     affected,
@@ -47,7 +48,6 @@ from laion_etl.removal.work import (
     begin_again,
     end_work,
     failures_of,
-    found_pairs,
     read_work,
     rewrite_units,
     write_done,

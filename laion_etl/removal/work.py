@@ -2,8 +2,8 @@
 
 `removing/<id>/files.parquet` lists them by unit while a divided removal is not finished; a range that is done
 has `removing/<id>/range-<i>-of-<n>.json` with what could not be read; `found/` has the pairs of rewritten
-files of pairs, and which lines of the list (requested_lines.py) matched them; republish.py has files here,
-too. All but the lines is deleted at the end, after `finished.json` is written, by which a repeated end knows
+files of pairs (found_pairs.py); republish.py has files here, too. All but the lines of the list
+(requested_lines.py) is deleted at the end, after `finished.json` is written, by which a repeated end knows
 that nothing is left to rewrite. A removal that is not divided writes it, too: receipts are only written of
 what is finished.
 """
@@ -11,7 +11,7 @@ what is finished.
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,15 +22,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.blocklists.removal_requests import Found, Matcher, Request
+from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
 from laion_etl.io.storage import Store
-from laion_etl.removal.line_matcher import LineMatcher
-from laion_etl.removal.requested_lines import lines_name, read_lines_of
+from laion_etl.removal.found_pairs import FoundPairs, records_of, work_folder
+from laion_etl.removal.requested_lines import lines_name
 from laion_etl.removal.rewrite import blank_rows, rewrite_rows, rewrite_scored, rewrite_shard
 from laion_etl.removal.search import Failures, Progress
 from laion_etl.settings import Settings
@@ -40,7 +40,6 @@ OnFound = Callable[[dict[str, str], pa.Table], None]
 FORMAT = 1
 _log = logging.getLogger(__name__)
 UNITS_PER_RANGE = 50  # ten minutes at the size of a crawl: 600 MB per batch to read and to write
-_READERS = 16
 _UNITS_AT_ONCE = 4  # most of the time they wait for the store; each has a tar on disk twice, 0.6 GB
 MOST_RANGES = 1_024  # of a mapped Airflow task
 _PARQUET = ".parquet"
@@ -108,7 +107,7 @@ def rewrite_units(
     rewritten; see `found_pairs`.
     """
     distance = settings.download.pdq_distance
-    record_of = _record_of(request.id, distance, store) if record else None
+    record_of = FoundPairs(request.id, distance, store) if record else None
     rewriter = _Rewriter(store, Matcher([request], distance), record_of)
     done, count = 0, sum(map(len, units))
     with ThreadPoolExecutor(_UNITS_AT_ONCE) as pool:
@@ -129,7 +128,7 @@ class _Rewriter:
 
     store: Store
     matcher: Matcher
-    record: "_Record | None"
+    record: FoundPairs | None
     _one_file_of_pairs: Lock = field(default_factory=Lock)  # two gigabytes in memory
 
     def rewrite(self, unit: Sequence[str]) -> Failures:
@@ -199,54 +198,15 @@ def read_work(request_id: str, store: Store) -> Work:
     return Work(request_id, tuple(tuple(units[unit]) for unit in sorted(units)), failures)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """Records what a removal finds in files of pairs."""
-
-    request_id: str
-    lines: LineMatcher
-    store: Store
-
-    def write(self, name: str, found: Mapping[str, str], rows: pa.Table) -> None:
-        """Record the pairs of a file, unless a killed attempt has: by now the file may lack some."""
-        record = f"{work_folder(self.request_id)}/found/{name.split('/')[1]}/{unit_of(name)}.json"
-        if self.store.exists(record):
-            return
-        by_line = self.lines.pairs_of_lines(rows)
-        lines = {line: sorted(pair.hex() for pair in pairs) for line, pairs in sorted(by_line.items())}
-        document = {"format": FORMAT, "pairs": found, "lines": lines}
-        self.store.write(record, json.dumps(document).encode() + b"\n")
-
-
-def _record_of(request_id: str, pdq_distance: int, store: Store) -> _Record:
-    requests = (one.request for one in read_lines_of(request_id, store))
-    return _Record(request_id, LineMatcher((one for one in requests if one), pdq_distance), store)
-
-
-def found_pairs(request_id: str, store: Store) -> Iterator[Found]:
-    """Yield what was found in each rewritten file of pairs."""
-    names = store.list(f"{work_folder(request_id)}/found")
-    with ThreadPoolExecutor(_READERS) as pool:
-        for name, data in zip(names, pool.map(store.read, names), strict=True):
-            yield _found(name, data, store)
-
-
-def _found(name: str, data: bytes, store: Store) -> Found:
-    try:
-        document = parse_json(data)
-        check_format(store.uri(name), document.get("format"), FORMAT)
-        # A version before lines were counted may have written it.
-        return Found(name.split("/")[3], dict(document["pairs"]), dict(document.get("lines", {})))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"cannot read {store.uri(name)}: it does not have the pairs of a file ({error}); restore it, or "
-            "delete it, and its pairs are not counted"
-        ) from error
-
-
 def write_done(work: Work, number: int, failures: Failures, store: Store) -> None:
-    """Record that a range is done, and what could not be read."""
-    document = {"format": FORMAT, "work": work.fingerprint, "failures": list(failures.messages)}
+    """Record that a range is done, what could not be read, and which pairs were recorded."""
+    names = (name for unit in work.range(number, work.ranges) for name in unit if _kind(name) == "pairs")
+    document = {
+        "format": FORMAT,
+        "work": work.fingerprint,
+        "failures": list(failures.messages),
+        "found": records_of(work.request_id, names, store),
+    }
     store.write(_done_name(work, number), json.dumps(document, indent=1).encode() + b"\n")
 
 
@@ -280,13 +240,10 @@ def end_work(request_id: str, store: Store) -> None:
     """Record that a removal is finished, and delete the records of its ranges if it was divided."""
     store.write(_finished_name(request_id), json.dumps({"format": FORMAT}).encode() + b"\n")
     store.delete(f"{work_folder(request_id)}/files.parquet")
-    for name in store.list(work_folder(request_id)):
+    # Records of ranges go first: by them `found_pairs` misses those of pairs.
+    for name in sorted(store.list(work_folder(request_id)), key=lambda name: "/range-" not in name):
         if name not in (_finished_name(request_id), lines_name(request_id)):
             store.delete(name)
-
-
-def work_folder(request_id: str) -> str:
-    return f"removing/{request_id}"
 
 
 def _finished_name(request_id: str) -> str:

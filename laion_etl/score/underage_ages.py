@@ -32,7 +32,7 @@ _GROUP = re.compile(r"(?:s|er|ers)?(?!\w)")  # the under-16s
 _MEASURED = re.compile(
     r" ?(?:[%€$£¥°]|proz|руб|мин|час|дн|см|m (?:away|from|high|long|tall)\b|"
     r"(?:[mck]m|k?g|kb?|[mg]b|h|hrs?|oz|lbs?|min(?:s|ut\w*)?|sec(?:s|onds?)?|second[aoie]s?|sek\w*|hours?|"
-    r"days?(?! old)|tage?n?|jours?|d[ií]as?|giorn[io]|inch(?:es)?|ft|f(?:ee|oo)t|miles?|met(?:er|re)s?|"
+    r"days?(?! old)|tag(?:en?)?|jours?|d[ií]as?|giorn[io]|inch(?:es)?|ft|f(?:ee|oo)t|miles?|met(?:er|re)s?|"
     r"calor\w*|gram\w*|kilo\w*|pounds?|euros?|dollars?|usd|bucks|per|percent|parts?|degrees?|deg|points?|"
     r"pts|steps?|times|bolts?|pumps?|connectors?|submarines?)\b)"
 )

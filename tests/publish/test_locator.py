@@ -33,6 +33,7 @@ from laion_etl.publish.stage import publish_dataset, publish_variants
 from laion_etl.removal import line_matcher, work
 from laion_etl.removal.line_counts import line_results
 from laion_etl.removal.line_matcher import LineMatcher
+from laion_etl.removal.line_rules import LineRules
 from laion_etl.removal.lists import read_lines, read_list
 from laion_etl.removal.requested_lines import RequestedLine
 from laion_etl.removal.search import Failures, Findings, Search
@@ -315,7 +316,10 @@ def test_all_lines_at_once_find_what_each_alone_finds(
         )
     )
     for bits in (DISTANCE, 40):
-        together, alone = LineMatcher(requests, bits), {one.id: Matcher([one], bits) for one in requests}
+        together, alone = (
+            LineMatcher(LineRules.of(requests), bits),
+            {one.id: Matcher([one], bits) for one in requests},
+        )
         found: set[str] = set()
         for table in tables:
             wanted = {
@@ -465,9 +469,31 @@ def test_the_commands_of_a_divided_removal(
     assert prepared["crawls"] == [CRAWL]
     assert prepared["ranges"] == ["1/3", "2/3", "3/3"]
     assert command("remove", "--request", prepared["id"], "--range", "0/3").exit_code
-    files = [result("--request", prepared["id"], "--range", one)["files"] for one in prepared["ranges"]]
+    opened, reads = LocalStore.open, []
+
+    def noted(self: LocalStore, name: str) -> BinaryIO:
+        reads.append(name)
+        return opened(self, name)
+
+    files, of_lines = [], []
+    with monkeypatch.context() as during:
+        during.setattr(LocalStore, "open", noted)
+        for one in prepared["ranges"]:
+            reads.clear()
+            files.append(result("--request", prepared["id"], "--range", one)["files"])
+            of_lines.append(reads.count(f"removing/{prepared['id']}/lines.json"))
     assert sum(files) == 11
+    assert of_lines == [0, 1, 1], "the lines are read once, where pairs match"
     finish_it = ("--request", prepared["id"], "--finish", "--purge")
+    record = store.list(f"removing/{prepared['id']}/found")[0]
+    data = store.read(record)
+    store.delete(record)
+    for again in (finish_it, ("--list", str(listed), "--prepare"), ("--list", str(listed))):
+        failed = str(command("remove", *again).exception)
+        assert failed.endswith(
+            f"{record}: it does not exist; restore it: without it its pairs keep their texts in Postgres"
+        )
+    store.write(record, data)
     missed = command("remove", *finish_it)
     assert "1 of 6 lines of the list of removal" in str(missed.exception)
     assert "line 5 match nothing" in str(missed.exception), "with the exit code of the undivided removal"
