@@ -1,6 +1,7 @@
 import tempfile
 from pathlib import Path
 
+import numba
 import pytest
 
 from laion_etl.core import numba_cache
@@ -28,10 +29,18 @@ def test_kernels_of_a_read_only_image_are_used_from_a_copy(
     assert (copy / "compiled").exists()
 
 
-def test_where_the_package_is_installed_does_not_matter() -> None:
+def test_where_the_package_is_installed_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a new environment need not compile what another one has."""
+    folder = numba_cache.compiled_marker().parent
+    # As numba does when it compiles and a variable of the environment has changed.
+    monkeypatch.setitem(vars(numba.config), "CACHE_LOCATOR_CLASSES", "")
+
+    def made_later() -> int:
+        return 1
+
+    made_later.__code__ = made_later.__code__.replace(co_filename=kernels.__file__)
     found = {
-        Path(kernel.dispatcher._cache.cache_path)
-        for kernel in (kernels.add_products, kernels.add_row_products)
-    }  # type: ignore[attr-defined]
-    assert found == {numba_cache.compiled_marker().parent / "score"}
+        Path(numba_cache.kernel(function).dispatcher._cache.cache_path)  # type: ignore[attr-defined]
+        for function in (made_later, kernels.add_products._function)  # type: ignore[attr-defined]
+    }
+    assert found == {folder / "score"}

@@ -67,21 +67,29 @@ def _cache_folder() -> Path:
 
 
 @cache
-def _prepared() -> Path:
-    """Configure numba. Returns the folder of compiled kernels."""
-    import numba
-
+def _folder() -> Path:
     folder = _cache_folder()
-    vars(numba.config)["CACHE_DIR"] = str(folder)
-    locators = ("laion_etl.core.numba_locator.PackageLocator", "UserProvidedCacheLocator")
-    vars(numba.config)["CACHE_LOCATOR_CLASSES"] = ",".join(locators)
     os.environ["NUMBA_CACHE_DIR"] = str(folder)  # for processes started from here
     return folder
 
 
 def compiled_marker() -> Path:
     """Returns the path of the file that exists when all kernels are compiled."""
-    return _prepared() / _MARKER
+    return _folder() / _MARKER
+
+
+def _compiled(function: Callable[..., object]) -> Any:
+    """Returns what numba makes of a kernel.
+
+    numba reads its configuration once more when it compiles and the environment has changed, so it is set
+    for each kernel.
+    """
+    import numba
+
+    vars(numba.config)["CACHE_DIR"] = str(_folder())
+    locators = ("laion_etl.core.numba_locator.PackageLocator", "UserProvidedCacheLocator")
+    vars(numba.config)["CACHE_LOCATOR_CLASSES"] = ",".join(locators)
+    return numba.njit(cache=True, nogil=True)(function)
 
 
 def ensure_compiled() -> None:
@@ -109,10 +117,7 @@ class _Kernel:
         """Returns what numba made of the function."""
         with self._lock:
             if self._dispatcher is None:
-                _prepared()
-                import numba
-
-                self._dispatcher = numba.njit(cache=True, nogil=True)(self._function)
+                self._dispatcher = _compiled(self._function)
         return self._dispatcher
 
     @property
