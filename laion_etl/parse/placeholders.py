@@ -91,6 +91,7 @@ _TEMPLATE = re.compile(
     r"|\[object \w{1,40}\]|\[native code\]"
     r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"
 )
+_MAY_BE_A_TEMPLATE = re.compile(r"[{<\[%@]")  # each of these has one of them
 # What WordPress and others write for an image without a text, in the language of the reader; its file name
 # follows.
 _NO_TEXT = re.compile(
@@ -120,13 +121,20 @@ def placeholder(text: str) -> ParseReason | None:
     """Returns why a cleaned caption says nothing about its image; None if it may say something."""
     if len(text.encode()) > MAX_BYTES:
         return None
-    if _TEMPLATE.search(text) or _NO_TEXT.fullmatch(text):
+    if _MAY_BE_A_TEMPLATE.search(text) and _TEMPLATE.search(text):
+        return ParseReason.PLACEHOLDER_WORD
+    if "." in text and _NO_TEXT.fullmatch(text):
         return ParseReason.PLACEHOLDER_WORD
     stripped = text.strip(_EDGES)
     is_word = stripped.lower() in WORDS
     if (is_word and stripped == text) or not _DIGIT_OR_DOT.search(text):
         return ParseReason.PLACEHOLDER_WORD if is_word or _has_only_words(text) else None
-    if any(names.fullmatch(text) for names in (_FILE_NAME, _CAMERA_NAME, _ADDRESS, _LAYER)):
+    if (
+        ("." in text and _FILE_NAME.fullmatch(text))
+        or _CAMERA_NAME.fullmatch(text)
+        or _ADDRESS.fullmatch(text)
+        or _LAYER.fullmatch(text)
+    ):
         return ParseReason.PLACEHOLDER_FILE_NAME
     if _is_date(text):
         return ParseReason.PLACEHOLDER_DATE
@@ -165,7 +173,7 @@ def _is_date(text: str) -> bool:
 
 def _has_only_words(text: str) -> bool:
     """Whether a text is made of placeholders only: "image undefined", "Slide 1 of 3", "logo-white 300x80"."""
-    phrase = _phrase(_SIZE_IN_A_TEXT.sub(" ", text))
+    phrase = _phrase(_SIZE_IN_A_TEXT.sub(" ", text) if _NUMBER.search(text) else text)
     found = phrase.split()
     if not found or phrase in _PHRASES:
         return bool(found)
@@ -184,9 +192,10 @@ def _phrase(text: str) -> str:
 
 
 def _has_date(text: str, runs: list[str]) -> bool:
-    return bool(_DATE_OR_TIME.search(text)) or (
-        any(run in _MONTHS for run in runs) and bool(_NUMBER.search(text))
-    )
+    """Whether a text has a date or a time, or a month next to a number; without digits it has neither."""
+    if not _NUMBER.search(text):
+        return False
+    return bool(_DATE_OR_TIME.search(text)) or any(run in _MONTHS for run in runs)
 
 
 _PHRASES = frozenset(map(_phrase, WORDS)) - {""}
