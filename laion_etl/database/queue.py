@@ -5,6 +5,7 @@ parked with its cause (sql/012_fleet.sql). `BatchQueue` is the queue of one of t
 workers ask of it is in score_queue.py. The last batches are raced (sql/015_races.sql).
 """
 
+import logging
 import os
 import secrets
 import socket
@@ -16,9 +17,11 @@ from typing import Any, Self
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from laion_etl.core.errors import DatabaseError
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.database.connection import Database
+from laion_etl.database.interrupts import uninterrupted
 from laion_etl.database.load import crawl_number
 from laion_etl.database.queries import query
 from laion_etl.settings import DownloadSettings
@@ -27,6 +30,8 @@ _ROLLED_UP_EVERY = 32  # results; until then their counts are rows of batch_chan
 # A batch is raced when its worker has held it this many times as long as the median of the latest ones took,
 # and this many seconds: a race costs a whole download, and a batch that is nearly done gains nothing by it.
 _RACE_TIMES_USUAL, _RACE_LEAST_S = 2.0, 60
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,17 @@ class BatchQueue:
             connection.execute(query("queue.leave_race"), keys)
 
         self._database.run(work)
+
+    def release_at_the_end(self) -> None:
+        """Returns all batches, also while interrupts come; if the database is down, their leases run out.
+
+        That is only a warning: whatever ends the work is what ends the command.
+        """
+        with uninterrupted():
+            try:
+                self.release_all()
+            except DatabaseError as error:
+                _log.warning("cannot return batches, their leases will expire instead: %s", error)
 
     def counts(self) -> QueueCounts:
         """Returns how many batches are in which state, at a cost that does not depend on their number."""

@@ -29,7 +29,6 @@ from laion_etl.core.outages import Outages
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import LeaseLost, Stop, TimeIsUp
 from laion_etl.database.connection import Database, open_database
-from laion_etl.database.interrupts import uninterrupted
 from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
@@ -225,12 +224,6 @@ class Worker:
         except DatabaseError as error:  # whatever it was returned for is what ends the command
             _log.warning("cannot return batch %d, its lease will expire instead: %s", claim.batch, error)
 
-    def _give_back_all(self) -> None:
-        try:
-            self.queue.release_all()
-        except DatabaseError as error:
-            _log.warning("cannot return batches, their leases will expire instead: %s", error)
-
     @contextmanager
     def _interrupted_at_no_cost(self) -> Iterator[None]:
         """Returns what this worker holds when it is interrupted, at whatever moment: also in a claim."""
@@ -245,8 +238,7 @@ class Worker:
         try:
             yield
         except KeyboardInterrupt:
-            with uninterrupted():
-                self._give_back_all()
+            self.queue.release_at_the_end()
             raise
 
     def _beat(self, claim: Claim, lost: threading.Event, stop: threading.Event) -> None:

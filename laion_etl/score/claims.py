@@ -137,10 +137,7 @@ class Claims:
             self._ended.set()
             with uninterrupted(), self._lock:  # a claim that was under way is returned as well
                 self._held.clear()
-                try:
-                    self.queue.release_all()
-                except DatabaseError as error:  # whatever ended the block is what ends the command
-                    _log.warning("cannot return batches, their leases will expire instead: %s", error)
+                self.queue.release_at_the_end()
 
     def _beat(self, queue: ScoreQueue, over: threading.Event) -> None:
         """Extend the leases of all batches that are held."""

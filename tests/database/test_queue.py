@@ -282,16 +282,11 @@ def test_interrupted_anywhere_in_a_claim_the_worker_returns_what_it_holds(queue:
 
 def test_a_second_interrupt_does_not_keep_a_batch_from_being_returned(queue: BatchQueue) -> None:
     """People press Ctrl-C more than once."""
-
-    def end() -> None:
-        with uninterrupted():
-            queue.release_all()
-
     line = 1
     interrupted = True
     while interrupted:
         claimed(queue)
-        interrupted = interrupted_at(line, end)
+        interrupted = interrupted_at(line, queue.release_at_the_end)
         held = "select count(*) from batch where lease_owner is not null"
         assert queue._database.connection.execute(held).fetchone() == (0,)
         line += 1
