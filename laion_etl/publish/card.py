@@ -90,17 +90,8 @@ def render_card(context: PublishContext, files: Iterable[DataFile], folder: str)
 def _models_of_other_thresholds(context: PublishContext) -> list[tuple[float, str]]:
     """Return the models that were used with a threshold of the paper, which belongs to another model."""
     used, scored = context.statistics.thresholds, context.scored
-    routes = (
-        (paper_thresholds.ENGLISH, used[ENGLISH], scored.models),
-        (paper_thresholds.OTHER, used[OTHER], scored.other_models or scored.models),
-    )
-    found = (
-        (threshold, name_and_weights(model))
-        for threshold, applied, models in routes
-        for model in models
-        if threshold in applied and not paper_thresholds.belong_to(model)
-    )
-    return list(dict.fromkeys(found))
+    found = paper_thresholds.of_other_models(used[ENGLISH], used[OTHER], scored.models, scored.other_models)
+    return list(dict.fromkeys((threshold, name_and_weights(model)) for threshold, model in found))
 
 
 def size_category(rows: int) -> str:

@@ -51,16 +51,14 @@ def warn_of_other_thresholds(model: str, found: Thresholds, other_model: str = "
         other_model: The name of that of other languages, if there is one.
     """
     used: dict[str, list[str]] = {}
-    if found.english == paper_thresholds.ENGLISH:
-        used.setdefault(model, []).append(f"{found.english:g}")
-    if found.other == paper_thresholds.OTHER:
-        used.setdefault(other_model or model, []).append(f"{found.other:g}")
+    others = [other_model] if other_model else []
+    for threshold, name in paper_thresholds.of_other_models([found.english], [found.other], [model], others):
+        used.setdefault(name, []).append(f"{threshold:g}")
     for name, values in used.items():
-        if not paper_thresholds.belong_to(name):
-            _log.warning(
-                "%s: %s chosen for OpenAI's ViT-B/32; this model has similarities in another range; score a "
-                "few shards, run `laion-etl model calibrate`, and set LAION_ETL_CLIP_THRESHOLD_EN and "
-                "LAION_ETL_CLIP_THRESHOLD_OTHER",
-                name,
-                f"the threshold {values[0]} was" if len(values) == 1 else f"{' and '.join(values)} were",
-            )
+        _log.warning(
+            "%s: %s chosen for OpenAI's ViT-B/32; this model has similarities in another range; score a "
+            "few shards, run `laion-etl model calibrate`, and set LAION_ETL_CLIP_THRESHOLD_EN and "
+            "LAION_ETL_CLIP_THRESHOLD_OTHER",
+            name,
+            f"the threshold {values[0]} was" if len(values) == 1 else f"{' and '.join(values)} were",
+        )
