@@ -21,6 +21,7 @@ from laion_etl.blocklists.patterns import UrlPatterns, read_patterns
 from laion_etl.blocklists.syntax import ListKind
 from laion_etl.core.kernels import Hashes
 from laion_etl.core.schemas import pair_id
+from laion_etl.core.text_columns import buffers_of
 from laion_etl.settings import ParseSettings
 from laion_etl.urls import normalize
 from laion_etl.urls.escapes import comparable_urls
@@ -92,9 +93,7 @@ class Blocklists:
         flags = np.zeros(len(urls), np.uint8)
         if not self._domains or not len(urls):
             return flags.astype(np.bool_)
-        _, offsets_buffer, data_buffer = urls.buffers()
-        offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
-        data, unusual = np.frombuffer(data_buffer, np.uint8), np.zeros(len(urls), np.uint8)
+        (data, offsets), unusual = buffers_of(urls), np.zeros(len(urls), np.uint8)
         for entries in self._domains:
             flag_hosts(data, offsets, entries, flags, unusual)
         for row in np.flatnonzero(unusual).tolist():
@@ -106,9 +105,7 @@ class Blocklists:
         flags = np.zeros(len(urls), np.uint8)
         urls = comparable_urls(urls)
         if self._urls and len(urls):
-            _, offsets_buffer, data_buffer = urls.buffers()
-            offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
-            data = np.frombuffer(data_buffer, np.uint8)
+            data, offsets = buffers_of(urls)
             for entries in self._urls:
                 flag_urls(data, offsets, entries, flags)
         blocked = flags.astype(np.bool_)

@@ -9,7 +9,7 @@ import numpy as np
 
 from laion_etl.core.kernels import Bytes, Hashes, Ints
 from laion_etl.core.numba_cache import kernel
-from laion_etl.urls.host_kernels import host_span
+from laion_etl.urls.host_kernels import host_span, query_start
 
 # The key: the first 16 bytes of the SHA-256 of "laion_etl blocklist".
 _KEY_0, _KEY_1 = np.uint64(0xCB173DF83E395B98), np.uint64(0xD88E7DE63F6F1732)
@@ -232,9 +232,7 @@ def _folder_blocked(data: Bytes, path: int, end: int, host: np.uint64, entries: 
 
 @kernel
 def _file_blocked(data: Bytes, path: int, end: int, host: np.uint64, entries: Hashes) -> bool:
-    stop = path
-    while stop < end and data[stop] != 63:
-        stop += 1
+    stop = query_start(data, path, end)
     if contains(entries, expression_hash(data, path, stop, host)):
         return True
     return stop < end and contains(entries, expression_hash(data, path, end, host))

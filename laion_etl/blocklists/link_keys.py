@@ -22,7 +22,9 @@ from laion_etl.blocklists.hashes import (
 )
 from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.core.numba_cache import kernel
+from laion_etl.core.text_columns import buffers_of
 from laion_etl.urls.escapes import comparable_urls
+from laion_etl.urls.host_kernels import query_start
 
 SHORTEST = 8  # bytes of "http://a"; shorter texts are not URLs
 
@@ -70,9 +72,7 @@ def _hashes(urls: pa.StringArray) -> tuple[LinkKeys, Bytes]:
     unusual = np.zeros(len(urls), np.uint8)
     if not len(urls):
         return LinkKeys(*(np.empty(0, np.uint64) for _ in range(3))), unusual
-    _, offsets_buffer, data_buffer = urls.buffers()
-    offsets = np.frombuffer(offsets_buffer, np.int32, len(urls) + 1, 4 * urls.offset)
-    data = np.frombuffer(data_buffer or b"", np.uint8)
+    data, offsets = buffers_of(urls)
     sizes = np.zeros(2, np.int64)
     _count(data, offsets, sizes)
     hosts = np.empty(len(urls), np.uint64)
@@ -116,9 +116,7 @@ def _fill(
             parents[above] = name_hash(data, domain, stop)
             above += 1
             domain = parent_name(data, domain, stop)
-        query = path
-        while query < end and data[query] != 63:
-            query += 1
+        query = query_start(data, path, end)
         expressions[expressed] = expression_hash(data, path, query, host)
         expressions[expressed + 1] = expression_hash(data, path, end, host)
         expressed = _add_folders(data, path, query, host, expressions, expressed + 2)

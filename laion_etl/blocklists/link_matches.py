@@ -5,6 +5,8 @@ A removal counts what each line of its list has matched. Looking rows up by one 
 returned. The rules are those of hashes.py.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +24,9 @@ from laion_etl.blocklists.hashes import (
 from laion_etl.blocklists.link_keys import SHORTEST, is_unusual, parsed_host
 from laion_etl.core.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.core.numba_cache import kernel
+from laion_etl.core.text_columns import buffers_of
 from laion_etl.urls.escapes import comparable_urls
+from laion_etl.urls.host_kernels import query_start
 
 
 class Matches(NamedTuple):
@@ -34,14 +38,9 @@ class Matches(NamedTuple):
 
 def matching_domains(urls: pa.StringArray, entries: Hashes) -> Matches:
     """Return which of sorted hashes of domains match the hosts of absolute URLs; '' and null have none."""
-    data, offsets = _buffers(urls)
     unusual = np.zeros(len(urls), np.uint8)
-    found = Matches(np.empty(2 * len(urls), np.int64), np.empty(2 * len(urls), np.uint64))
-    count = _list_domains(data, offsets, entries, unusual, *found)
-    if count > len(found.rows):
-        found = Matches(np.empty(count, np.int64), np.empty(count, np.uint64))
-        _list_domains(data, offsets, entries, unusual, *found)
-    rows, values = [found.rows[:count]], [found.entries[:count]]
+    found = _listed(partial(_list_domains, *buffers_of(pc.fill_null(urls, "")), entries, unusual), len(urls))
+    rows, values = [found.rows], [found.entries]
     for row in np.flatnonzero(unusual).tolist():
         name = np.frombuffer(parsed_host(urls[row].as_py()).rstrip(".").encode(), np.uint8)
         own = np.empty(1 + name.size, np.uint64)
@@ -56,23 +55,22 @@ def matching_expressions(urls: pa.StringArray, entries: Hashes) -> Matches:
 
     `entries` also has the hashes of the hosts of expressions; these are not returned.
     """
-    data, offsets = _buffers(comparable_urls(pc.fill_null(urls, "")))
-    found = Matches(np.empty(2 * len(urls), np.int64), np.empty(2 * len(urls), np.uint64))
-    count = _list_expressions(data, offsets, entries, *found)
+    urls = comparable_urls(pc.fill_null(urls, ""))
+    return _listed(partial(_list_expressions, *buffers_of(urls), entries), len(urls))
+
+
+def _listed(listing: Callable[[Longs, Hashes], int], urls: int) -> Matches:
+    """Return what a kernel lists; when it has no room for all, once more with as much as it needs."""
+    found = _room(2 * urls)
+    count = listing(*found)
     if count > len(found.rows):
-        found = Matches(np.empty(count, np.int64), np.empty(count, np.uint64))
-        _list_expressions(data, offsets, entries, *found)
+        found = _room(count)
+        listing(*found)
     return Matches(found.rows[:count], found.entries[:count])
 
 
-def _buffers(urls: pa.StringArray) -> tuple[Bytes, Ints]:
-    if not len(urls):
-        return np.empty(0, np.uint8), np.zeros(1, np.int32)
-    filled = pc.fill_null(urls, "")  # where nothing is null, it has the offset of a slice; else its own
-    _, offsets, data = filled.buffers()
-    return np.frombuffer(data or b"", np.uint8), np.frombuffer(
-        offsets, np.int32, len(urls) + 1, 4 * filled.offset
-    )
+def _room(matches: int) -> Matches:
+    return Matches(np.empty(matches, np.int64), np.empty(matches, np.uint64))
 
 
 @kernel
@@ -125,9 +123,7 @@ def _list_expressions(data: Bytes, offsets: Ints, entries: Hashes, rows: Longs, 
         if start == end:
             continue
         name, stop, path = name_and_path(data, start, end)
-        query = path
-        while query < end and data[query] != 63:
-            query += 1
+        query = query_start(data, path, end)
         host = name_hash(data, name, stop)
         if contains(entries, host):
             count = _list_folders(data, path, query, host, entries, row, rows, values, count)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from psycopg import Connection, sql
 
 from laion_etl.core.quantities import quantity
+from laion_etl.core.text_columns import buffers_of
 from laion_etl.database import kernels
 from laion_etl.database.kernels import Bytes, Hashes, Ints, Longs
 from laion_etl.database.queries import query
@@ -23,16 +23,6 @@ from laion_etl.database.queries import query
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 _BYTES_PER_WRITE = 1 << 18
-
-
-ArrayT = TypeVar("ArrayT", Bytes, Ints)
-
-
-def read_only(array: ArrayT) -> ArrayT:
-    """Returns an array as kernels see a mapped file or a constant: they are compiled once for all of them."""
-    view = array.view()
-    view.setflags(write=False)
-    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +40,8 @@ class Texts:
     @classmethod
     def from_column(cls, column: pa.StringArray) -> "Texts":
         """The buffers of an Arrow column without nulls, not copied."""
-        _, offsets, data = column.buffers()
-        numbers = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
-        return cls(read_only(numbers), read_only(np.frombuffer(data or b"", np.uint8)))
+        data, offsets = buffers_of(column)
+        return cls(offsets, data)
 
 
 def page_numbers(url: Texts, licence: Texts, first: int) -> Ints:

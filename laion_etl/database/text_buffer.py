@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from laion_etl.database.binary_copy import read_only
+from laion_etl.core.text_columns import read_only
 from laion_etl.database.kernels import Bytes
 
 BYTES_IN_MEMORY = 1 << 29

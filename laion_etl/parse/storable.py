@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.core.schemas import PAIR_SCHEMA
+from laion_etl.core.text_columns import buffers_of
 
 _TEXTS = [field.name for field in PAIR_SCHEMA if field.type == pa.string()]
 
@@ -44,11 +45,8 @@ def _problems(texts: pa.StringArray) -> "np.ndarray[tuple[int], np.dtype[np.bool
 
 def _has_nul(texts: pa.StringArray) -> bool:
     """Whether any text has a NUL: one look at all bytes is several times as fast as a look at each text."""
-    _, offsets, data = texts.buffers()
-    if data is None or not len(texts):
-        return False
-    ends = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
-    return bool((np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] == 0).any())
+    data, offsets = buffers_of(texts)
+    return bool((data[offsets[0] : offsets[-1]] == 0).any())
 
 
 def _is_text(value: bytes) -> bool:

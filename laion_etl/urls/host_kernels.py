@@ -45,10 +45,17 @@ def host_span(data: Bytes, start: int, end: int) -> tuple[int, int]:
 
 
 @kernel
-def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
+def query_start(data: Bytes, path: int, end: int) -> int:
+    """Returns where the path of a URL without fragment ends: its question mark, or the end."""
     stop = path
     while stop < end and data[stop] != 63:
         stop += 1
+    return stop
+
+
+@kernel
+def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
+    stop = query_start(data, path, end)
     for row in range(extensions.shape[0]):
         size = 0
         while size < extensions.shape[1] and extensions[row, size]:

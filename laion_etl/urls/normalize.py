@@ -31,6 +31,7 @@ from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.reason_codes import REASON_CODES
+from laion_etl.core.text_columns import buffers_of
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.escapes import normal_escapes
 from laion_etl.urls.host_kernels import BAD_EXTENSION, LONG_HOST, LONG_URL, check_urls
@@ -114,12 +115,11 @@ def may_have_other_forms(urls: pa.StringArray) -> npt.NDArray[np.bool_]:
     """
     if not len(urls):
         return np.zeros(0, np.bool_)
-    _, offsets, data = urls.buffers()
-    ends = np.frombuffer(offsets, np.int32)[urls.offset : urls.offset + len(urls) + 1].copy()
+    data, ends = buffers_of(urls)
     starts, before = ends[:-1].copy(), ends[1:].copy()
     spans, no_base = (starts, before.copy()), (np.zeros(1, np.int32), np.zeros(1, np.int32))
     states = np.empty(len(urls), np.int32)
-    content = np.frombuffer(bytearray(data or b""), np.uint8)
+    content = data.copy()
     longest = int((before - starts).max(initial=0))
     resolve_plain(content, spans, no_base, np.zeros(len(urls), np.int32), content.size, longest, states)
     escaped = pc.match_substring(urls, "%").to_numpy(zero_copy_only=False)
