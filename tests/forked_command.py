@@ -27,6 +27,8 @@ def installed(folder: Path, server: str, arguments: Sequence[str] = ("-m", "laio
 
 
 def main(server: str, arguments: list[str]) -> None:
+    passed_on = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until there is a fork to pass them on to
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(server)
         request = {
@@ -39,8 +41,14 @@ def main(server: str, arguments: list[str]) -> None:
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as answers:
             fork = int(answers.readline())
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda number, _: os.kill(fork, number))
+
+            def pass_on(number: int, _: object) -> None:
+                with suppress(ProcessLookupError):  # it has ended; its exit code is about to be read
+                    os.kill(fork, number)
+
+            for number in passed_on:
+                signal.signal(number, pass_on)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
             code = int(answers.readline() or -signal.SIGKILL)
     if code < 0:
         with suppress(OSError):  # nothing handles SIGKILL
