@@ -138,6 +138,50 @@ NAMES = [
     "BarBot/* BazBot/* FooBot/*",
     "BarBot/* foobot",
 ]
+NAMES += ["*FooBot", "*Bot", "*bot*", "Foo*", "F*t", "BarBot, *oobot", "foo-*", '"*bot"']
+# Whatever these mean, they permit FooBot nothing.
+NOT_FOR_SURE = [
+    "*!FooBot",
+    "*/FooBot",
+    "!FooBot",
+    "-FooBot",
+    "~FooBot",
+    "^FooBot",
+    "?FooBot",
+    "not FooBot",
+    "all but FooBot",
+    "* except FooBot",
+    "*, except FooBot",
+    "*; not FooBot",
+    "everyone, -FooBot",
+    "BarBot FooBot",
+    "BarBot and FooBot",
+    "(FooBot)",
+    "*FooBot",
+    "*FooBot*",
+    "*bot",
+    "Foo*",
+    "*.*",
+    "**",
+    "*!",
+    "*?",
+    "*=any",
+    "/*",
+    "all *",
+]
+FOR_SURE = [
+    "FooBot",
+    "FOOBOT",
+    "foo-bot",
+    "FooBot/1.0",
+    "FooBot*",
+    "'FooBot'",
+    "FooBot (+http://a.example)",
+    "BarBot, FooBot",
+    "BarBot (x); FooBot/2",
+    "FooBot and others",
+    "\uff26\uff4f\uff4f\uff22\uff4f\uff54",
+]
 IN_ONE = [
     "User-agent: * Disallow: /",
     "User-agent: *, Disallow: /",
@@ -248,6 +292,9 @@ NOT_THE_SITE = [
     "/a, [see /]",
 ]
 NOT_EVERYONE = [
+    "bot*",
+    "*foo",
+    "B*t",
     "*/bad",
     "*/bad/1.0",
     "*!bad",
@@ -344,6 +391,23 @@ def test_a_disallow_is_obeyed_however_it_is_written() -> None:
     cases += [((OURS + f"Disallow: {UMLAUT}").encode("latin-1"), path) for path in (IN_UTF8, IN_LATIN1)]
     cases += [(f"{OURS}Disallow: /\n{line}", "/x") for line in NOT_PERMITTED]
     assert refused([*cases, *TRAINING], allowed=True) == []
+
+
+def test_a_group_that_may_not_be_ours_permits_nothing() -> None:
+    groups = [f"User-agent: {name}\nAllow: /\n" for name in NOT_FOR_SURE]
+    cases: list[tuple[str | bytes, str]] = [(f"{group}\n{FORBIDS}", "/x") for group in groups]
+    cases += [(f"{FORBIDS}\n\n{group}", "/x") for group in groups]
+    cases += [(f"User-agent: {name}\nDisallow: /a\n\n{FORBIDS}", "/x") for name in NOT_FOR_SURE]
+    cases += [(f"{OURS}Disallow: /\n\nUser-agent: {name}\nAllow: /", "/x") for name in NOT_FOR_SURE]
+    assert refused(cases, allowed=True) == []
+
+
+def test_a_group_that_is_ours_permits_what_it_says() -> None:
+    cases: list[tuple[str | bytes, str]] = [
+        (f"User-agent: {name}\nAllow: /\n\n{FORBIDS}", "/x") for name in FOR_SURE
+    ]
+    cases += [(f"{FORBIDS}\nAllow: /a\n\nUser-agent: *!FooBot\nAllow: /", "/a")]
+    assert refused(cases, allowed=False) == []
 
 
 def test_what_forbids_nothing_still_forbids_nothing() -> None:
@@ -573,7 +637,43 @@ RESERVATIONS += [
     "- location: /\n  tdm-reservation: 0\n  content-usage:\n    - search=y\n    - train-ai=n\n",
     "location: /\ncontent-usage: search=y\ncontent-signal: ai-train=no",
 ]
+OTHERS_NOT_JSON = [
+    "[{'location': '/', 'content-usage': {'train-ai': 'n'}}]",
+    "[{'location': '/', 'content-usage': {'search': 'y', 'train-ai': 'n'}}]",
+    "[{'content-usage': {'search': 'y', 'other': {'bots': False}}, 'location': '/'}]",
+    "[{'location': '/', 'content-signal': [{'ai-train': 'no'}]}]",
+    "[{location: '/', contentUsage: {bots: 'n'}}]",
+    "{location: '/', rights: {contentUsage: {'train-genai': false}}}",
+    "[{'location': '/', 'tdm-reservation': 0, 'content-usage': {'train-ai': 'n'}}]",
+    "[{'location': '/', 'tdm-reservation': {'value': 1}}]",
+    "[{'location': '/', 'tdm-reservation': {'value': 'yes'}}]",
+    "[{'location': '/', 'meta': {'a': 1}, 'tdm-reservation': 1}]",
+    "[{'tdm-reservation': 1, 'meta': {'a': {'b': {}}}, 'location': '/'}]",
+    "[{'location': '/', 'title': 'a } b', 'tdm-reservation': 1}]",
+    "[{'location': '/', 'title': 'a { b', 'tdm-reservation': 1}]",
+    "[{'location': {'path': '/'}, 'tdm-reservation': 1}]",
+    '[{"location": "/", "meta": {"a": 1}, "tdm-reservation": 1}, {"loc',
+    '[{"location": "/", "content-usage": {"train-ai": "n"}}, {"loc',
+    '[{"location": "/", "policy": {"a": 1}, "tdm-reservation": 1',
+    *(f"[{{'location': '/', 'tdm-reservation': '{value}'}}]" for value in ("reserved", "on", "train-ai=n")),
+    "location: /\ntdm-reservation: 1\nmeta: {}\n",
+    "- location: /\n  content-usage: {search: y, train-ai: n}\n",
+    "- location: /\n  content-usage:\n    search: y\n    train-ai: n\n",
+    '[{"location": "/", "train-ai": "n"}]',
+    '[{"location": "/", "ai-train": false, "tdm-reservation": 0}]',
+    "[{'location': '/', 'train-ai': 'n'}]",
+    '[{"location": "/", "preferences": {"train-genai": "n"}}]',
+    "{" * 60 + "'location': '/', 'tdm-reservation': 1",
+]
+RESERVATIONS += OTHERS_NOT_JSON
 NO_RESERVATIONS = [
+    "[{'location': '/', 'content-usage': {'bots': 'n', 'train-ai': 'y'}}]",
+    "[{'location': '/other/', 'content-usage': {'train-ai': 'n'}}]",
+    "[{'location': '/other/', 'meta': {'a': 1}, 'tdm-reservation': 1}]",
+    "[{'location': '/', 'meta': {'a': 1}, 'tdm-reservation': 0}]",
+    "[{'location': '/', 'tdm-reservation': {'value': 0}}]",
+    '[{"location": "/", "train-ai": "y", "tdm-reservation": 0}]',
+    '[{"location": "/", "note": "train-ai: n"}]',
     '[{"location": "/", "content-usage": ["search=n", "train-ai=y"]}]',
     '[{"location": "/", "content-usage": {"bots": "n", "train-ai": "y"}}]',
     '[{"location": "/", "content-usage": "search=y", "content-usage": "bots=n, train-ai=y"}]',
