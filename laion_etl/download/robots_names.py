@@ -23,6 +23,10 @@ _QUOTES = "\"'`\u201c\u201d\u2018\u2019"
 _PATTERN_OF_NAMES = re.compile(
     r"(?<![^\s,;|\"'])(?=[*_\-]*[A-Za-z0-9])[A-Za-z0-9_\-]*+\*[A-Za-z0-9_\-*]*+(?![^\s,;|\"'])"
 )
+_IN_WORDS = re.compile(
+    r"\W*(?:all|any|every(?:one|body)?|any(?:one|body))(?:\s+(?:ro)?bots?|\s+crawlers?|\s+(?:user[\s-]?)?agents?)?\W*",
+    re.IGNORECASE,
+)
 _MAX_NAMES = 100  # on one line
 _MAX_NAMES_LENGTH = 4_000
 
@@ -84,12 +88,14 @@ class NamesOfGroup:
         if _PLAIN_NAME.fullmatch(value):  # nearly all
             names = {comparable_name(value)} - {""}
             self.sure |= names
-            self.perhaps |= names
+            self.perhaps |= names | ({"*"} if _IN_WORDS.fullmatch(value) else set())
             return
         text = unicodedata.normalize("NFKC", value[:_MAX_NAMES_LENGTH])
         sure = _sure_names(text)
         self.sure |= sure
         self.perhaps |= sure | _group_names(text)
+        if _IN_WORDS.fullmatch(text):
+            self.perhaps.add("*")
         patterns = map(_name_pattern, _PATTERN_OF_NAMES.findall(text)[:_MAX_NAMES])
         if any(pattern.matches(agent.encode()) for pattern in patterns):
             self.perhaps.add(agent)

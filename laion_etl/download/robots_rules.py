@@ -117,10 +117,11 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
             group.add(value, agent)
             named = named or (agent != "" and agent in group.sure)
             continue
-        in_rules = in_rules or kind is not LineKind.USAGE
+        is_usage = kind in _USAGES
+        in_rules = in_rules or not is_usage
         rules = _RULES[kind](value)
         is_ours = agent != "" and agent in group.perhaps
-        if kind is LineKind.USAGE and (not group.perhaps or is_ours or "*" in group.perhaps):
+        if is_usage and (not group.perhaps or is_ours or "*" in group.perhaps):
             trained += [path for _, path in rules]
         if is_ours and agent in group.sure:
             own += rules
@@ -128,7 +129,7 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
             for_all += _forbidding(rules)
         elif "*" in group.perhaps:
             general += rules if "*" in group.sure else _forbidding(rules)
-        elif not group.perhaps and kind is LineKind.USAGE:  # in front of the first group
+        elif not group.perhaps and is_usage:  # in front of the first group
             for_all += rules
     found = for_all + (own if named else general)
     if _NO_TRAINING in found:
@@ -185,4 +186,10 @@ def _usage(value: str) -> list[RobotsLine]:
     return _disallow(path) if rest and begins_as_path(encoded(path)) else [_NO_TRAINING]
 
 
-_RULES = {LineKind.DISALLOW: _disallow, LineKind.ALLOW: _allow, LineKind.USAGE: _usage}
+_RULES = {
+    LineKind.DISALLOW: _disallow,
+    LineKind.ALLOW: _allow,
+    LineKind.USAGE: _usage,
+    LineKind.NO_TRAINING: _disallow,
+}
+_USAGES = (LineKind.USAGE, LineKind.NO_TRAINING)

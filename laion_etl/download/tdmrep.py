@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from html import unescape
 
-from laion_etl.download.content_opt_out import forbids_training, is_reservation
+from laion_etl.download.content_opt_out import REFUSED, TRAINING, forbids_training, is_reservation
 from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
     PathPattern,
@@ -34,7 +34,7 @@ _QUOTES = "[\"'`\u201c\u201d\u201e\u2018\u2019\\\\]"
 _ONE = "(?:1|true|yes|on|all|reserved)"
 # The same in what is not JSON, such as Python, JavaScript or YAML; every part is bounded.
 _LOOSE_RESERVATION = re.compile(
-    rf"\btdm[\W_]{{0,2}}reservation{_QUOTES}{{0,3}}\s{{0,9}}[:=]\s{{0,9}}{_QUOTES}{{0,3}}[+?]?0{{0,3}}{_ONE}(?!\w)",
+    rf"\btdm[\W_]{{0,2}}reserv(?:ations?|ed){_QUOTES}{{0,3}}\s{{0,9}}[:=;]\s{{0,9}}{_QUOTES}{{0,3}}[+?]?0{{0,3}}{_ONE}(?!\w)",
     re.IGNORECASE,
 )
 _LOOSE_ONE = re.compile(rf"[:=]\s{{0,9}}{_QUOTES}{{0,3}}[+?]?0{{0,3}}{_ONE}(?!\w)", re.IGNORECASE)
@@ -50,16 +50,15 @@ _LOOSE_USAGE = re.compile(
 _USAGE_BEFORE, _MAX_KEY = re.compile(rf"{_LOOSE_USAGE.pattern}[\[\s]{{0,9}}\Z", re.IGNORECASE), 60
 # A preference that is a key of its own: `"train-ai": "n"`.
 _PREFERENCE = re.compile(
-    rf"(?<![\w-])(?:train-?(?:gen)?ai|(?:gen)?ai-?train(?:ing)?){_QUOTES}{{0,3}}\s{{0,9}}:\s{{0,9}}{_QUOTES}{{0,3}}"
-    r"(?:no?|false|\?0|0)(?!\w)",
-    re.IGNORECASE,
+    rf"(?<![\w-]){TRAINING}{_QUOTES}{{0,3}}\s{{0,9}}:\s{{0,9}}{_QUOTES}{{0,3}}{REFUSED}", re.IGNORECASE
 )
 _BETWEEN_TEXTS = re.compile(rf"(?<!=){_QUOTES}|[\[\]{{}}\r\n]")  # `ai-train="no"` is one
 _AROUND_TEXTS, _KEY_END = re.compile(rf"{_QUOTES}|[{{}}]"), re.compile(r"\s{0,9}[:=]\s{0,9}")
 _ODD_OCTETS = re.compile("[\udc80-\udcff]")  # which are not UTF-8
 _LOOSE_KEY = "tdm-reservation"
 _NO_TRAINING = '"train-ai=n"'
-_USAGE_KEYS = ("contentusage", "contentsignal", "contentsignals")
+_USAGE_KEYS = ("contentusage", "contentsignal", "contentsignals", "usage")
+_RESERVATION_KEYS = ("tdmreservation", "tdmreservations", "tdmreserved", "reservation")
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order
@@ -116,7 +115,7 @@ def _lines(document: object) -> Iterator[TdmLine]:
         elif isinstance(value, dict):
             if depth == 1 and isinstance(document, list):
                 yield from _permissions(value)
-            if not is_usage or _is_one(_value(value, "tdmreservation")):
+            if not is_usage or _is_reserved(value):
                 yield from _reservations(value)
             within = [(key, one) for key, one in value.items() if isinstance(one, dict | list)]
             values += [(one, depth + 1, _letters(key) in _USAGE_KEYS) for key, one in reversed(within)]
@@ -140,7 +139,7 @@ def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
 
 def _reserves(rule: dict[str, object]) -> bool:
     """Whether a rule reserves, or has a usage preference as in headers: `"content-usage": "train-ai=n"`."""
-    if _is_one(_value(rule, "tdmreservation")):
+    if _is_reserved(rule):
         return True
     if any(_PREFERENCE.match(f"{key.strip()}:{value}") for key, value in rule.items()):
         return True
@@ -148,10 +147,13 @@ def _reserves(rule: dict[str, object]) -> bool:
     return any(forbids_training(usage) for usage in _texts(usages))
 
 
+def _is_reserved(rule: dict[str, object]) -> bool:
+    return any(_is_one(value) for name in _RESERVATION_KEYS for value in _values(rule, name))
+
+
 def _value(rule: dict[str, object], name: str) -> object:
-    """Returns the value of the key with these letters; the greatest reservation of several."""
-    found = _values(rule, name)
-    return next((value for value in found if _is_one(value)), found[0] if found else None)
+    """Returns the value of the key with these letters, the first of several."""
+    return next(iter(_values(rule, name)), None)
 
 
 def _values(rule: dict[str, object], name: str) -> list[object]:

@@ -108,6 +108,14 @@ EVERYONE = [
     "*:any",
     "*\\r",
     "BarBot/* *",
+    "all",
+    "ALL",
+    "any",
+    "Everyone",
+    "all robots",
+    "any user-agent",
+    "'all'",
+    "(all)",
 ]
 NAMES = [
     "FooBot;",
@@ -214,6 +222,9 @@ IN_ONE = [
 ]
 BEFORE = ("\u00ef\u00bb\u00bf", "\ufeff\ufeff", "\ufffd", "\x1a", "\ufffe")
 VALUES = [
+    ("%2F", "/x"),
+    ("%2fa", "/a/x"),
+    ("^/a", "/a/x"),
     ("\u201c/\u201d", "/x"),
     ("\u2018/a\u2019", "/a"),
     ("`/a`", "/a"),
@@ -351,6 +362,36 @@ TRAINING = [
     (ALL + "Allow: /\nContent-Usage: bots=n Content-Usage: /b train-ai=y", "/x"),
     (ALL + "Content-Usage: bots=n\\nContent-Usage: /b train-ai=y", "/x"),
 ]
+TRAINING += [
+    (f"{ALL}Allow: /\n{line}", "/x")
+    for line in (
+        "Content-Usage: ai=n",
+        "Content-Usage: search=y, ai=n",
+        "Content-Signal: ai-train: no",
+        "Content-Signal: ai_train=no",
+        "Content-Usage: train_ai=n",
+        "Content-Usage: train-ai=deny",
+        "Content-Signal: ai-train=\u201cno\u201d",
+        "Content-Usag: train-ai=n",
+        "Content-Signl: ai-train=no",
+        "Contents-Usage: train-ai=n",
+        "DisallowAITraining: /",
+        "Disallow-AI-Training: /x",
+        "DisallowAITrainning: /",
+        "Disallow-training: *",
+    )
+]
+TRAINING += [("DisallowAITraining: /\nUser-agent: *\nAllow: /", "/x")]
+STILL_ALLOWED += [
+    (ALL + "DisallowAITraining: /a\nAllow: /b", "/b"),
+    (ALL + "DisallowAITraining:\nAllow: /", "/x"),
+    (ALL + "AllowAITraining: /", "/x"),
+    (OTHERS + "DisallowAITraining: /\n" + OURS + "Allow: /", "/x"),
+    (ALL + "Content-Usage: ai=y", "/x"),
+    (ALL + "Content-Usage: search-ai=n", "/x"),
+    ("User-agent: allbot\nDisallow: /", "/x"),
+    ("User-agent: any bar\nDisallow: /", "/x"),
+]
 NOT_PERMITTED = [
     "Allows: /",
     "Allowed: /",
@@ -415,6 +456,16 @@ def test_what_forbids_nothing_still_forbids_nothing() -> None:
 
 
 TAGS = [
+    "nogenai",
+    "no-genai",
+    "noaiml",
+    "noaiimages",
+    "no-ai-images",
+    "notdm",
+    "nollm",
+    "nogenaitraining",
+    "DisallowAITraining",
+    "disallow-ai-training",
     "no index",
     "no ai",
     "no image ai",
@@ -444,6 +495,9 @@ TAGS = [
     "unavailable_after: 25 Jun 99999999999999999999 15:00:00 GMT",
 ]
 OTHER_TAGS = [
+    "AllowAITraining",
+    "noaisle",
+    "notdmx",
     "max-image-preview:none, max-snippet: 0",
     "max_image_preview:none",
     "maximagepreview:none",
@@ -517,6 +571,13 @@ def test_values_of_reservations_and_usage() -> None:
         'ai-train="no"',
         "tdm=n",
         "genai=n",
+        "ai=n",
+        "train-ai: n",
+        "ai_train=no",
+        "train-ai=none",
+        "ai-train=disallow",
+        "ai-train=\u201cno\u201d",
+        "all: n",
         "bots=n",
         "bots=n, search=y",
         "all=n;exp=1",
@@ -538,6 +599,9 @@ def test_values_of_reservations_and_usage() -> None:
         "robots=n",
         "x-train-ai=n",
         "ai-train=nofollow",
+        "ai-train=nonexclusive",
+        "ai=y",
+        "x-ai=n",
         "ai-train",
         "",
     ]
@@ -666,6 +730,16 @@ OTHERS_NOT_JSON = [
     "{" * 60 + "'location': '/', 'tdm-reservation': 1",
 ]
 RESERVATIONS += OTHERS_NOT_JSON
+RESERVATIONS += [
+    '[{"location": "/", "tdm-reservations": 1}]',
+    '[{"location": "/", "tdm_reserved": true}]',
+    '[{"location": "/", "tdm": {"reservation": 1}}]',
+    "[{'location': '/', 'tdm-reserved': 1}]",
+    '[{"location": "/", "tdm-reservation"; 1}]',
+    '[{"location": "/", "usage": "train-ai=n"}]',
+    '[{"location": "/", "content-usage": {"train_ai": "n"}}]',
+    '[{"location": "/", "ai-training": "disallowed"}]',
+]
 NO_RESERVATIONS = [
     "[{'location': '/', 'content-usage': {'bots': 'n', 'train-ai': 'y'}}]",
     "[{'location': '/other/', 'content-usage': {'train-ai': 'n'}}]",
