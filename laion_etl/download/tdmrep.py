@@ -10,11 +10,11 @@ robots.txt, what is not well-formed is read as a reservation where its author mu
 was cut off, every rule that is whole counts. Only a rule that stands where it belongs, with 0, can permit.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from html import unescape
 
+from laion_etl.core.plain_json import parse_json
 from laion_etl.download.content_opt_out import REFUSED, TRAINING, forbids_training, is_reservation
 from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
@@ -76,13 +76,13 @@ def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
         document = _parsed(text)
         if isinstance(document, str):  # JSON within JSON
             document = _parsed(document)
-    except (ValueError, RecursionError):
+    except ValueError:
         return tuple(line for rule in _rules_within(text) for line in _reservations(rule))
     return tuple(_lines(document))
 
 
 def _parsed(text: str, *, strict: bool = True) -> object:
-    return json.loads(text, strict=strict, object_pairs_hook=_merged)
+    return parse_json(text, on_pairs=_merged, strict=strict)
 
 
 def _merged(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -187,7 +187,7 @@ def _rules_within(text: str) -> list[dict[str, object]]:
 def _rule(text: str) -> dict[str, object] | None:
     try:
         document = _parsed(_LAST_COMMA.sub("}", text), strict=False)
-    except (ValueError, RecursionError):
+    except ValueError:
         document = _loose_rule(text)
     return document if isinstance(document, dict) else None
 

@@ -149,6 +149,33 @@ def test_images_deleted_after_scoring_are_fetched_again_on_request_only(
     assert store.exists(f"{stem}.tar")
 
 
+def test_a_shard_with_samples_is_replaced_by_an_empty_one_on_request_only(
+    store: Store, settings: Settings, queue: BatchQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = replace(overtaken(settings, store, queue, lambda *_: None), on_progress=None)
+    stats_name = f"shards/C/{batch_no(0)}_stats.json"
+    earlier = StageStats("download", "C", str(batch_no(0)), "other settings", 3, 2, {"dns_failed": 1})
+    store.write_stats(stats_name, earlier)
+    store.write(f"shards/C/{batch_no(0)}.tar", b"two samples")
+    with pytest.raises(
+        InputError,
+        match=r"it has 2 samples, and no link could be fetched now, .* connect_failed; .*--allow-empty",
+    ):
+        worker.run_one(batch_no(0))
+    assert "has a shard with 2 samples" in caplog.text
+    assert store.read(f"shards/C/{batch_no(0)}.tar") == b"two samples"
+    assert store.read_stats(stats_name) == earlier
+    assert (queue.counts().downloaded, worker.run()) == (1, [])
+    (row,) = queue._database.connection.execute("select stats ->> 'kept' from batch").fetchall()
+    assert row == ("2",)
+
+    assert worker.run_one(batch_no(0), allow_empty=True).kept == 0
+    assert store.read_stats(stats_name).kept == 0
+    caplog.clear()
+    assert worker.run_one(batch_no(0)).kept == 0
+    assert caplog.text == "", "its shard is whole"
+
+
 @pytest.mark.parametrize("one", [False, True])
 def test_interrupted_in_a_claim_it_gives_the_batch_back_at_no_cost(
     store: Store, settings: Settings, queue: BatchQueue, monkeypatch: pytest.MonkeyPatch, one: bool
