@@ -132,8 +132,8 @@ def download(
         int | None,
         typer.Option(
             min=0,
-            help="Download only the batch with this number, whatever its state; again only if its shard is not "
-            "whole or of other settings. Default: all that are left.",
+            help="Download only the batch with this number, whatever its state; again only if its shard is "
+            "not whole or of other settings. Default: all that are left.",
         ),
     ] = None,
     allow_empty: Annotated[
