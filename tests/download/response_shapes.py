@@ -479,7 +479,7 @@ CODING += [
         coded(b"gzip", TWICE),
         "other bytes",
         "not_an_image",
-        "what it was once is no image",
+        "inflated once it is not an image",
         True,
     ),
     Shape(
