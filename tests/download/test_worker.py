@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from laion_etl.core.errors import InputError
+from laion_etl.cli import app
+from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
@@ -174,6 +176,12 @@ def test_a_shard_with_samples_is_replaced_by_an_empty_one_on_request_only(
     caplog.clear()
     assert worker.run_one(batch_no(0)).kept == 0
     assert caplog.text == "", "its shard is whole"
+
+
+def test_allow_empty_is_for_a_single_batch() -> None:
+    ended = CliRunner().invoke(app, ["stage", "download", "--crawl", "C", "--allow-empty"])
+    assert isinstance(ended.exception, SettingsError)
+    assert str(ended.exception) == "cannot use --allow-empty without --batch; leave it out"
 
 
 @pytest.mark.parametrize("one", [False, True])
