@@ -256,7 +256,13 @@ class Site:
 
 @contextmanager
 def served(command: list[str], environment: dict[str, str]) -> "Iterator[tuple[subprocess.Popen[str], Site]]":
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    """Serve until the block ends. What the dashboard says on its end is shown unless it was asked to end."""
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
         try:
             assert process.stdout
             address = process.stdout.readline().split()[-1]
@@ -265,6 +271,9 @@ def served(command: list[str], environment: dict[str, str]) -> "Iterator[tuple[s
             cookie = answer.headers["Set-Cookie"].split(";")[0]  # made from the token of the address
             yield process, Site(urljoin(address, "/"), {"Cookie": cookie})
         finally:
+            if process.poll() is not None:
+                errors.seek(0)
+                print(errors.read(), file=sys.stderr)
             process.terminate()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from laion_etl.cli import app
 from laion_etl.cli.old_names import OLD_NAMES
@@ -87,6 +88,22 @@ def test_a_task_of_the_previous_version_sees_no_difference(tmp_path: Path) -> No
     old = laion_etl(tmp_path, "--result", str(result), "crawls", "--json", RUN_ID="run/task")
     assert (old.returncode, old.stdout, old.stderr) == (0, new.stdout, new.stderr)
     assert result.read_text() == old.stdout.splitlines()[-1]
+
+
+def test_a_result_file_is_written_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAION_ETL_STORE", str(tmp_path / "store"))
+    run = CliRunner().invoke
+    for arguments in (["status"], ["crawls"], ["demo"], ["stage", "plan", "--crawl", "C"]):
+        refused = run(app, ["--result", "result.json", *arguments])
+        assert refused.exit_code == 2
+        assert "--result: without --json there is no result to write" in " ".join(refused.stderr.split())
+        assert not Path("result.json").exists()
+    assert run(app, ["--result", "result.json", "status", "--help"]).exit_code == 0
+    written = run(app, ["--result", "result.json", "dataset", "verify", "--json"])
+    assert written.exit_code, "there is no dataset"
+    written = run(app, ["--result", "result.json", "crawl", "list", "--json"])
+    assert Path("result.json").read_text() == written.stdout.rstrip("\n")
 
 
 def test_an_old_name_fails_with_the_same_exit_code(tmp_path: Path) -> None:

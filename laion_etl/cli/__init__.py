@@ -5,7 +5,7 @@ With `--json` stdout is one JSON object, on one line; this is what Airflow's tas
 """
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,16 @@ class _InOrder(RootCommands):
     def list_commands(self, ctx: object) -> list[str]:
         del ctx
         return list(_ORDER)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command. Raises BadParameter for --result with one that has no result to write."""
+        wanted = ctx.params.get("result")
+        if wanted and not ctx.resilient_parsing and not {"--json", "--help"} & {*args}:
+            raise typer.BadParameter(
+                "without --json there is no result to write; add --json to the command, or leave it out",
+                param_hint="--result",
+            )
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
@@ -47,7 +57,10 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     result: Annotated[
-        str, typer.Option(metavar="URI", help="Also write the result of --json to this file (path or s3://).")
+        str,
+        typer.Option(
+            metavar="URI", help="Also write the result of a command with --json to this file (path or s3://)."
+        ),
     ] = "",
 ) -> None:
     del version  # handled by its callback

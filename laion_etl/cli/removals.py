@@ -209,7 +209,7 @@ def read_wanted(listed: str, request_id: str, store: "Store") -> Wanted:
     pairs = pairs_of_samples(lines.samples, store) if lines.samples else {}
     requested = lines.requested(pairs)
     wanted = Wanted(lines.request(pairs), listed, requested, lines, read_requests(store))
-    if not any(line.request for line in requested):
+    if not any(line.hashes is not None for line in requested):
         _check_misses(wanted, wanted.request, allowed=False)
     return wanted
 

@@ -132,9 +132,17 @@ def download(
         int | None,
         typer.Option(
             min=0,
-            help="Download only the batch with this number, whatever its state; default: all that are left.",
+            help="Download only the batch with this number, whatever its state; again only if its shard is "
+            "not whole or of other settings. Default: all that are left.",
         ),
     ] = None,
+    allow_empty: Annotated[
+        bool,
+        typer.Option(
+            "--allow-empty",
+            help="With --batch: replace a shard that has samples even if no link can be fetched now.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Download the images of a crawl batch by batch until none is left, or those of a single batch."""
@@ -147,6 +155,8 @@ def download(
     from laion_etl.download.worker import Worker, open_queue
     from laion_etl.io.usage_records import usage_recorded
 
+    if allow_empty and batch is None:
+        raise SettingsError("cannot use --allow-empty without --batch; leave it out")
     save_arrow_memory()
     settings, store = open_settings()
     with (
@@ -167,7 +177,7 @@ def download(
             Metrics(settings.download.metrics_file, settings.core.statsd),
             SharedHosts(database, settings.download),
         )
-        finished = worker.run() if batch is None else [worker.run_one(batch)]
+        finished = worker.run() if batch is None else [worker.run_one(batch, allow_empty=allow_empty)]
         stopped = stop.requested and batch is None
         batches_done = 0 if stopped else queue.counts().shards
     for stats in finished:

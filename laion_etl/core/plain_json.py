@@ -5,12 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 
-def parse_json(data: bytes | str, on_object: Callable[[dict[str, Any]], object] | None = None) -> Any:
+def parse_json(
+    data: bytes | str,
+    on_object: Callable[[dict[str, Any]], object] | None = None,
+    *,
+    on_pairs: Callable[[list[tuple[str, Any]]], object] | None = None,
+    strict: bool = True,
+) -> Any:
     """Parse a document. Raises ValueError for what is not JSON, or is nested too deeply for Python.
 
-    What `on_object` returns takes the place of each object, the inner ones first.
+    What `on_object` returns takes the place of each object, the inner ones first; so does that of `on_pairs`,
+    which gets keys that occur several times. Not `strict`: texts may have line ends and control characters.
     """
     try:
-        return json.loads(data, object_hook=on_object)
+        return json.loads(data, object_hook=on_object, object_pairs_hook=on_pairs, strict=strict)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error

@@ -33,11 +33,18 @@ class Coverage:
     thresholds_other: tuple[float, ...] = ()
     scores: str = ""
     other_models: tuple[str, ...] = ()  # of languages other than English, where they are not `models`
+    without_other: int = 0  # batches that were scored without such a model
 
     @property
     def all_models(self) -> tuple[str, ...]:
         """All models that scored, those of other languages last."""
         return (*self.models, *(f"{model}, for other languages" for model in self.other_models))
+
+    @property
+    def has_several_models(self) -> bool:
+        """Whether similarities are of several models, also of one for other languages in some batches."""
+        mixed = bool(self.other_models) and self.without_other > 0
+        return mixed or max(len(self.models), len(self.other_models)) > 1
 
     @property
     def count(self) -> int:
@@ -63,6 +70,7 @@ class Coverage:
             thresholds_other=tuple(sorted({*self.thresholds_other, *later.thresholds_other})),
             scores=_summed([self.scores, later.scores]),
             other_models=distinct_models([*self.other_models, *later.other_models]),
+            without_other=self.without_other + later.without_other,
         )
 
     def to_plain(self) -> dict[str, Any]:

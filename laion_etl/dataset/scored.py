@@ -112,6 +112,7 @@ class ScoredCrawl:
             tuple(sorted({batch.thresholds[1] for batch in self.batches if batch.thresholds})),
             digest_of_scores((batch.number, batch.fingerprint) for batch in self.batches),
             self.other_models,
+            sum(not batch.other_model for batch in self.batches),
         )
 
     def shard_name(self, batch: int, suffix: str) -> str:

@@ -33,7 +33,7 @@ from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
 from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, OtherHostFailed, PolicyFile, RobotsPolicy
-from laion_etl.download.robots_rules import product_token
+from laion_etl.download.robots_names import product_token
 from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings

@@ -5,8 +5,8 @@
   `no-ai` like `noai`. A directive may be limited to an agent, `examplebot: noai`; we honour it whatever the
   agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
-- `Content-Usage: train-ai=n` or `bots=n` (IETF AIPREF) and `Content-Signal: ai-train=no`, also as lines of
-  robots.txt and in rules of tdmrep.json.
+- `Content-Usage: train-ai=n` or `bots=n` (IETF AIPREF; `ai=n` in its first drafts) and
+  `Content-Signal: ai-train=no`, also as lines of robots.txt and in rules of tdmrep.json.
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
   and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
   also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
@@ -25,7 +25,9 @@ from laion_etl.download.png_chunks import chunks
 _RESERVED = frozenset({"1", "true", "yes", "on", "all", "reserved"})
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _DIRECTIVE = re.compile(
-    r"(?<![a-z0-9])(?:none(?!-such)|no[\s_-]{0,3}(?:image[\s_-]{0,3})?(?:ai|index|ml|(?:ai[\s_-]{0,3})?train(?:ing)?))(?![a-z0-9])"
+    r"(?<![a-z0-9])(?:none(?!-such)|no[\s_-]{0,3}(?:image[\s_-]{0,3})?"
+    r"(?:(?:gen)?ai(?:[\s_-]{0,3}(?:ml|images?))?|index|ml|tdm|llms?|(?:(?:gen)?ai[\s_-]{0,3})?train(?:ing)?)"
+    r"|disallow[\s_-]?(?:gen)?ai[\s_-]?train(?:ing)?)(?![a-z0-9])"
 )
 _PREVIEW = re.compile(
     r"\bmax[\s_-]?(?:(?:image|video)[\s_-]?preview|snippet)\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
@@ -51,13 +53,13 @@ _NOT_ALLOWED = re.compile(
     rb"(?:(?!allowed|ai_inference|ai_training|ai_generative|data_mining).){1,300}?(?:notAllowed|constrained)",
     re.DOTALL,
 )
-_AI_USAGE = re.compile(
-    r"(?<![\w-])(?:train-?(?:gen)?ai|(?:gen)?ai-?train(?:ing)?|genai|tdm)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)",
-    re.IGNORECASE,
-)
+TRAINING = r"(?:train[_-]?(?:gen)?ai|(?:gen)?ai[_-]?train(?:ing)?)"
+REFUSED = r"(?:no?|none|den(?:y|ied)|disallow(?:ed)?|forbid(?:den)?|false|\?0|0)(?!\w)"
+_IS_REFUSED = rf"\s*[=:]\s*[\"'\u201c\u2018]?{REFUSED}"
+_AI_USAGE = re.compile(rf"(?<![\w-])(?:{TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}", re.IGNORECASE)
 # What training is a part of (AIPREF's "automated processing"). Only a permission that is more specific, in
 # the same dictionary (RFC 9651), lifts it; so what is not a dictionary from end to end permits nothing.
-_ANY_USAGE = re.compile(r"(?<![\w-])(?:bots|all)\s*=\s*[\"']?(?:no?|false|\?0|0)(?!\w)", re.IGNORECASE)
+_ANY_USAGE = re.compile(rf"(?<![\w-])(?:bots|all){_IS_REFUSED}", re.IGNORECASE)
 _LEADING_PATH = re.compile(r"\A\s*+/\S*+\s++")  # of a line in robots.txt
 _KEY_AND_VALUE = r"[a-z][a-z0-9_.-]*+(?:=[^\s,;=\"']++)?"
 _MEMBER = re.compile(rf"({_KEY_AND_VALUE})(?:; ?{_KEY_AND_VALUE})*+")

@@ -23,6 +23,7 @@ _PATH_BEGINNINGS = ("/", "*")
 _ENDINGS = ("/", "*", "$", *_LIST_MARKS)  # of a path with a remark behind it
 _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
 _FULL_WIDTH_SLASH = "\uff0f"
+_WRITTEN_SLASH = re.compile(r"\A\^?(?:%2[fF]|(?<=\^)/)")  # escaped; behind the beginning of an expression
 
 
 def as_paths(value: str) -> list[bytes]:
@@ -42,6 +43,7 @@ def as_paths(value: str) -> list[bytes]:
 def _as_path(value: str) -> str:
     if value.startswith(_FULL_WIDTH_SLASH):
         value = value.replace(_FULL_WIDTH_SLASH, "/")
+    value = _WRITTEN_SLASH.sub("/", value, count=1)
     if "\\" in value:  # as in URLs; a query may have it
         path, mark, query = value.partition("?")
         value = path.replace("\\", "/") + mark + query

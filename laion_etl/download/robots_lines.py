@@ -55,6 +55,7 @@ class LineKind(Enum):
     DISALLOW = auto()
     ALLOW = auto()
     USAGE = auto()
+    NO_TRAINING = auto()  # `DisallowAITraining` of draft-canel-robots-ai-control
 
 
 _KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}
@@ -125,11 +126,13 @@ def _kind(name: str) -> LineKind | None:
     letters = "".join(
         one for one in unicodedata.normalize("NFKD", name).lower() if one.isascii() and one.isalnum()
     ).lstrip(string.digits)
-    if letters in ("contentsignal", "contentsignals", "contentusage"):
-        return LineKind.USAGE
     if letters == "allow":
         return LineKind.ALLOW if name.strip().lower() == "allow" else None
     once = _without_doubles(letters)
+    if once in _LIKE_USAGE:
+        return LineKind.USAGE
+    if once in _LIKE_NO_TRAINING:
+        return LineKind.NO_TRAINING
     for written in (once, once.removesuffix("ed"), once.removesuffix("al")):
         if written in _LIKE_DISALLOW and written not in _NOT_MISSPELT:
             return LineKind.DISALLOW
@@ -155,3 +158,5 @@ def _misspelt(word: str) -> frozenset[str]:
 
 
 _LIKE_DISALLOW, _LIKE_USER_AGENT = _misspelt(_without_doubles("disallow")), _misspelt("useragent")
+_LIKE_USAGE = _misspelt("contentsignal") | _misspelt("contentsignals") | _misspelt("contentusage")
+_LIKE_NO_TRAINING = _misspelt(_without_doubles("disallowaitraining")) | _misspelt("disalowtraining")

@@ -3,7 +3,8 @@
 Our own parser, because those that are published differ from the RFC where it matters to owners: they end a
 group at lines that they do not know, or choke on a byte order mark. Where a file is not well-formed, a
 `Disallow` is read as its author must have meant it (robots_lines.py: misspelt, no colon, quotes, blanks;
-loose_paths.py: no leading slash, a whole URL, two paths); an `Allow` has to be right.
+loose_paths.py: no leading slash, a whole URL, two paths); an `Allow` has to be right, and
+so has the name of its group (robots_names.py).
 
 Rules without wildcards are found in a table by the beginning of the path, so a file of 25,000 lines costs a
 link some microseconds. Those with wildcards are tried one by one.
@@ -11,7 +12,6 @@ link some microseconds. Those with wildcards are tried one by one.
 
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable
 from itertools import takewhile
 
@@ -25,39 +25,10 @@ from laion_etl.download.path_patterns import (
     parse_path_pattern,
 )
 from laion_etl.download.robots_lines import LineKind, encoded, lines_of
+from laion_etl.download.robots_names import NamesOfGroup, comparable_name
 
-_BETWEEN_NAMES = re.compile(r"[^A-Za-z0-9_.\-*/]+")
-_EVERYONE = re.compile(r"\*++(?:[^A-Za-z0-9_\-][^A-Za-z]*+)?")
-# `*` with a name right behind it, as in `*!bad`: whatever that means, it is not everyone.
-_PART_OF_NAME = re.compile(r"(?<!\*)\*++[!?@~%$/.]++(?=[A-Za-z])")
-# A product token may have `/*` right behind it: `Googlebot/* Bingbot/*`.
-_REMARK = re.compile(r"(?:^|\s)/\*++(?=[\sA-Za-z]).*?(?:\*/|\Z)|(?:^|\s)//.*", re.DOTALL)
 _PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
 _SHOWN_RETURN = "^M"  # how editors show a carriage return, copied from there
-_COMMENT = re.compile(r"\([^()]*\)?")
-_HYPHENS = str.maketrans("", "", "-_")
-_MAX_NAMES = 100  # on one line
-_MAX_NAMES_LENGTH = 4_000
-
-_TOKEN = re.compile(r"[A-Za-z0-9_.\-]+")
-_COMPATIBLE = re.compile(r"\bcompatible;\s*(?!MSIE)([A-Za-z0-9_.\-]+)", re.IGNORECASE)
-_PRODUCT = re.compile(r"(?<![A-Za-z0-9_.\-])([A-Za-z0-9_.\-]{1,100})/[0-9]")
-_BROWSERS = frozenset(
-    {
-        "mozilla",
-        "applewebkit",
-        "chrome",
-        "safari",
-        "gecko",
-        "firefox",
-        "version",
-        "mobile",
-        "edg",
-        "edge",
-        "opr",
-    }
-    | {"opera", "trident", "presto", "chromium", "crios", "fxios"}
-)
 
 RobotsLine = tuple[bool, bytes]  # whether it allows, and its pattern as written
 
@@ -65,22 +36,6 @@ _NO_TRAINING: RobotsLine = (False, b"")  # also if another line allows to fetch 
 
 _Strength = tuple[int, bool]  # octets of the pattern, whether it allows: the greatest decides
 _NO_RULE: _Strength = (-1, True)
-
-
-def product_token(user_agent: str) -> str:
-    """Returns the name by which robots.txt addresses a user agent (RFC 9309, 2.2.1); '' if it has none.
-
-    That is the name before the first version: `MyBot` of `MyBot/1.0 (+url)`. A user agent that begins like a
-    browser's is named by its comment, `MyBot` of `Mozilla/5.0 (compatible; MyBot/1.0; +url)`, or else by its
-    first product that is not part of a browser, `MyBot` of `Mozilla/5.0 (MyBot/1.0; +url)`.
-    """
-    first = _TOKEN.match(user_agent.strip())
-    name = first[0] if first else ""
-    if name.lower() != "mozilla":
-        return name
-    if found := _COMPATIBLE.search(user_agent):
-        return found[1]
-    return next((one for one in _PRODUCT.findall(user_agent) if one.lower() not in _BROWSERS), name)
 
 
 class RobotsRules:
@@ -148,35 +103,43 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
 
     Where they say that nothing may be used for training, they are one that forbids everything.
     """
-    agent = _comparable(agent)
+    agent = comparable_name(agent)
     own: list[RobotsLine] = []
     general: list[RobotsLine] = []
-    for_all: list[RobotsLine] = []  # what is said on training in front of the first group
-    trained: list[bytes] = []  # paths that must not be used for it
-    names: set[str] = set()
+    for_all: list[RobotsLine] = []  # whatever other groups say
+    trained: list[bytes] = []  # paths that must not be used for training
+    group = NamesOfGroup()
     named = in_rules = False
     for kind, value in lines_of(body):
         if kind is LineKind.USER_AGENT:
             if in_rules:
-                names, in_rules = set(), False
-            names |= _group_names(value)
-            named = named or (agent != "" and agent in names)
+                group, in_rules = NamesOfGroup(), False
+            group.add(value, agent)
+            named = named or (agent != "" and agent in group.sure)
             continue
-        in_rules = in_rules or kind is not LineKind.USAGE
+        is_usage = kind in _USAGES
+        in_rules = in_rules or not is_usage
         rules = _RULES[kind](value)
-        if kind is LineKind.USAGE and (not names or {"*", agent} & names):
+        is_ours = agent != "" and agent in group.perhaps
+        if is_usage and (not group.perhaps or is_ours or "*" in group.perhaps):
             trained += [path for _, path in rules]
-        if agent and agent in names:
+        if is_ours and agent in group.sure:
             own += rules
-        if "*" in names:
-            general += rules
-        if not names and kind is LineKind.USAGE:
+        elif is_ours:
+            for_all += _forbidding(rules)
+        elif "*" in group.perhaps:
+            general += rules if "*" in group.sure else _forbidding(rules)
+        elif not group.perhaps and is_usage:  # in front of the first group
             for_all += rules
     found = for_all + (own if named else general)
     if _NO_TRAINING in found:
         return [(False, b"/")]
     reserved = _Reserved(map(parse_path_pattern, trained)) if trained else None
     return [line for line in found if reserved is None or not line[0] or not reserved.outdone_by(line[1])]
+
+
+def _forbidding(rules: Iterable[RobotsLine]) -> list[RobotsLine]:
+    return [line for line in rules if not line[0]]
 
 
 class _Reserved:
@@ -205,34 +168,6 @@ class _Reserved:
         )
 
 
-def _comparable(name: str) -> str:
-    """Returns a product token without what owners write in several ways: `Foo-Bot`, `foo_bot`, `FooBot`."""
-    return name.lower().translate(_HYPHENS)
-
-
-def _group_names(value: str) -> set[str]:
-    """Returns the product tokens of a user-agent line, comparable; some list several.
-
-    `*` is everyone where it stands alone, or with blanks or marks behind it, but not as a part of a name.
-    """
-    text = _REMARK.sub(" ", unicodedata.normalize("NFKC", value[:_MAX_NAMES_LENGTH]))
-    text = _PART_OF_NAME.sub(" ", text)
-    names = [_comparable(product_token(text))] if "(" in text else []
-    parts = _BETWEEN_NAMES.split(_COMMENT.sub(" ", text) if _has_name_before(text) else text, _MAX_NAMES)
-    for part in parts[:_MAX_NAMES]:
-        name = part.lstrip("-./")
-        if _EVERYONE.fullmatch(name):
-            names.append("*")
-        elif name.endswith("*") or not name.startswith("*"):
-            names.append(_comparable(product_token(name.strip("*"))))
-    return set(names) - {""}
-
-
-def _has_name_before(text: str) -> bool:
-    """Whether a comment in brackets describes what stands in front of it."""
-    return text.find("(") > 0
-
-
 def _allow(value: str) -> list[RobotsLine]:
     pattern = encoded(value)
     return [(True, pattern)] if begins_as_path(pattern) else []
@@ -251,4 +186,10 @@ def _usage(value: str) -> list[RobotsLine]:
     return _disallow(path) if rest and begins_as_path(encoded(path)) else [_NO_TRAINING]
 
 
-_RULES = {LineKind.DISALLOW: _disallow, LineKind.ALLOW: _allow, LineKind.USAGE: _usage}
+_RULES = {
+    LineKind.DISALLOW: _disallow,
+    LineKind.ALLOW: _allow,
+    LineKind.USAGE: _usage,
+    LineKind.NO_TRAINING: _disallow,
+}
+_USAGES = (LineKind.USAGE, LineKind.NO_TRAINING)

@@ -6,8 +6,9 @@ again from its beginning: to save the finished part, every image would have to b
 """
 
 import gc
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,10 @@ import trio
 
 from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
 from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
-from laion_etl.core.errors import InputError, LaionEtlError, MissingFileError
+from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.core.stopping import LeaseLost
@@ -37,8 +39,59 @@ from laion_etl.settings.provenance import unit_settings
 _COLLECTED_AFTER = 5_000  # new objects, instead of Python's 700; a failed link leaves some fifty in cycles
 
 
+_log = logging.getLogger(__name__)
+
+
 class BatchFileError(InputError):
     """The file of a batch is missing or damaged: of all errors the only one that is the batch's own."""
+
+
+class EmptyResultError(InputError):
+    """Nothing of a batch could be fetched whose shard has samples. `earlier`: the stats of that shard."""
+
+    def __init__(self, message: str, earlier: StageStats) -> None:
+        super().__init__(message)
+        self.earlier = earlier
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The result of a batch that is asked for again. `may_be_emptied`: one without samples replaces it."""
+
+    stats: StageStats
+    may_be_emptied: bool
+
+    def warn(self) -> None:
+        """Log that the batch is downloaded again, before anything is fetched."""
+        _log.warning(
+            "batch %s of %s has a shard with %s, made with other settings or rules or no longer whole: it is "
+            "downloaded again, which replaces it",
+            self.stats.unit,
+            self.stats.crawl,
+            quantity(self.stats.kept, "sample"),
+        )
+
+    def check(self, kept: int, dropped: Mapping[str, int]) -> None:
+        """Raise EmptyResultError if a result without samples would replace one with some."""
+        if kept or self.may_be_emptied:
+            return
+        reason = max(dropped, key=lambda one: dropped[one], default="")
+        often = f", most often because of {reason}" if reason else ""
+        raise EmptyResultError(
+            f"cannot replace the shard of batch {self.stats.unit} of {self.stats.crawl}: it has "
+            f"{quantity(self.stats.kept, 'sample')}, and no link could be fetched now{often}; try again "
+            "later, or replace it with --allow-empty",
+            self.stats,
+        )
+
+
+def earlier_result(crawl: str, batch: int, store: Store) -> StageStats | None:
+    """Return the stats of a batch that was downloaded before, if its shard had samples."""
+    try:
+        stats = store.read_stats(_stats_name(crawl, batch))
+    except (MissingFileError, DamagedFileError):
+        return None
+    return stats if stats.kept else None
 
 
 def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
@@ -51,15 +104,17 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     outages: Outages = NO_PATIENCE,
     planned: Output | None = None,
     is_there: Callable[[StageStats, Store], bool] = has_shard,
+    earlier: Earlier | None = None,
 ) -> StageStats:
     """Fetches the pairs of `batches/<crawl>/<batch>.parquet` into `shards/<crawl>/<batch>.tar`, `.parquet`.
 
     A failed link becomes a row with its reason. The guard is called before each file is written, which
     replaces nothing that was written since (see `Store.create`). `planned` is the file of the pairs as it was
     planned, for the fingerprint; by default the one in the store. `is_there` decides whether the shard of an
-    earlier download is still whole; by default a scored one needs no tar. Raises MissingFileError if the
-    store has no plan of the crawl, BatchFileError if the batch file is missing or damaged, OutageError when
-    the store does not work after the patience of `outages`, or too many names cannot be resolved.
+    earlier download is still whole; by default a scored one needs no tar. `earlier`: a result with samples
+    that one without may not replace. Raises EmptyResultError then, MissingFileError if the store has no plan
+    of the crawl, BatchFileError if the batch file is missing or damaged, OutageError when the store does not
+    work after the patience of `outages`, or too many names cannot be resolved.
     """
     file = planned or outages.outlast(lambda: _file_of(crawl, batch, store))
     unit_fingerprint = fingerprint("download", RULES_VERSION, shaping(settings, Stage.DOWNLOAD), file)
@@ -70,11 +125,15 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
 
     if (done := outages.outlast(finished)) is not None:
         return done
+    if earlier is not None:
+        earlier.warn()
     unit = outages.outlast(lambda: _open_unit(crawl, batch, settings, store))
     began = time.monotonic()
     with shard_writer(batch, unit.pairs) as shard:
         downloader = download_pairs(unit.pairs, settings.download, shard, hooks, unit.removed)
         fetched_s = time.monotonic() - began
+        if earlier is not None:
+            earlier.check(downloader.outcomes.kept, downloader.outcomes.dropped)
         outputs = outages.outlast(lambda: shard.write(shard_stem(crawl, batch), store, guard))
     outcomes = downloader.outcomes
     stats = StageStats(

@@ -33,7 +33,13 @@ from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.shared_hosts import SharedHosts
-from laion_etl.download.stage import BatchFileError, download_batch
+from laion_etl.download.stage import (
+    BatchFileError,
+    Earlier,
+    EmptyResultError,
+    download_batch,
+    earlier_result,
+)
 from laion_etl.io.outputs import has_outputs, has_shard
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
@@ -94,16 +100,18 @@ class Worker:
             )
         return done
 
-    def run_one(self, batch: int) -> StageStats:
+    def run_one(self, batch: int, *, allow_empty: bool = False) -> StageStats:
         """Downloads one given batch, even if it is done or parked. Raises if another worker holds it.
 
         It does nothing if its shard is whole. If only the tar is gone, because it was deleted after scoring,
-        it is downloaded again: that is how its images come back for another model.
+        it is downloaded again: that is how its images come back for another model. A shard with samples is
+        replaced by one without any only if that is allowed; else the batch is as before, and EmptyResultError
+        is raised.
         """
         with self._interrupted_at_no_cost():
-            return self._run_one(batch)
+            return self._run_one(batch, allow_empty=allow_empty)
 
-    def _run_one(self, batch: int) -> StageStats:
+    def _run_one(self, batch: int, *, allow_empty: bool) -> StageStats:
         claim = self.outages.outlast(lambda: self.queue.claim_one(batch))
         if claim is None:
             raise InputError(
@@ -111,9 +119,14 @@ class Worker:
                 "it; check the number, or wait until its lease expires"
             )
         try:
-            stats = self._download(claim, has_outputs)
+            found = self.outages.outlast(lambda: earlier_result(self.crawl, batch, self.store))
+            stats = self._download(claim, has_outputs, Earlier(found, allow_empty) if found else None)
         except BatchFileError as error:
             self._fail(claim, error)
+            raise
+        except EmptyResultError as error:
+            kept = error.earlier
+            self.outages.outlast(lambda: self.queue.complete(claim, kept))
             raise
         if stats is None and self._stopped:
             raise Stopped(f"stopped; batch {batch} was returned to the queue")
@@ -164,11 +177,14 @@ class Worker:
         self.outages.outlast(lambda: self.queue.fail(claim, str(error)))
 
     def _download(
-        self, claim: Claim, is_there: Callable[[StageStats, Store], bool] = has_shard
+        self,
+        claim: Claim,
+        is_there: Callable[[StageStats, Store], bool] = has_shard,
+        earlier: Earlier | None = None,
     ) -> StageStats | None:
         """Returns the stats of the batch; None if another worker took it over, whose result counts.
 
-        Gives the batch back before it raises anything but BatchFileError.
+        Gives the batch back before it raises anything but BatchFileError and EmptyResultError.
         """
 
         def report(done: int, total: int) -> None:
@@ -196,6 +212,7 @@ class Worker:
                     self.outages,
                     claim.file,
                     is_there,
+                    earlier,
                 )
                 recorded = self.outages.outlast(lambda: self.queue.complete(claim, stats))
         except TimeIsUp:
@@ -207,7 +224,7 @@ class Worker:
                 "another worker has batch %d: the lease expired, or that worker was faster", claim.batch
             )
             return None
-        except BatchFileError:
+        except (BatchFileError, EmptyResultError):
             raise
         except LaionEtlError:
             self._give_back(claim)

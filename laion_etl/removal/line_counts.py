@@ -69,7 +69,8 @@ def line_results(
     counts: dict[str, int] = {}
     for one in (*earlier, request):
         counts |= {line: count for line, count in one.lines.items() if count}
-    return [LineResult(line, counts.get(line.request.id, 0) if line.request else 0) for line in lines]
+    requests = ((line, line.request) for line in lines)
+    return [LineResult(line, counts.get(one.id, 0) if one else 0) for line, one in requests]
 
 
 def check_misses(source: str, results: Sequence[LineResult]) -> None:

@@ -75,7 +75,7 @@ class LineCollector:
 
     def add(self, rules: Mapping[str, Iterable[str]], url_rule: int = 0) -> None:
         """Add a line, unless there is one with the same rules. Raises ValueError for what is not a hash."""
-        hashes = {kind: sorted(_hash(one, kind) for one in rules.get(kind, ())) for kind in RULES}
+        hashes = {kind: sorted(hash_of(one, kind) for one in rules.get(kind, ())) for kind in RULES}
         content = hashlib.blake2b(repr((hashes, url_rule)).encode(), digest_size=16).digest()
         if content in self._known:
             return
@@ -98,7 +98,8 @@ class LineCollector:
         return LineRules(kinds, np.where(url_rules, url_rules, np.int16(url_rule)))
 
 
-def _hash(digits: str, kind: str) -> bytes:
+def hash_of(digits: str, kind: str) -> bytes:
+    """Return a hash of hexadecimal digits. Raises ValueError for what is not one of this kind."""
     found = bytes.fromhex(digits)
     if len(found) != WIDTHS[kind]:
         raise ValueError(f"{digits[:80]!r} is not a hash of {kind}")

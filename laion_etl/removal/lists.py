@@ -67,7 +67,7 @@ class RemovalList:
 
     def requested(self, pairs: Mapping[int, str]) -> tuple[RequestedLine, ...]:
         """Return each line with its request; `pairs` as for `request`."""
-        return tuple(RequestedLine(line.number, line.text, line.request(pairs)) for line in self.lines)
+        return tuple(RequestedLine.of(line.number, line.text, line.request(pairs)) for line in self.lines)
 
     def request(self, pairs: Mapping[int, str] | None = None) -> Request:
         """Return the request; `pairs`: ids of the pairs of named samples, as far as they were found."""

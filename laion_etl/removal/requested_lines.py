@@ -6,17 +6,17 @@ finished, so that a repeated end says the same.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from laion_etl.blocklists.removal_requests import RULES, Request
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.plain_json import parse_json
 from laion_etl.io.storage import Store
-from laion_etl.removal.line_rules import LineCollector, LineRules
+from laion_etl.removal.line_rules import WIDTHS, LineCollector, LineRules, hash_of
 from laion_etl.urls import normalize
 
 FORMAT = 1
@@ -26,16 +26,47 @@ FORMAT = 1
 class RequestedLine:
     """A line of a list: its text, '' if only the record is known, and its request.
 
-    The request is None for a sample or an image that is not known.
+    `hashes`: those of the request, each behind the number of its kind; None for a sample or an image that is
+    not known. As a Request a line takes 1.3 kB, so there is one only while it is asked for.
     """
 
     number: int
     text: str
-    request: Request | None
+    hashes: bytes | None
+    url_rule: int = 0
+
+    @classmethod
+    def of(cls, number: int, text: str, request: Request | None) -> Self:
+        """Return a line with a request of one line."""
+        if request is None:
+            return cls(number, text, None)
+        return cls(number, text, _packed(request.rules), request.url_rule)
 
     @property
     def name(self) -> str:
         return f"line {self.number} ({self.text[:100]})" if self.text else f"line {self.number}"
+
+    @property
+    def request(self) -> Request | None:
+        """The request of the line alone, made anew."""
+        rules = self.rules
+        if rules is None:
+            return None
+        return replace(Request({kind: rules.get(kind, ()) for kind in RULES}), url_rule=self.url_rule)
+
+    @property
+    def rules(self) -> dict[str, tuple[str, ...]] | None:
+        """The hashes in hexadecimal digits by kind, without kinds that have none."""
+        if self.hashes is None:
+            return None
+        found: dict[str, tuple[str, ...]] = {}
+        place = 0
+        while place < len(self.hashes):
+            kind = RULES[self.hashes[place]]
+            end = place + 1 + WIDTHS[kind]
+            found[kind] = (*found.get(kind, ()), self.hashes[place + 1 : end].hex())
+            place = end
+        return found
 
 
 def write_lines(request_id: str, lines: Sequence[RequestedLine], store: Store) -> None:
@@ -43,11 +74,11 @@ def write_lines(request_id: str, lines: Sequence[RequestedLine], store: Store) -
     if not lines:
         store.delete(lines_name(request_id))
         return
-    rules = {one.request.url_rule for one in lines if one.request is not None}
+    rules = {one.url_rule for one in lines if one.hashes is not None}
     document = {
         "format": FORMAT,
         "url_rule": max(rules, default=normalize.RULE_VERSION),
-        "lines": [{"line": one.number, "rules": _rules(one.request)} for one in lines],
+        "lines": [{"line": one.number, "rules": one.rules} for one in lines],
     }
     store.write(lines_name(request_id), json.dumps(document).encode() + b"\n")
 
@@ -60,11 +91,20 @@ def read_lines_of(request_id: str, store: Store) -> tuple[RequestedLine, ...]:
     name = lines_name(request_id)
     if not store.exists(name):
         return ()
+
+    def packed(found: dict[str, Any]) -> object:
+        if "rules" not in found:  # the document, or the rules of a line
+            return found
+        rules = found["rules"]
+        return int(found["line"]), None if rules is None else _packed(rules)
+
     with _naming_damage(store.uri(name)):
-        document = parse_json(store.read(name))
+        document = parse_json(store.read(name), packed)
         rule = _url_rule(document, store.uri(name))
-        lines = ((int(one["line"]), one["rules"]) for one in document["lines"])
-        return tuple(RequestedLine(number, "", _request(rules, rule)) for number, rules in lines)
+        lines = ((int(number), hashes) for number, hashes in document["lines"])
+        return tuple(
+            RequestedLine(number, "", hashes, 0 if hashes is None else rule) for number, hashes in lines
+        )
 
 
 def read_line_rules(request_id: str, store: Store) -> LineRules:
@@ -108,14 +148,7 @@ def lines_name(request_id: str) -> str:
     return f"removing/{request_id}/lines.json"
 
 
-def _rules(request: Request | None) -> dict[str, Sequence[str]] | None:
-    if request is None:
-        return None
-    return {kind: hashes for kind, hashes in request.rules.items() if hashes}
-
-
-def _request(rules: dict[str, list[str]] | None, url_rule: int) -> Request | None:
-    if rules is None:
-        return None
-    found = {kind: tuple(bytes.fromhex(one).hex() for one in rules.get(kind, ())) for kind in RULES}
-    return replace(Request(found), url_rule=url_rule)
+def _packed(rules: Mapping[str, Iterable[str]]) -> bytes:
+    """Return the hashes of a line as bytes. Raises ValueError for what is not a hash."""
+    kinds = ((number, kind, rules.get(kind, ())) for number, kind in enumerate(RULES))
+    return b"".join(bytes([number]) + hash_of(one, kind) for number, kind, named in kinds for one in named)

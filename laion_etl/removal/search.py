@@ -76,7 +76,7 @@ class Search:
         on_file: Progress | None = None,
         *,
         with_pairs: bool = True,
-        lines: Sequence[Request] = (),
+        lines: Iterable[Request] = (),
     ) -> None:
         self._with_pairs = with_pairs
         self._request = request

@@ -233,7 +233,7 @@ def _search(
 ) -> tuple[Request, Work]:
     """Find what is requested, also what ranges have removed by now, and the files to rewrite."""
     stored = read_request(request, store)
-    counted = [one.request for one in lines if one.request is not None]
+    counted = (one for line in lines if (one := line.request) is not None)
     found = Search(stored, settings, store, failures, on_file, with_pairs=with_pairs, lines=counted).run()
     known = found.request.with_pairs(found_pairs(request.id, store))
     return known, Work.of(known, found.names, failures.messages)

@@ -127,9 +127,14 @@ class PublishContext:
                 f"Images that scoring rejected were deleted with {self.raw_deleted:,} raw shards after "
                 "scoring, so they cannot be scored with another model."
             )
-        if max(len(self.scored.models), len(self.scored.other_models)) > 1:
+        if self.scored.has_several_models:
             models = "; ".join(self.scored.all_models)
             notes.append(f"Scored by different models, so similarities are not comparable: {models}.")
+            if (count := self.scored.without_other) and self.scored.other_models:
+                notes.append(
+                    f"{count:,} of {self.scored.count:,} batches were scored without the model for other "
+                    "languages."
+                )
         return (*notes, *(f"Counts that do not add up: {problem}." for problem in self.funnel.problems))
 
 

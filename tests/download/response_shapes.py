@@ -91,6 +91,7 @@ def raw_deflate(data: bytes) -> bytes:
 ONE = b"%x\r\n%b" % (len(BODY), BODY)  # a chunk without its line end
 ZIPPED = gzip.compress(BODY)
 TWICE = gzip.compress(ZIPPED)
+NAMED = ZIPPED[:3] + b"\x08" + ZIPPED[4:10] + b"a.jpg\0" + ZIPPED[10:]  # RFC 1952: a flag, and the name
 
 STATUS_LINE = [
     Shape("no reason phrase, no space", status(b"200")),
@@ -315,6 +316,73 @@ CHUNKS = [
     Shape("no line end behind a chunk", chunked(body=ONE + b"0\r\n\r\n"), "exit 56", "bad_response"),
     Shape("more behind the last chunk", chunked() + b"more", held=True),
 ]
+CHUNKS += [
+    Shape("last size of many zeros", chunked(body=ONE + b"\r\n00000\r\n\r\n"), held=True),
+    Shape(
+        "quoted semicolon in an extension",
+        chunked(body=ONE.replace(b"\r\n", b';a="b;c"\r\n', 1) + b"\r\n0\r\n\r\n"),
+        held=True,
+    ),
+    Shape(
+        "semicolon and no extension",
+        chunked(body=ONE.replace(b"\r\n", b";\r\n", 1) + b"\r\n0\r\n\r\n"),
+        held=True,
+    ),
+    Shape(
+        "tab behind the size",
+        chunked(body=ONE.replace(b"\r\n", b"\t\r\n", 1) + b"\r\n0\r\n\r\n"),
+        held=True,
+    ),
+    Shape(
+        "extension of 20 kB",
+        chunked(body=ONE.replace(b"\r\n", b";" + b"a" * 20_000 + b"\r\n", 1) + b"\r\n0\r\n\r\n"),
+        held=True,
+    ),
+    Shape(
+        "empty chunk in front",
+        chunked(body=b"0\r\n\r\n" + ONE + b"\r\n0\r\n\r\n"),
+        held=True,
+        curl="other bytes",
+        ours="too_few_bytes",
+        why="there is no body",
+    ),
+    Shape("plus before the size", chunked(body=b"+" + ONE + b"\r\n0\r\n\r\n"), "exit 56", "bad_response"),
+    Shape(
+        "size line that ends in CR",
+        chunked(body=ONE.replace(b"\r\n", b"\r", 1) + b"\r\n0\r\n\r\n"),
+        "exit 18",
+        "bad_response",
+    ),
+    Shape("folded trailer", chunked(body=ONE + b"\r\n0\r\nX-A: 1\r\n 2\r\n\r\n"), held=True),
+    Shape("trailer with a length", chunked(body=ONE + b"\r\n0\r\nContent-Length: 3\r\n\r\n"), held=True),
+    Shape("noai in a trailer", chunked(body=ONE + b"\r\n0\r\nX-Robots-Tag: noai\r\n\r\n"), held=True),
+    Shape("chunks of one byte", chunked(body=b"".join(b"1\r\n%c\r\n" % one for one in BODY) + b"0\r\n\r\n")),
+]
+LINES += [
+    Shape("value folded with a tab", sized(b"A: 1", b"\t2")),
+    Shape("folded lines that end in LF", sized(b"A: 1\n 2\n 3")),
+    Shape("reason phrase of 8 kB", status(b"200 " + b"O" * 8_000)),
+    Shape("reason phrase in lower case with a colon", status(b"200 ok: fine")),
+]
+LENGTH += [
+    Shape("Content-Length twice, in two spellings", sized(b"content-LENGTH: %d" % len(BODY)), held=True),
+    Shape(
+        "Content-Length with folded digits", head(b"Content-Length: %d" % len(BODY), b" 0") + BODY, held=True
+    ),
+    Shape(
+        "Content-Length and an empty one", sized(b"Content-Length:"), held=True, curl="exit 8", why=BROWSERS
+    ),
+]
+TRANSFER += [
+    Shape(
+        "chunked in a folded line",
+        head(b"Transfer-Encoding:", b" chunked") + chunks(),
+        curl="other bytes",
+        why=BROWSERS,
+    ),
+    Shape("CHUNKED in capitals", head(b"TRANSFER-ENCODING: CHUNKED") + chunks(), held=True),
+    Shape("empty header and chunked", chunked(b"Transfer-Encoding:"), held=True),
+]
 CODING = [
     *(
         Shape(f"Content-Encoding: {label!r}", coded(label, BODY), held=True)
@@ -387,6 +455,55 @@ CODING = [
     Shape("deflate of what is not", coded(b"deflate", BODY), "exit 61", why=UNASKED, compressed=True),
     Shape("br of what is not", coded(b"br", BODY), "exit 61", "bad_response", compressed=True),
     Shape("zstd of what is not", coded(b"zstd", BODY), "exit 61", "bad_response", compressed=True),
+]
+CODING += [
+    Shape(
+        "gzip with a parameter",
+        coded(b"gzip;q=1", ZIPPED),
+        compressed=True,
+        held=True,
+        curl="exit 61",
+        why="the first bytes say what it is",
+    ),
+    Shape("gzip and a comma", coded(b"gzip,", ZIPPED), compressed=True, held=True),
+    Shape(
+        "gzip in a folded line",
+        sized(b"Content-Encoding:", b" gzip", body=ZIPPED),
+        compressed=True,
+        curl="other bytes",
+        why=BROWSERS,
+    ),
+    Shape("gzip with a file name", coded(b"gzip", NAMED), compressed=True, held=True),
+    Shape(
+        "gzip twice under one name",
+        coded(b"gzip", TWICE),
+        "other bytes",
+        "not_an_image",
+        "inflated once it is not an image",
+        True,
+    ),
+    Shape(
+        "x-deflate",
+        coded(b"x-deflate", zlib.compress(BODY)),
+        compressed=True,
+        curl="exit 61",
+        ours="not_an_image",
+        why="browsers do not know the label either",
+    ),
+    Shape(
+        "gzip three times",
+        coded(b"gzip, gzip, gzip", gzip.compress(TWICE)),
+        compressed=True,
+        ours="bad_response",
+        why="nothing but a bomb is compressed so often",
+    ),
+    Shape(
+        "raw deflate, then zero bytes",
+        coded(b"deflate", raw_deflate(BODY) + bytes(9)),
+        compressed=True,
+        curl="exit 23",
+        why=PADDING,
+    ),
 ]
 STATUS = [
     Shape("201", status(b"201 Created")),
@@ -468,6 +585,15 @@ STATUS = [
     ),
     Shape("tdm-reservation", sized(b"tdm-reservation: 1"), ours="opted_out_tdm", why=OPTED_OUT),
 ]
+STATUS += [
+    Shape("102, then 200", head(first=b"HTTP/1.1 102 Processing") + sized(), held=True),
+    Shape("100, then 103", head(first=b"HTTP/1.1 100 C") + head(first=b"HTTP/1.1 103 Hints") + sized()),
+    Shape("103 in chunks", head(b"Transfer-Encoding: chunked", first=b"HTTP/1.1 103 Hints") + sized()),
+    Shape("100 without a reason in LF", b"HTTP/1.1 100\n\n" + sized()),
+    Shape("100 in front of a redirect", head(first=b"HTTP/1.1 100 C") + redirect(ELSEWHERE)),
+    Shape("103 with a Location", head(b"Location: /gone", first=b"HTTP/1.1 103 Hints") + sized()),
+    Shape("Refresh of an image", sized(b"Refresh: 0; url=/gone"), held=True),
+]
 REDIRECTS = [
     Shape("absolute path", redirect(ELSEWHERE)),
     Shape("relative path", redirect(ELSEWHERE.lstrip(b"/"))),
@@ -540,6 +666,67 @@ REDIRECTS = [
     ),
     Shape("file", redirect(b"file:///etc/hostname"), "exit 1", "url_invalid"),
     Shape("loop", redirect(b"?"), "exit 47", "too_many_redirects"),
+]
+REDIRECTS += [
+    Shape("303", redirect(ELSEWHERE, code=b"303 See Other")),
+    Shape("307", redirect(ELSEWHERE, code=b"307 Moved")),
+    Shape(
+        "other port",
+        redirect(b"http://b.shapes.example:8080" + ELSEWHERE),
+        ours="port_refused",
+        why="only the usual ports are connected to",
+    ),
+    Shape("port 80", redirect(b"http://b.shapes.example:80" + ELSEWHERE)),
+    Shape(
+        "port of ssh",
+        redirect(b"http://b.shapes.example:22" + ELSEWHERE),
+        ours="port_refused",
+        why="only the usual ports are connected to",
+    ),
+    Shape(
+        "port 0",
+        redirect(b"http://b.shapes.example:0" + ELSEWHERE),
+        ours="port_refused",
+        why="only the usual ports are connected to",
+    ),
+    Shape(
+        "port of six digits",
+        redirect(b"http://b.shapes.example:100000" + ELSEWHERE),
+        curl="exit 3",
+        ours="url_invalid",
+    ),
+    Shape("dot behind the host", redirect(b"http://b.shapes.example." + ELSEWHERE)),
+    Shape("empty user name", redirect(b"http://@b.shapes.example" + ELSEWHERE)),
+    Shape(
+        "Refresh instead of a Location",
+        head(b"Refresh: 0; url=" + ELSEWHERE, b"Content-Length: 0"),
+        curl="other bytes",
+        ours="too_few_bytes",
+        why="there is no body",
+    ),
+    Shape(
+        "302 with Refresh only",
+        head(b"Refresh: 0; url=" + ELSEWHERE, b"Content-Length: 0", first=b"HTTP/1.1 302 Found"),
+        "302",
+        "302",
+    ),
+    Shape("the same Location twice", redirect(ELSEWHERE, b"Location: " + ELSEWHERE)),
+    Shape(
+        "fragment only",
+        redirect(b"#top"),
+        curl="404",
+        ours="too_many_redirects",
+        why="RFC 3986, 5.2.2: the same URL again",
+    ),
+    Shape("javascript", redirect(b"javascript:alert(1)"), curl="exit 1", ours="url_invalid"),
+    Shape("data", redirect(b"data:image/png;base64,AAAA"), curl="exit 1", ours="url_invalid"),
+    Shape("fragment with octets", redirect(ELSEWHERE + b"#gr\xf6\xdfe")),
+    Shape(
+        "private address",
+        redirect(b"http://10.0.0.1" + ELSEWHERE),
+        ours="address_refused",
+        why="private networks are not reached",
+    ),
 ]
 
 SECTIONS = {

@@ -11,7 +11,8 @@ from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, OtherHostFailed, PolicyFile, RobotsPolicy
-from laion_etl.download.robots_rules import parse_robots_txt, product_token
+from laion_etl.download.robots_names import product_token
+from laion_etl.download.robots_rules import parse_robots_txt
 from laion_etl.download.tdmrep import is_reserved, parse_tdmrep
 from laion_etl.settings import DownloadSettings
 

@@ -108,6 +108,14 @@ EVERYONE = [
     "*:any",
     "*\\r",
     "BarBot/* *",
+    "all",
+    "ALL",
+    "any",
+    "Everyone",
+    "all robots",
+    "any user-agent",
+    "'all'",
+    "(all)",
 ]
 NAMES = [
     "FooBot;",
@@ -137,6 +145,50 @@ NAMES = [
     "FooBot /* ours */",
     "BarBot/* BazBot/* FooBot/*",
     "BarBot/* foobot",
+]
+NAMES += ["*FooBot", "*Bot", "*bot*", "Foo*", "F*t", "BarBot, *oobot", "foo-*", '"*bot"']
+# Whatever these mean, they permit FooBot nothing.
+NOT_FOR_SURE = [
+    "*!FooBot",
+    "*/FooBot",
+    "!FooBot",
+    "-FooBot",
+    "~FooBot",
+    "^FooBot",
+    "?FooBot",
+    "not FooBot",
+    "all but FooBot",
+    "* except FooBot",
+    "*, except FooBot",
+    "*; not FooBot",
+    "everyone, -FooBot",
+    "BarBot FooBot",
+    "BarBot and FooBot",
+    "(FooBot)",
+    "*FooBot",
+    "*FooBot*",
+    "*bot",
+    "Foo*",
+    "*.*",
+    "**",
+    "*!",
+    "*?",
+    "*=any",
+    "/*",
+    "all *",
+]
+FOR_SURE = [
+    "FooBot",
+    "FOOBOT",
+    "foo-bot",
+    "FooBot/1.0",
+    "FooBot*",
+    "'FooBot'",
+    "FooBot (+http://a.example)",
+    "BarBot, FooBot",
+    "BarBot (x); FooBot/2",
+    "FooBot and others",
+    "\uff26\uff4f\uff4f\uff22\uff4f\uff54",
 ]
 IN_ONE = [
     "User-agent: * Disallow: /",
@@ -170,6 +222,9 @@ IN_ONE = [
 ]
 BEFORE = ("\u00ef\u00bb\u00bf", "\ufeff\ufeff", "\ufffd", "\x1a", "\ufffe")
 VALUES = [
+    ("%2F", "/x"),
+    ("%2fa", "/a/x"),
+    ("^/a", "/a/x"),
     ("\u201c/\u201d", "/x"),
     ("\u2018/a\u2019", "/a"),
     ("`/a`", "/a"),
@@ -248,6 +303,9 @@ NOT_THE_SITE = [
     "/a, [see /]",
 ]
 NOT_EVERYONE = [
+    "bot*",
+    "*foo",
+    "B*t",
     "*/bad",
     "*/bad/1.0",
     "*!bad",
@@ -304,6 +362,36 @@ TRAINING = [
     (ALL + "Allow: /\nContent-Usage: bots=n Content-Usage: /b train-ai=y", "/x"),
     (ALL + "Content-Usage: bots=n\\nContent-Usage: /b train-ai=y", "/x"),
 ]
+TRAINING += [
+    (f"{ALL}Allow: /\n{line}", "/x")
+    for line in (
+        "Content-Usage: ai=n",
+        "Content-Usage: search=y, ai=n",
+        "Content-Signal: ai-train: no",
+        "Content-Signal: ai_train=no",
+        "Content-Usage: train_ai=n",
+        "Content-Usage: train-ai=deny",
+        "Content-Signal: ai-train=\u201cno\u201d",
+        "Content-Usag: train-ai=n",
+        "Content-Signl: ai-train=no",
+        "Contents-Usage: train-ai=n",
+        "DisallowAITraining: /",
+        "Disallow-AI-Training: /x",
+        "DisallowAITrainning: /",
+        "Disallow-training: *",
+    )
+]
+TRAINING += [("DisallowAITraining: /\nUser-agent: *\nAllow: /", "/x")]
+STILL_ALLOWED += [
+    (ALL + "DisallowAITraining: /a\nAllow: /b", "/b"),
+    (ALL + "DisallowAITraining:\nAllow: /", "/x"),
+    (ALL + "AllowAITraining: /", "/x"),
+    (OTHERS + "DisallowAITraining: /\n" + OURS + "Allow: /", "/x"),
+    (ALL + "Content-Usage: ai=y", "/x"),
+    (ALL + "Content-Usage: search-ai=n", "/x"),
+    ("User-agent: allbot\nDisallow: /", "/x"),
+    ("User-agent: any bar\nDisallow: /", "/x"),
+]
 NOT_PERMITTED = [
     "Allows: /",
     "Allowed: /",
@@ -346,11 +434,38 @@ def test_a_disallow_is_obeyed_however_it_is_written() -> None:
     assert refused([*cases, *TRAINING], allowed=True) == []
 
 
+def test_a_group_that_may_not_be_ours_permits_nothing() -> None:
+    groups = [f"User-agent: {name}\nAllow: /\n" for name in NOT_FOR_SURE]
+    cases: list[tuple[str | bytes, str]] = [(f"{group}\n{FORBIDS}", "/x") for group in groups]
+    cases += [(f"{FORBIDS}\n\n{group}", "/x") for group in groups]
+    cases += [(f"User-agent: {name}\nDisallow: /a\n\n{FORBIDS}", "/x") for name in NOT_FOR_SURE]
+    cases += [(f"{OURS}Disallow: /\n\nUser-agent: {name}\nAllow: /", "/x") for name in NOT_FOR_SURE]
+    assert refused(cases, allowed=True) == []
+
+
+def test_a_group_that_is_ours_permits_what_it_says() -> None:
+    cases: list[tuple[str | bytes, str]] = [
+        (f"User-agent: {name}\nAllow: /\n\n{FORBIDS}", "/x") for name in FOR_SURE
+    ]
+    cases += [(f"{FORBIDS}\nAllow: /a\n\nUser-agent: *!FooBot\nAllow: /", "/a")]
+    assert refused(cases, allowed=False) == []
+
+
 def test_what_forbids_nothing_still_forbids_nothing() -> None:
     assert refused(STILL_ALLOWED, allowed=False) == []
 
 
 TAGS = [
+    "nogenai",
+    "no-genai",
+    "noaiml",
+    "noaiimages",
+    "no-ai-images",
+    "notdm",
+    "nollm",
+    "nogenaitraining",
+    "DisallowAITraining",
+    "disallow-ai-training",
     "no index",
     "no ai",
     "no image ai",
@@ -380,6 +495,9 @@ TAGS = [
     "unavailable_after: 25 Jun 99999999999999999999 15:00:00 GMT",
 ]
 OTHER_TAGS = [
+    "AllowAITraining",
+    "noaisle",
+    "notdmx",
     "max-image-preview:none, max-snippet: 0",
     "max_image_preview:none",
     "maximagepreview:none",
@@ -453,6 +571,13 @@ def test_values_of_reservations_and_usage() -> None:
         'ai-train="no"',
         "tdm=n",
         "genai=n",
+        "ai=n",
+        "train-ai: n",
+        "ai_train=no",
+        "train-ai=none",
+        "ai-train=disallow",
+        "ai-train=\u201cno\u201d",
+        "all: n",
         "bots=n",
         "bots=n, search=y",
         "all=n;exp=1",
@@ -474,6 +599,9 @@ def test_values_of_reservations_and_usage() -> None:
         "robots=n",
         "x-train-ai=n",
         "ai-train=nofollow",
+        "ai-train=nonexclusive",
+        "ai=y",
+        "x-ai=n",
         "ai-train",
         "",
     ]
@@ -573,7 +701,53 @@ RESERVATIONS += [
     "- location: /\n  tdm-reservation: 0\n  content-usage:\n    - search=y\n    - train-ai=n\n",
     "location: /\ncontent-usage: search=y\ncontent-signal: ai-train=no",
 ]
+OTHERS_NOT_JSON = [
+    "[{'location': '/', 'content-usage': {'train-ai': 'n'}}]",
+    "[{'location': '/', 'content-usage': {'search': 'y', 'train-ai': 'n'}}]",
+    "[{'content-usage': {'search': 'y', 'other': {'bots': False}}, 'location': '/'}]",
+    "[{'location': '/', 'content-signal': [{'ai-train': 'no'}]}]",
+    "[{location: '/', contentUsage: {bots: 'n'}}]",
+    "{location: '/', rights: {contentUsage: {'train-genai': false}}}",
+    "[{'location': '/', 'tdm-reservation': 0, 'content-usage': {'train-ai': 'n'}}]",
+    "[{'location': '/', 'tdm-reservation': {'value': 1}}]",
+    "[{'location': '/', 'tdm-reservation': {'value': 'yes'}}]",
+    "[{'location': '/', 'meta': {'a': 1}, 'tdm-reservation': 1}]",
+    "[{'tdm-reservation': 1, 'meta': {'a': {'b': {}}}, 'location': '/'}]",
+    "[{'location': '/', 'title': 'a } b', 'tdm-reservation': 1}]",
+    "[{'location': '/', 'title': 'a { b', 'tdm-reservation': 1}]",
+    "[{'location': {'path': '/'}, 'tdm-reservation': 1}]",
+    '[{"location": "/", "meta": {"a": 1}, "tdm-reservation": 1}, {"loc',
+    '[{"location": "/", "content-usage": {"train-ai": "n"}}, {"loc',
+    '[{"location": "/", "policy": {"a": 1}, "tdm-reservation": 1',
+    *(f"[{{'location': '/', 'tdm-reservation': '{value}'}}]" for value in ("reserved", "on", "train-ai=n")),
+    "location: /\ntdm-reservation: 1\nmeta: {}\n",
+    "- location: /\n  content-usage: {search: y, train-ai: n}\n",
+    "- location: /\n  content-usage:\n    search: y\n    train-ai: n\n",
+    '[{"location": "/", "train-ai": "n"}]',
+    '[{"location": "/", "ai-train": false, "tdm-reservation": 0}]',
+    "[{'location': '/', 'train-ai': 'n'}]",
+    '[{"location": "/", "preferences": {"train-genai": "n"}}]',
+    "{" * 60 + "'location': '/', 'tdm-reservation': 1",
+]
+RESERVATIONS += OTHERS_NOT_JSON
+RESERVATIONS += [
+    '[{"location": "/", "tdm-reservations": 1}]',
+    '[{"location": "/", "tdm_reserved": true}]',
+    '[{"location": "/", "tdm": {"reservation": 1}}]',
+    "[{'location': '/', 'tdm-reserved': 1}]",
+    '[{"location": "/", "tdm-reservation"; 1}]',
+    '[{"location": "/", "usage": "train-ai=n"}]',
+    '[{"location": "/", "content-usage": {"train_ai": "n"}}]',
+    '[{"location": "/", "ai-training": "disallowed"}]',
+]
 NO_RESERVATIONS = [
+    "[{'location': '/', 'content-usage': {'bots': 'n', 'train-ai': 'y'}}]",
+    "[{'location': '/other/', 'content-usage': {'train-ai': 'n'}}]",
+    "[{'location': '/other/', 'meta': {'a': 1}, 'tdm-reservation': 1}]",
+    "[{'location': '/', 'meta': {'a': 1}, 'tdm-reservation': 0}]",
+    "[{'location': '/', 'tdm-reservation': {'value': 0}}]",
+    '[{"location": "/", "train-ai": "y", "tdm-reservation": 0}]',
+    '[{"location": "/", "note": "train-ai: n"}]',
     '[{"location": "/", "content-usage": ["search=n", "train-ai=y"]}]',
     '[{"location": "/", "content-usage": {"bots": "n", "train-ai": "y"}}]',
     '[{"location": "/", "content-usage": "search=y", "content-usage": "bots=n, train-ai=y"}]',

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from laion_etl.core.errors import InputError
+from laion_etl.cli import app
+from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
@@ -147,6 +149,39 @@ def test_images_deleted_after_scoring_are_fetched_again_on_request_only(
     queue._database.connection.execute(forgotten)
     worker.run()
     assert store.exists(f"{stem}.tar")
+
+
+def test_a_shard_with_samples_is_replaced_by_an_empty_one_on_request_only(
+    store: Store, settings: Settings, queue: BatchQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = replace(overtaken(settings, store, queue, lambda *_: None), on_progress=None)
+    stats_name = f"shards/C/{batch_no(0)}_stats.json"
+    earlier = StageStats("download", "C", str(batch_no(0)), "other settings", 3, 2, {"dns_failed": 1})
+    store.write_stats(stats_name, earlier)
+    store.write(f"shards/C/{batch_no(0)}.tar", b"two samples")
+    with pytest.raises(
+        InputError,
+        match=r"it has 2 samples, and no link could be fetched now, .* connect_failed; .*--allow-empty",
+    ):
+        worker.run_one(batch_no(0))
+    assert "has a shard with 2 samples" in caplog.text
+    assert store.read(f"shards/C/{batch_no(0)}.tar") == b"two samples"
+    assert store.read_stats(stats_name) == earlier
+    assert (queue.counts().downloaded, worker.run()) == (1, [])
+    (row,) = queue._database.connection.execute("select stats ->> 'kept' from batch").fetchall()
+    assert row == ("2",)
+
+    assert worker.run_one(batch_no(0), allow_empty=True).kept == 0
+    assert store.read_stats(stats_name).kept == 0
+    caplog.clear()
+    assert worker.run_one(batch_no(0)).kept == 0
+    assert caplog.text == "", "its shard is whole"
+
+
+def test_allow_empty_is_for_a_single_batch() -> None:
+    ended = CliRunner().invoke(app, ["stage", "download", "--crawl", "C", "--allow-empty"])
+    assert isinstance(ended.exception, SettingsError)
+    assert str(ended.exception) == "cannot use --allow-empty without --batch; leave it out"
 
 
 @pytest.mark.parametrize("one", [False, True])

@@ -313,6 +313,19 @@ def test_second_models_that_differ_are_pointed_out(store: Store, plain: Settings
     assert f"image and text embeddings ({models})" in text
 
 
+def test_a_second_model_of_some_batches_is_pointed_out(store: Store, plain: Settings) -> None:
+    write_world(build_world(), store)
+    name = f"scored/{CRAWL}/000000001_stats.json"
+    stats = store.read_stats(name)
+    second = {"other_model": "second-model", "other_weights_sha256": "ef" * 32}
+    store.write_stats(name, replace(stats, details=stats.details | second))
+    publish_dataset(CRAWL, plain, store)
+    for file in ("README.md", "report/index.html"):
+        text = store.read(f"{FOLDER}/{file}").decode()
+        assert "second-model, weights efefefefefef, for other languages." in text
+        assert "2 of 3 batches were scored without the model for other languages." in text
+
+
 def test_the_card_names_the_model_of_a_threshold_by_name_and_weights(store: Store, plain: Settings) -> None:
     write_world(build_world(), store)
     long = {"model": "m" * 90, "weights_sha256": "cd" * 32, "function": {"activation": "QuickGELU()"}}
