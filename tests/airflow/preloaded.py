@@ -1,7 +1,7 @@
 """A process that has imported Airflow, and forks for each script, command and component of the tests.
 
-Importing Airflow, its REST API included, takes some seconds of CPU, and tests need it dozens of times. So does
-making the API that tasks talk to. A fork initializes Airflow in its environment, as a new process does.
+Importing Airflow, its REST API included, takes some seconds of CPU, and tests need it dozens of times. So
+does making the API that tasks talk to. A fork initializes Airflow in its environment, as a new process does.
 
     python -m tests.airflow.preloaded FOLDER        # prints the path of its socket; ends when stdin does
 """
@@ -52,8 +52,8 @@ def _import_airflow() -> None:
 
 def _make_api_of_tasks() -> None:
     """The first one of a fork is made here: for each version of the API Airflow makes all routes again, which
-    takes 1.5 s of CPU time in each run by `DAG.test`, in each API server and in each triggerer. It is the same
-    one in any environment, except for what begins and ends with it."""
+    takes 1.5 s of CPU time in each run by `DAG.test`, in each API server and in each triggerer. It is the
+    same in any environment, except for what begins and ends with it."""
     from airflow.api_fastapi import app as server
     from airflow.api_fastapi.execution_api import app as tasks
 
