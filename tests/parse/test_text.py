@@ -143,8 +143,8 @@ KEPT_FORMATS = {
 
 
 def test_every_pair_of_plain_characters_is_clean_as_it_is() -> None:
-    """ftfy repairs a line that has characters in an order of damaged text, wherever that is in it, and besides
-    that one character at a time: in a line of pairs that it leaves as it is, there is no pair to repair."""
+    """ftfy repairs a line that has characters in an order of damaged text, wherever that is in it, and single
+    characters: where it leaves a line of pairs as it is, there is no pair to repair."""
     letters = [c for c in PLAIN if ord(c) < 0x0E00 or 0x1E00 < ord(c) < 0x3100] + ["一", "가", "a", "1", "."]
     texts = [f"{first}{second} x" for first in letters for second in letters]
     texts += [
