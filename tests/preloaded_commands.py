@@ -1,8 +1,6 @@
 """A process that has imported all that `laion-etl` commands import, and forks for each of them.
 
-python -m tests.preloaded_commands FOLDER PREPARER   # prints the path of its socket; ends when stdin does
-
-PREPARER is the program that prepares samples (tests/preloaded_confined.py).
+python -m tests.preloaded_commands FOLDER        # prints the path of its socket; ends when stdin does
 """
 
 import gc
@@ -18,7 +16,6 @@ from tempfile import TemporaryFile
 
 from tests.forked_command import installed
 from tests.forks import Fork, read_at_import, serve
-from tests.preloaded_confined import confined_program
 from tests.shared_folder import SharedFolder
 
 # All that takes long: the commands, their stages, and what these import when they need it.
@@ -55,11 +52,10 @@ def _draw_small_figures() -> None:
     png.WIDTH_PX = 90
 
 
-def _score_in_forks(server: Path, folder: Path, preparer: str) -> None:
-    """The process in which `laion-etl run` scores is a fork, too, and so are its preparers."""
-    from laion_etl.score import multi_gpu, preprocess_pool
+def _score_in_forks(server: Path, folder: Path) -> None:
+    """The process in which `laion-etl run` scores is a fork, too."""
+    from laion_etl.score import multi_gpu
 
-    preprocess_pool.PROGRAM = (preparer,)
     multi_gpu.PROGRAM = (str(installed(folder, str(server))),)
 
 
@@ -92,12 +88,7 @@ def command_server(shared: SharedFolder, environment: Mapping[str, str]) -> str:
     fixed = read_at_import(environment)
     name = f"commands-{zlib.crc32(json.dumps(fixed).encode()):08x}"
     fixed["PATH"] = environment["PATH"]
-
-    def start(folder: Path) -> str:
-        preparer = confined_program(shared, "laion_etl.score.preprocess_worker", fixed)
-        return shared.start_server(__name__, folder, preparer, environment=fixed)
-
-    return shared.once(name, start)
+    return shared.once(name, lambda folder: shared.start_server(__name__, folder, environment=fixed))
 
 
 if __name__ == "__main__":
@@ -105,5 +96,5 @@ if __name__ == "__main__":
     own = Path(sys.argv[1])
     _import_all()
     _draw_small_figures()
-    _score_in_forks(own / "socket", own / "bin", sys.argv[2])
+    _score_in_forks(own / "socket", own / "bin")
     serve(own / "socket", before)
