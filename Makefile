@@ -104,7 +104,7 @@ screenshots: setup  ## the images of the documentation, from the demo; needs Chr
 
 $(VENV)-docs/bin/mkdocs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		$$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	@touch $@
 

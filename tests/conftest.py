@@ -20,14 +20,17 @@ from psycopg import Connection
 
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.download import decoders
 from laion_etl.io import storage
 from laion_etl.io.storage import LocalStore, Store, open_store
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
+from laion_etl.score import preprocess_pool
 from laion_etl.settings import CoreSettings, Settings
 from tests.database.templates import copied, freeze
 from tests.forked_command import installed
 from tests.preloaded_commands import command_server
+from tests.preloaded_confined import ConfinedProgram
 from tests.prompt_web import PromptWeb
 from tests.runs import finish_run, run_environment
 from tests.scheduling import Scheduling, rank
@@ -46,6 +49,15 @@ hypothesis.settings.load_profile("laion_etl")
 
 # For a hang. A machine that does much else takes minutes for what Airflow does in seconds.
 AIRFLOW_TIMEOUT_S = 1_800
+
+CONFINED = {
+    preprocess_pool: "laion_etl.score.preprocess_worker",
+    decoders: "laion_etl.download.decoder_process",
+}
+
+# Chromium's address bar of each page is two pages of its own, in processes that take a third of the
+# CPU time of a test's page. No test types into it.
+CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup")
 
 HERE = Path(__file__).parent.resolve()
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -251,6 +263,22 @@ def undisturbed_run(
     return shared.once("undisturbed", run)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forked_processes(shared: SharedFolder) -> Iterator[None]:
+    """Preparers and decoders are forks, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, program in CONFINED.items():
+            patch.setattr(module, "PROGRAM", ConfinedProgram(shared, program))
+        yield
+
+
+@pytest.fixture
+def real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparers and decoders are new processes, as users have them: for tests of these."""
+    for module, program in CONFINED.items():
+        monkeypatch.setattr(module, "PROGRAM", (sys.executable, "-m", program))
+
+
 @pytest.fixture
 def forked_scoring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: SharedFolder) -> None:
     """Processes that score are forks of one that has imported torch: each would do so for five seconds."""
@@ -268,6 +296,6 @@ def browser() -> Iterator[Browser]:
     if chromium is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
         yield browser
         browser.close()

@@ -1,7 +1,8 @@
 """A program, most often `laion-etl`, that is a thin process and lets a fork do the work: see tests/forks.py.
 
 For callers that start it themselves, as Airflow's tasks do: `installed` makes it. It runs without site
-packages, passes on SIGTERM and SIGINT, ends as the fork ends, and the fork does not outlive it.
+packages, passes on its open files, SIGTERM and SIGINT, ends as the fork ends, and the fork does not outlive
+it.
 """
 
 import array
@@ -29,14 +30,17 @@ def installed(folder: Path, server: str, arguments: Sequence[str] = ("-m", "laio
 def main(server: str, arguments: list[str]) -> None:
     passed_on = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until there is a fork to pass them on to
+    numbers = sorted(int(link.name) for link in Path("/proc/self/fd").iterdir())
+    opened = [number for number in numbers if _was_given(number)]
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(server)
         request = {
+            "descriptors": opened,
             "arguments": [*arguments, *sys.argv[1:]],
             "environment": dict(os.environ),
             "folder": str(Path.cwd()),
         }
-        streams = array.array("i", (0, 1, 2))
+        streams = array.array("i", opened)
         connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as answers:
@@ -55,3 +59,10 @@ def main(server: str, arguments: list[str]) -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
+
+
+def _was_given(descriptor: int) -> bool:
+    """Whether this process was started with it: what it opens itself, a new program would not have."""
+    with suppress(OSError):  # of the folder that was listed
+        return os.get_inheritable(descriptor)
+    return False

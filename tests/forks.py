@@ -12,6 +12,7 @@ that libraries read when they are imported, which have to be those of the server
 import array
 import atexit
 import ctypes
+import fcntl
 import json
 import os
 import runpy
@@ -44,6 +45,8 @@ MUST_BE_SAME = (
     "LC_ALL",
 )
 _LARGEST_REQUEST = 1 << 22
+_MOST_DESCRIPTORS = 16
+_ABOVE = 200  # all descriptors of a server
 _PR_SET_PDEATHSIG = 1
 
 
@@ -185,7 +188,7 @@ class _Preloaded:
 def _attend(connection: socket.socket, preloaded: _Preloaded) -> NoReturn:
     """In a process of its own: runs what is asked for in another, and answers with its id and exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(12))
+    _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS))
     streams = array.array("i", ancillary[0][2])
     asked = connection.makefile("rb")
     request = json.loads(asked.readline(_LARGEST_REQUEST))
@@ -219,7 +222,10 @@ def _become(request: Mapping[str, Any], streams: Sequence[int], preloaded: _Prel
     """Runs the script or the module as a new process does, and ends as it does."""
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for descriptor, given in enumerate(streams):
+    moved = [fcntl.fcntl(given, fcntl.F_DUPFD, _ABOVE) for given in streams]
+    for descriptor in streams:
+        os.close(descriptor)
+    for descriptor, given in zip(request.get("descriptors", range(3)), moved, strict=True):
         os.dup2(given, descriptor)
         os.close(given)
     asked = read_at_import(request["environment"])

@@ -10,6 +10,7 @@ import json
 import re
 import select
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType, UnionType
@@ -28,6 +29,7 @@ from laion_etl.sandbox.limits import prepare_parent
 from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start
 from laion_etl.settings import DownloadSettings
 
+PROGRAM: Iterable[str] = (sys.executable, "-m", "laion_etl.download.decoder_process")
 _ANSWER_BYTES = 1 << 17
 _MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges
@@ -179,8 +181,7 @@ class Decoders:
         self._free = trio.Semaphore(self.processes)
         self._idle: list[_Decoder] = []
         image_settings = json.dumps(asdict(images))
-        module = "laion_etl.download.decoder_process"
-        command = [sys.executable, "-m", module, str(settings.decode_memory_mb), image_settings]
+        command = [*PROGRAM, str(settings.decode_memory_mb), image_settings]
         # trio.lowlevel.open_process starts processes from a worker thread. That thread exits after ten idle
         # seconds, and PR_SET_PDEATHSIG would take its end for the death of the parent.
         self._server = ForkServer([*command, str(settings.opt_out)])

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -26,6 +26,7 @@ from laion_etl.score.preprocess_worker import DONE, ENDINGS, ITEM
 from laion_etl.score.resize import compile_loops
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
+PROGRAM: Iterable[str] = (sys.executable, "-m", "laion_etl.score.preprocess_worker")
 _MEMORY_MB = 2_048  # in addition to the shared memory
 _TIME_LIMIT_S = 20.0  # for one sample
 _START_LIMIT_S = 120.0
@@ -210,10 +211,7 @@ class _Preparer:
         memory_mb = _MEMORY_MB + (os.fstat(descriptor).st_size >> 20)
         with other:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "laion_etl.score.preprocess_worker"),
-                    *(str(descriptor), str(memory_mb), plans.to_json()),
-                ],
+                [*PROGRAM, str(descriptor), str(memory_mb), plans.to_json()],
                 stdin=other.fileno(),
                 stdout=other.fileno(),
                 pass_fds=[descriptor],

@@ -75,10 +75,10 @@ def main() -> None:
     plans = Plans.from_json(sys.argv[3])
     towers = [ClipTokenizer(plan) for plan in plans.texts]
     warm_up(plans, towers)
-    with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as memory:
-        shared = tables(memory, plans)
-        confine(memory_mb)
-        serve(sys.stdin.buffer, sys.stdout.buffer, shared, plans.pixels, towers)
+    # Never closed: it can't be while there are tables.
+    shared = tables(mmap.mmap(descriptor, os.fstat(descriptor).st_size), plans)
+    confine(memory_mb)
+    serve(sys.stdin.buffer, sys.stdout.buffer, shared, plans.pixels, towers)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A process that has imported Airflow, and forks for each script, command and component of the tests.
 
-Importing Airflow, its REST API included, takes some seconds of CPU, and tests need it dozens of times. A fork
-initializes Airflow in its environment, as a new process does.
+Importing Airflow, its REST API included, takes some seconds of CPU, and tests need it dozens of times. So
+does making the API that tasks talk to. A fork initializes Airflow in its environment, as a new process does.
 
     python -m tests.airflow.preloaded FOLDER        # prints the path of its socket; ends when stdin does
 """
@@ -13,6 +13,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tests.forks import serve
 
@@ -49,6 +50,26 @@ def _import_airflow() -> None:
     gc.enable()
 
 
+def _make_api_of_tasks() -> None:
+    """The first one of a fork is made here: for each version of the API Airflow makes all routes again, which
+    takes 1.5 s of CPU time in each run by `DAG.test`, in each API server and in each triggerer. It is the
+    same in any environment, except for what begins and ends with it."""
+    from airflow.api_fastapi import app as server
+    from airflow.api_fastapi.execution_api import app as tasks
+
+    create, usual = tasks.create_task_execution_api_app, tasks.lifespan
+    made = [create()]
+    made[0]._cadwyn_initialize()
+
+    def first_made_before(lifespan: Any = usual) -> Any:
+        if not made:
+            return create(lifespan)
+        made[0].router.lifespan_context = lifespan
+        return made.pop()
+
+    tasks.create_task_execution_api_app = server.create_task_execution_api_app = first_made_before
+
+
 def _look_for_tasks_at_once() -> None:
     """`DAG.test` sleeps for a second whenever no task can start at once, as when one after another is
     skipped: six times in a run, while nothing happens that it could wait for."""
@@ -74,5 +95,6 @@ def _initialize() -> None:
 if __name__ == "__main__":
     before = dict(os.environ)
     _import_airflow()
+    _make_api_of_tasks()
     _look_for_tasks_at_once()
     serve(Path(sys.argv[1]) / "socket", before, _initialize)

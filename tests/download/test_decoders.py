@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from laion_etl.blocklists.image_hashes import HashBlocklist
 from laion_etl.core.errors import InputError, OutageError
 from laion_etl.core.funnel import DownloadStatus as S
+from laion_etl.download import decoders
 from laion_etl.download.decoders import Decoded, Decoders, _Decoder
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ImageSettings, StoredImage, decode
@@ -24,6 +25,7 @@ from tests.download.hostile import GOOD
 from tests.download.image_files import encoded
 from tests.faults.test_killed import decoders_of, servers_of
 
+pytestmark = pytest.mark.usefixtures("real_processes")
 ONE = DownloadSettings(decoders=1)
 
 
@@ -244,7 +246,7 @@ def test_a_server_of_decoders_that_is_killed_while_it_starts_costs_no_image() ->
 
 
 def test_decoders_that_can_not_start_are_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(decoders, "PROGRAM", ("/bin/false",))
 
     async def main() -> None:
         async with decoders_for() as decoders:

@@ -31,7 +31,7 @@ from tests.download.sites import Site, site
 from tests.download.test_stage import plan
 from tests.faults.test_killed import decoders_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("real_processes")]
 
 LONGEST_S = 240  # for a hang: a machine that does much else takes a minute to start a process
 SHARD = [f"shards/C/000000007{end}" for end in (".tar", ".parquet")]

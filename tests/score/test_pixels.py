@@ -24,6 +24,7 @@ from laion_etl.score.shared_tables import WAITING, Plans
 from laion_etl.score.tokens import TextPlan
 from tests.faults.test_killed import children_of
 
+pytestmark = pytest.mark.usefixtures("real_processes")
 SIZES = [(256, 256), (341, 256), (256, 400), (224, 224), (225, 640), (300, 224), (64, 64), (1000, 100)]
 
 
