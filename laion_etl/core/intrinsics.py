@@ -118,6 +118,6 @@ copy_bytes = cast(Callable[[Any, int, Any, int, int], None], _Intrinsic(_copy_by
 # For kernels: prefetch(data, at) begins to read a place that is needed soon, whether it exists or not.
 prefetch = cast(Callable[[Any, int], None], _Intrinsic(_prefetch))
 # For kernels: weigh_lines(out, at, lines, start, stride, weights, first, taps) writes WEIGHED bytes of the
-# weighted sum of `taps` lines, which are `stride` bytes apart, rounded and clipped. As a loop of numba's it takes
-# twice the time, because sums of a whole line go through memory for every tap.
+# weighted sum of `taps` lines, which are `stride` bytes apart, rounded and clipped. A loop over whole lines
+# for each tap takes half as long again, because the sums go through memory.
 weigh_lines = cast(Callable[[Any, int, Any, int, int, Any, int, int], None], _Intrinsic(_weigh_lines))

@@ -211,7 +211,7 @@ class _Preparer:
         images = os.memfd_create("laion-etl-images")
         os.ftruncate(images, IMAGES_BYTES)
         self._images = mmap.mmap(images, IMAGES_BYTES)
-        with other, open(images, "rb"):  # both are open in the process only
+        with other, os.fdopen(images):  # both stay open in the process only
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "laion_etl.score.preprocess_worker"),

@@ -145,7 +145,7 @@ class Suspects(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a model sees in n images: for each its tag, masses of the contrasts, and whether it shows a minor."""
+    """What a model sees in n images: tags, masses of the contrasts, and which may show a minor."""
 
     tags: list[NsfwTag]
     punsafe: list[float]
