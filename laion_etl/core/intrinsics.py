@@ -59,8 +59,9 @@ def _weigh_lines(
 
     def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         target, line, weight = (_address(context, builder, signature, values, array) for array in (0, 2, 5))
-        sums = alloca_once_value(builder, all_of(1 << (WEIGHT_BITS - 1)))
-        with for_range(builder, values[7]) as loop:  # type: ignore[no-untyped-call]
+        half = all_of(1 << (WEIGHT_BITS - 1))
+        sums = alloca_once_value(builder, half)  # type: ignore[no-untyped-call]
+        with for_range(builder, values[7]) as loop:
             place = builder.gep(line, [builder.mul(loop.index, values[4])])
             pixels = builder.load(builder.bitcast(place, levels.as_pointer()), align=1)
             one = builder.insert_element(
