@@ -37,10 +37,64 @@ def _prefetch(_: object, data: Any, _at: Any) -> object:
     return types.void(data, types.intp), generated
 
 
+def _weigh_lines(
+    _: object,
+    out: Any,
+    _at: Any,
+    lines: Any,
+    _start: Any,
+    _stride: Any,
+    weights: Any,
+    _first: Any,
+    _taps: Any,
+) -> object:
+    from llvmlite import ir
+    from numba import types
+    from numba.core.cgutils import alloca_once_value, for_range
+
+    numbers, levels = (ir.VectorType(ir.IntType(bits), WEIGHED) for bits in (32, 8))
+
+    def all_of(value: int) -> Any:
+        return ir.Constant(numbers, [value] * WEIGHED)
+
+    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        target, line, weight = (_address(context, builder, signature, values, array) for array in (0, 2, 5))
+        half = all_of(1 << (WEIGHT_BITS - 1))
+        sums = alloca_once_value(builder, half)  # type: ignore[no-untyped-call]
+        with for_range(builder, values[7]) as loop:
+            place = builder.gep(line, [builder.mul(loop.index, values[4])])
+            pixels = builder.load(builder.bitcast(place, levels.as_pointer()), align=1)
+            one = builder.insert_element(
+                ir.Constant(numbers, ir.Undefined),
+                builder.load(builder.gep(weight, [loop.index])),
+                _first_lane(ir),
+            )
+            each = builder.shuffle_vector(one, one, all_of(0))
+            product = builder.mul(builder.zext(pixels, numbers), each)
+            builder.store(builder.add(builder.load(sums), product), sums)
+        found = builder.ashr(builder.load(sums), all_of(WEIGHT_BITS))
+        found = builder.select(builder.icmp_signed("<", found, all_of(0)), all_of(0), found)
+        found = builder.select(builder.icmp_signed(">", found, all_of(255)), all_of(255), found)
+        written = builder.bitcast(target, levels.as_pointer())
+        builder.store(builder.trunc(found, levels), written, align=1)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(out, index, lines, index, index, weights, index, index), generated
+
+
+def _first_lane(ir: Any) -> Any:
+    return ir.Constant(ir.IntType(32), 0)
+
+
 def _address(context: Any, builder: Any, signature: Any, values: Any, array: int) -> Any:
     """Returns the address of a place in an array; the argument after the array is the index of the place."""
     data = context.make_array(signature.args[array])(context, builder, values[array]).data
     return builder.gep(data, [values[array + 1]])
+
+
+WEIGHED = 32  # bytes that `weigh_lines` writes
+WEIGHT_BITS = 22  # of the fraction of its weights
 
 
 class _Intrinsic:
@@ -64,3 +118,7 @@ class _Intrinsic:
 copy_bytes = cast(Callable[[Any, int, Any, int, int], None], _Intrinsic(_copy_bytes))
 # For kernels: prefetch(data, at) begins to read a place that is needed soon, whether it exists or not.
 prefetch = cast(Callable[[Any, int], None], _Intrinsic(_prefetch))
+# For kernels: weigh_lines(out, at, lines, start, stride, weights, first, taps) writes WEIGHED bytes of the
+# weighted sum of `taps` lines, which are `stride` bytes apart, rounded and clipped. A loop over whole lines
+# for each tap takes half as long again, because the sums go through memory.
+weigh_lines = cast(Callable[[Any, int, Any, int, int, Any, int, int], None], _Intrinsic(_weigh_lines))

@@ -23,7 +23,7 @@ from laion_etl.io.storage import Store
 from laion_etl.score.head import HeadInput, is_scored, score_all
 from laion_etl.score.pixels import format_of
 from laion_etl.score.preprocess_pool import ImageFile
-from laion_etl.score.safety import SUSPECTED_UNDERAGE, NsfwTag
+from laion_etl.score.safety import NsfwTag, SafetyJudge
 from laion_etl.score.scorer import SampleScorer
 
 LIMITS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -110,17 +110,20 @@ def labelled_images(rows: Sequence[Row], scorer: SampleScorer, preparers: int) -
     """
     found: list[Labelled] = []
     lost = 0
+    judge = next(head for head in scorer.heads if isinstance(head, SafetyJudge))
     numbered = ((_image(row), number) for number, row in enumerate(rows))
     for images, places, unreadable in embedded(scorer.model, numbered, preparers):
         lost += unreadable
         captions = [rows[place].values.get("caption", "") for place in places]
         scores = score_all(scorer.heads, HeadInput(images, captions)) if places else {}
+        # The columns leave out suspicions that decide nothing.
+        verdicts = judge.judge(images, captions) if places else []
         for i, place in enumerate(places):
             punsafe = scores["punsafe"][i]
             if punsafe is None or not is_scored([punsafe]):
                 lost += 1
                 continue
-            row, suspected = rows[place], bool(scores[SUSPECTED_UNDERAGE][i])
+            row, suspected = rows[place], verdicts[i].suspected_underage
             tag = scores["nsfw_tag"][i]
             found.append(Labelled(row.truth("label"), tag, punsafe, _underage(row), suspected))
     return found, lost

@@ -19,9 +19,12 @@ MAX_MEMBER_BYTES = 64_000_000
 
 _MODE = b"0000644\0"
 _ID = b"0000000\0"
+_OWNER = _MODE + _ID + _ID
 _MTIME = b"00000000000\0"
 _MAGIC = b"ustar\x0000"
 _HEADER_END = (b"0".ljust(101, b"\0") + _MAGIC).ljust(356, b"\0")  # a regular file; behind the checksum
+_CHECKSUM_SPACES = 8 * ord(" ")  # that a checksum counts in its own place
+_CONSTANT_SUM = sum(_OWNER) + sum(_MTIME) + _CHECKSUM_SPACES + sum(_HEADER_END)
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*\Z")
 
 
@@ -107,14 +110,15 @@ def _header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     if not 0 < len(encoded) <= MAX_NAME_BYTES:
         raise ValueError(f"member name {name!r} is empty or over {MAX_NAME_BYTES} bytes")
-    start = encoded.ljust(100, b"\0") + _MODE + _ID + _ID + b"%011o\0" % size + _MTIME
-    checksum = sum(start) + 8 * ord(" ") + sum(_HEADER_END)
-    return start + b"%06o\0 " % checksum + _HEADER_END
+    octal = b"%011o\0" % size
+    checksum = sum(encoded) + sum(octal) + _CONSTANT_SUM
+    return b"%b%b%b%b%06o\0 %b" % (encoded.ljust(100, b"\0"), _OWNER, octal, _MTIME, checksum, _HEADER_END)
 
 
 def _parse(header: bytes, offset: int) -> tuple[str, int]:
-    expected = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
-    if _octal(header[148:156], offset) != expected:
+    # Without the zeros, which are seven eighths of a header: `sum` takes each byte as an object.
+    found = sum(header.translate(None, b"\0")) - sum(header[148:156]) + _CHECKSUM_SPACES
+    if _octal(header[148:156], offset) != found:
         raise TarError(f"header at offset {offset} is damaged: wrong checksum")
     if header[156:157] not in (b"0", b"\0"):
         raise TarError(f"member at offset {offset} is not a regular file (type {header[156:157]!r})")

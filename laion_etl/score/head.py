@@ -6,6 +6,7 @@ the scorer knows.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,7 +95,7 @@ def score_all(heads: Sequence[Head], samples: HeadInput, failed: Failed | None =
 
 def is_scored(values: Iterable[Any]) -> bool:
     """Whether no score is NaN or infinite; None is a score that was not asked for."""
-    return all(np.isfinite(value) for value in values if isinstance(value, float))
+    return all(isfinite(value) for value in values if isinstance(value, float))
 
 
 def _chosen(samples: HeadInput, places: list[int]) -> HeadInput:

@@ -21,7 +21,7 @@ from laion_etl.score.heads import LinearHead, TextAnchors, checked_file, load_an
 from laion_etl.score.layer_chain import LayerChain
 from laion_etl.score.model import ClipModel
 from laion_etl.score.nsfw_head import DenseHead, NsfwChain, load_nsfw_head
-from laion_etl.score.safety import NOT_STORED, PROMPTS, SafetyJudge, load_prompts
+from laion_etl.score.safety import NOT_STORED, PROMPTS, SafetyJudge, Suspects, load_prompts
 from laion_etl.score.watermark import WatermarkModel, load_watermark_model, read_watermark_model
 from laion_etl.settings import SafetySettings, Settings
 
@@ -130,7 +130,9 @@ def _all_columns(columns: Any) -> bool:
 
 def _safety(settings: Settings, model: ClipModel) -> Head:
     """Zero-shot tags, and probabilities where the prompts have contrasts for them."""
-    return SafetyJudge(model, load_prompts(_prompts_file(settings.safety, model)))
+    # A trained head may drop suspects whatever their tag.
+    suspects = Suspects.ALL if settings.safety.nsfw_head else Suspects.BY_TAG
+    return SafetyJudge(model, load_prompts(_prompts_file(settings.safety, model)), suspects)
 
 
 def _prompts_file(safety: SafetySettings, model: ClipModel) -> Path:

@@ -23,7 +23,9 @@ except ImportError:
 _PLAIN = ("YCbCr", "Gray")
 
 
-def decode_whole_jpeg(data: bytes, wanted: Callable[[int, int], bool]) -> NDArray[np.uint8] | None:
+def decode_whole_jpeg(
+    data: bytes | memoryview, wanted: Callable[[int, int], bool]
+) -> NDArray[np.uint8] | None:
     """Return RGB (height, width, 3) of a JPEG without any damage, or None.
 
     Args:

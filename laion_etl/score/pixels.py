@@ -60,19 +60,31 @@ class PixelPlan:
 
 def load_pixels(data: bytes, ending: str, plans: Sequence[PixelPlan]) -> list[Pixels] | None:
     """RGB pixels (side, side, 3) by each plan; None when the image is too large or cannot be decoded."""
+    found = [np.empty((plan.side, plan.side, 3), np.uint8) for plan in plans]
+    return found if write_pixels(data, ending, plans, found) else None
+
+
+def write_pixels(
+    data: bytes | memoryview, ending: str, plans: Sequence[PixelPlan], out: Sequence[Pixels]
+) -> bool:
+    """Write RGB pixels by each plan to `out` (side, side, 3); return whether the image could be decoded."""
     if ending == "jpg" and (whole := decode_whole_jpeg(data, partial(_is_whole, plans))) is not None:
-        return [_middle(whole, plan, _scaled_size(plan, whole.shape[1], whole.shape[0])) for plan in plans]
+        for plan, pixels in zip(plans, out, strict=True):
+            _write_middle(whole, plan, _scaled_size(plan, whole.shape[1], whole.shape[0]), pixels)
+        return True
     try:
         with Image.open(BytesIO(data), formats=[FORMATS[ending]]) as image:
             if image.width * image.height > min(plan.max_pixels for plan in plans):
-                return None
+                return False
             sizes = [_scaled_size(plan, *image.size) for plan in plans]
             if _may_scale(plans) and image.format == "JPEG" and image.mode in ("RGB", "L"):
                 image.draft(None, _draft_size(sizes))
             decoded = image.convert("RGB")
-            return [_cut(decoded, plan, size) for plan, size in zip(plans, sizes, strict=True)]
+            for plan, size, pixels in zip(plans, sizes, out, strict=True):
+                _cut(decoded, plan, size, pixels)
     except DECODE_ERRORS:
-        return None
+        return False
+    return True
 
 
 def _is_whole(plans: Sequence[PixelPlan], width: int, height: int) -> bool:
@@ -104,18 +116,17 @@ def _draft_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return int(wide * _DRAFT_GAP), int(high * _DRAFT_GAP)
 
 
-def _cut(image: Image.Image, plan: PixelPlan, size: tuple[int, int]) -> Pixels:
+def _cut(image: Image.Image, plan: PixelPlan, size: tuple[int, int], out: Pixels) -> None:
     if image.width * image.height <= _MAX_WHOLE:
-        return _middle(np.array(image), plan, size)  # writable, as all arrays the loops are compiled for
+        _write_middle(np.array(image), plan, size, out)  # writable, as all arrays the loops are compiled for
+        return
     if size != image.size:
         how = Image.Resampling.BILINEAR if plan.bilinear else Image.Resampling.BICUBIC
         image = image.resize(size, how)
     side, (wide, high) = plan.side, size
     left, top = round((wide - side) / 2), round((high - side) / 2)
-    return np.asarray(image.crop((left, top, left + side, top + side)))
+    out[:] = np.asarray(image.crop((left, top, left + side, top + side)))
 
 
-def _middle(pixels: Pixels, plan: PixelPlan, size: tuple[int, int]) -> Pixels:
-    out = np.empty((plan.side, plan.side, 3), np.uint8)
+def _write_middle(pixels: Pixels, plan: PixelPlan, size: tuple[int, int], out: Pixels) -> None:
     middle_of_resized(pixels, size, plan.side, smooth=not plan.bilinear, out=out)
-    return out

@@ -22,7 +22,7 @@ import numpy as np
 from laion_etl.core.errors import ModelError
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.sandbox.limits import confined_environment, prepare_parent
-from laion_etl.score.preprocess_worker import DONE, ENDINGS, ITEM
+from laion_etl.score.preprocess_worker import DONE, ENDINGS, FOLLOWS, IMAGES_BYTES, ITEM
 from laion_etl.score.resize import compile_loops
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
@@ -30,8 +30,8 @@ PROGRAM: Iterable[str] = (sys.executable, "-m", "laion_etl.score.preprocess_work
 _MEMORY_MB = 2_048  # in addition to the shared memory
 _TIME_LIMIT_S = 20.0  # for one sample
 _START_LIMIT_S = 120.0
-_MAX_GROUP = 8
-_GROUP_BYTES = 4_000_000
+_MAX_GROUP = 16  # eight cost this process 35 us of CPU a sample, sixteen 20
+_GROUP_BYTES = IMAGES_BYTES  # with its last image a group may be larger
 
 ImageFile = tuple[str, bytes]  # ending and bytes
 
@@ -208,13 +208,16 @@ class _Preparer:
     def __init__(self, descriptor: int, plans: Plans) -> None:
         self._socket, other = socket.socketpair()
         self._socket.settimeout(_START_LIMIT_S)
-        memory_mb = _MEMORY_MB + (os.fstat(descriptor).st_size >> 20)
-        with other:
+        memory_mb = _MEMORY_MB + ((os.fstat(descriptor).st_size + IMAGES_BYTES) >> 20)
+        images = os.memfd_create("laion-etl-images")
+        os.ftruncate(images, IMAGES_BYTES)
+        self._images = mmap.mmap(images, IMAGES_BYTES)
+        with other, os.fdopen(images):  # both stay open in the process only
             self._process = subprocess.Popen(
-                [*PROGRAM, str(descriptor), str(memory_mb), plans.to_json()],
+                [*PROGRAM, str(descriptor), str(images), str(memory_mb), plans.to_json()],
                 stdin=other.fileno(),
                 stdout=other.fileno(),
-                pass_fds=[descriptor],
+                pass_fds=[descriptor, images],
                 env=confined_environment(),
                 process_group=0,  # as in sandbox/processes.py
             )
@@ -231,7 +234,7 @@ class _Preparer:
         False when it died or exceeded the time limit for a sample.
         """
         try:
-            self._socket.sendall(bytes([len(group)]) + b"".join(_packed(first, group)))
+            self._socket.sendall(bytes([len(group)]) + b"".join(self._packed(first, group)))
         except OSError:
             return False
         rows = [row for row, _ in group]
@@ -255,13 +258,22 @@ class _Preparer:
         self._process.kill()
         self._process.wait()
         self._socket.close()
+        self._images.close()
 
-
-def _packed(first: int, group: _Group) -> Iterator[bytes]:
-    for row, sample in group:
-        if sample.image is not None:
+    def _packed(self, first: int, group: _Group) -> Iterator[bytes]:
+        """What is sent of a group. Images go into the shared memory as far as there is room."""
+        used = 0
+        for row, sample in group:
+            if sample.image is None:
+                continue
             ending, data = sample.image
             text = sample.text.encode()
-            yield ITEM.pack(first + row, len(data), ENDINGS.index(ending), len(text), sample.tower)
-            yield data
+            fits = used + len(data) <= IMAGES_BYTES
+            place = used if fits else FOLLOWS
+            yield ITEM.pack(first + row, len(data), ENDINGS.index(ending), place, len(text), sample.tower)
+            if fits:
+                self._images[used : used + len(data)] = data
+                used += len(data)
+            else:
+                yield data
             yield text

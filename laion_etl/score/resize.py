@@ -62,10 +62,9 @@ def middle_of_resized(
     if _columns_first((width, height), size):
         lower = np.empty((side, lines.shape[1]), np.uint8)
         _combine(lines, down, 0, lower)
-        _resize_rows(lower, 0, side, across, result)
+        result[:] = _with_resized_rows(lower, 0, side, across)[:, : result.shape[1]]
     else:
-        narrower = np.empty((down.end - down.begin, result.shape[1]), np.uint8)
-        _resize_rows(lines, down.begin, len(narrower), across, narrower)
+        narrower = _with_resized_rows(lines, down.begin, down.end - down.begin, across)
         _combine(narrower, down, down.begin, result)
 
 
@@ -79,15 +78,14 @@ def _combine(lines: Lines, weights: _Weights, base: int, out: Lines) -> None:
     combine_lines(lines, width, base, weights.first, weights.taps, out)
 
 
-def _resize_rows(lines: Lines, top: int, rows: int, across: _Weights, out: Lines) -> None:
-    """Resize some of the lines of an image along these lines."""
+def _with_resized_rows(lines: Lines, top: int, rows: int, across: _Weights) -> Lines:
+    """Return some of the lines of an image resized along these lines; they end with slack."""
     line = lines.shape[1]
     columns = across.end - across.begin
     source = turned(lines.reshape(-1), top * line + across.begin * _CHANNELS, line, columns, rows)
     result = np.empty((len(across.first), source.shape[1]), np.uint8)
     combine_lines(source, rows * _CHANNELS, across.begin, across.first, across.taps, result)
-    back = turned(result.reshape(-1), 0, result.shape[1], rows, len(result))
-    out[:] = back[:, : out.shape[1]]
+    return turned(result.reshape(-1), 0, result.shape[1], rows, len(result))
 
 
 def compile_loops() -> None:

@@ -7,13 +7,13 @@ instructions: for the pass along rows the image is turned, so that its columns a
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.core.intrinsics import copy_bytes
+from laion_etl.core.intrinsics import WEIGHED, WEIGHT_BITS, copy_bytes, weigh_lines
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.numba_cache import kernel
 
 Lines = npt.NDArray[np.uint8]  # (lines, bytes)
 
-_BITS = 22  # of the fraction of a weight, as in Pillow's Resample.c
+_BITS = WEIGHT_BITS  # of the fraction of a weight, as in Pillow's Resample.c
 _HALF = 1 << (_BITS - 1)
 _TURNED_ROWS = 64  # that are turned at a time, so that what is read and written stays in the cache
 _CHANNELS = 3
@@ -107,18 +107,23 @@ def combine_lines(lines: Lines, width: int, base: int, first: Ints, weights: Int
         weights: (lines of `out`, taps) with 22 bits of fraction.
         out: (lines, at least `width` bytes).
     """
-    sums = np.empty(width, np.int32)
+    stride, out_stride, most = lines.shape[1], out.shape[1], weights.shape[1]
     for place in range(len(first)):
-        sums[:] = _HALF
-        for tap in range(weights.shape[1]):
-            weight = weights[place, tap]
-            if weight != 0:  # beyond the last line that counts there may be none
-                line = lines[first[place] - base + tap]
-                for x in range(width):
-                    sums[x] += line[x] * weight
-        written = out[place]
-        for x in range(width):
-            written[x] = min(max(sums[x] >> _BITS, 0), 255)
+        start, at = (first[place] - base) * stride, place * out_stride
+        taps = most
+        while taps and weights[place, taps - 1] == 0:  # beyond the last line that counts there may be none
+            taps -= 1
+        for x in range(0, width - WEIGHED + 1, WEIGHED):
+            weigh_lines(out, at + x, lines, start + x, stride, weights, place * most, taps)
+        if width >= WEIGHED:
+            x = width - WEIGHED
+            weigh_lines(out, at + x, lines, start + x, stride, weights, place * most, taps)
+        else:
+            for x in range(width):
+                level = _HALF
+                for tap in range(taps):
+                    level += lines[first[place] - base + tap, x] * weights[place, tap]
+                out[place, x] = min(max(level >> _BITS, 0), 255)
 
 
 def turned(source: Bytes, start: int, line: int, width: int, height: int) -> Lines:

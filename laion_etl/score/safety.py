@@ -14,7 +14,7 @@ leaves its column empty.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,23 @@ def _texts(found: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+class Suspects(Enum):
+    """Of which samples the captions are searched for words: that costs most of what judging a sample does."""
+
+    ALL = "all"
+    BY_TAG = "by tag"  # those that are dropped if suspected: the others are kept either way
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a model sees in n images: tags, masses of the contrasts, and which may show a minor."""
+
+    tags: list[NsfwTag]
+    punsafe: list[float]
+    masses: Mapping[str, list[float]]
+    young: list[bool]
+
+
 class SafetyJudge:
     """Prompts embedded once for a model; the first of the heads."""
 
@@ -147,47 +164,54 @@ class SafetyJudge:
         HeadColumn(SUSPECTED_UNDERAGE, "whether the sample may show a minor", "bool"),
     )
 
-    def __init__(self, model: ClipModel, prompts: SafetyPrompts) -> None:
+    def __init__(self, model: ClipModel, prompts: SafetyPrompts, suspects: Suspects = Suspects.ALL) -> None:
         self._nsfw = _Boundary(model, prompts.nsfw)
         self._contrasts = {name: _Boundary(model, found) for name, found in prompts.contrasts.items()}
         self._words = UnderageWords(prompts.underage_words)
+        self._suspects = suspects
         self.origin = prompts.origin
         self.identity = fingerprint(prompts.nsfw, dict(prompts.contrasts), *self._words.identity)
 
     def score(self, samples: HeadInput) -> dict[str, list[Any] | None]:
-        """Return the columns of all verdicts; None for a probability without a contrast."""
-        verdicts = self.judge(samples.images, samples.captions)
-        found: dict[str, list[Any] | None] = {
-            "nsfw_tag": [verdict.nsfw_tag.value for verdict in verdicts],
-            "punsafe": [verdict.punsafe for verdict in verdicts],
-            MUST_DROP: [verdict.must_drop for verdict in verdicts],
-            SUSPECTED_UNDERAGE: [verdict.suspected_underage for verdict in verdicts],
+        """Return a value for each sample by column; None for a probability without a contrast."""
+        seen = self._look_at(samples.images)
+        unsafe = [tag is not NsfwTag.UNLIKELY for tag in seen.tags]
+        asked = unsafe if self._suspects is Suspects.BY_TAG else [True] * len(unsafe)
+        suspected = [
+            is_asked and (young or self.names_underage(text))
+            for is_asked, young, text in zip(asked, seen.young, samples.captions, strict=True)
+        ]
+        return {
+            "nsfw_tag": [tag.value for tag in seen.tags],
+            "punsafe": seen.punsafe,
+            MUST_DROP: [suspect and bad for suspect, bad in zip(suspected, unsafe, strict=True)],
+            SUSPECTED_UNDERAGE: suspected,
+            **{f"p{name}": seen.masses.get(name) for name in _CONTRASTS},
         }
-        for name in _CONTRASTS:
-            column = f"p{name}"
-            known = name in self._contrasts
-            found[column] = [getattr(verdict, column) for verdict in verdicts] if known else None
-        return found
 
     def judge(self, images: Floats, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per sample from L2-normalised image embeddings (n, dim) and their texts."""
+        seen = self._look_at(images)
+        unknown = [None] * len(texts)
+        columns = (
+            seen.tags,
+            seen.punsafe,
+            *(seen.masses.get(name, unknown) for name in ("violence", "underage", "watermark")),
+            [young or self.names_underage(text) for young, text in zip(seen.young, texts, strict=True)],
+        )
+        return [Verdict(*values) for values in zip(*columns, strict=True)]
+
+    def _look_at(self, images: Floats) -> "_Seen":
         unsafe_of_two, punsafe = self._nsfw.compare(images)
         compared = {name: boundary.compare(images) for name, boundary in self._contrasts.items()}
-        verdicts = []
-        for i, text in enumerate(texts):
-            mass = {name: float(found[1][i]) for name, found in compared.items()}
-            by_image = "underage" in compared and compared["underage"][0][i] > 0
-            verdicts.append(
-                Verdict(
-                    nsfw_tag=tuple(NsfwTag)[unsafe_of_two[i]],
-                    punsafe=float(punsafe[i]),
-                    pviolence=mass.get("violence"),
-                    punderage=mass.get("underage"),
-                    pwatermark=mass.get("watermark"),
-                    suspected_underage=bool(by_image) or self.names_underage(text),
-                )
-            )
-        return verdicts
+        young = compared["underage"][0] > 0 if "underage" in compared else np.zeros(len(images), bool)
+        tags = tuple(NsfwTag)
+        return _Seen(
+            [tags[unsafe] for unsafe in unsafe_of_two.tolist()],
+            punsafe.tolist(),
+            {name: mass.tolist() for name, (_, mass) in compared.items()},
+            young.tolist(),
+        )
 
     def names_underage(self, text: str) -> bool:
         """Whether the text has one of the shipped words or of the prompt file's."""

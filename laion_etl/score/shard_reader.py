@@ -6,7 +6,9 @@ of one shard; any other StorageError means that the store itself does not work.
 """
 
 import hashlib
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, BinaryIO, cast
@@ -29,6 +31,7 @@ from laion_etl.score.pixels import FORMATS
 SHARD_ERRORS = (InputError, MissingFileError, DamagedFileError)
 MAX_CHUNK_BYTES = 256_000_000
 _MAX_MEMBERS = 8  # of one sample; a shard has three
+_BLOCK_BYTES = 1 << 18  # read and hashed at a time: for each member, both cost 30 us of CPU a sample more
 
 Row = dict[str, Any]
 
@@ -120,8 +123,8 @@ def read_samples(store: Store, parquet: Output, tar: Output, expected: int) -> I
     with store.open(tar.name) as raw:
         file = _HashingReader(raw, uri)
         try:
-            groups = _grouped(read_members(cast("BinaryIO", file)), uri)
-            yield from _joined(rows, groups, uri)
+            members = read_members(io.BufferedReader(file, _BLOCK_BYTES))
+            yield from _joined(rows, _grouped(members, uri), uri)
         except TarError as error:
             raise InputError(f"cannot read the shard {uri}: {error}; download it again") from error
         file.check(tar)
@@ -181,25 +184,43 @@ def _joined(rows: list[Row], groups: Iterator[tuple[str, dict[str, bytes]]], uri
         raise InputError(f"the shard {uri} has {key!r}, which its parquet lacks or has in another place")
 
 
-class _HashingReader:
+class _HashingReader(io.RawIOBase):
     """Counts and hashes what is read, to compare it with the stats."""
 
     def __init__(self, file: BinaryIO, uri: str) -> None:
-        self._file = file
+        self._file = cast("io.BufferedReader", file)
         self._uri = uri
         self._sha256 = hashlib.sha256()
         self._bytes = 0
 
-    def read(self, size: int) -> bytes:
-        try:
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        with self._disk_errors():
             data = self._file.read(size)
-        except OSError as error:  # a disk that fails is not a damaged shard
+        self._count(memoryview(data))
+        return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        with self._disk_errors():
+            count = self._file.readinto(buffer)
+        self._count(memoryview(buffer)[:count])
+        return count
+
+    def _count(self, data: memoryview) -> None:
+        self._sha256.update(data)
+        self._bytes += len(data)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """A disk that fails is not a damaged shard."""
+        try:
+            yield
+        except OSError as error:
             raise StoreOutageError(
                 f"cannot read {self._uri}: {error}; check the disk or the file system of the store"
             ) from error
-        self._sha256.update(data)
-        self._bytes += len(data)
-        return data
 
     def check(self, expected: Output) -> None:
         """Raises InputError unless these are the bytes the stats describe."""

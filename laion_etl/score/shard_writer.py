@@ -26,6 +26,8 @@ from laion_etl.score.shard_reader import Row
 IMAGE_ENDING = "jpg"
 _NOTED_DIGITS = 6  # of scores in the samples' JSON
 _EXAMPLES = 5  # of exceptions of heads
+_BLOCK_BYTES = 1 << 18  # written and hashed at a time, which costs less than each sample for itself
+_as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode  # one encoder for all samples
 
 
 class ShardWriter:
@@ -40,6 +42,8 @@ class ShardWriter:
         self._images: list[Floats] = []
         self._texts: list[Floats] = []
         self._files: list[NewFile] = []
+        self._members: list[tuple[str, bytes]] = []  # that are not written yet
+        self._held = 0  # their bytes
         self.outcomes: Outcomes[ScoreReason] = Outcomes()
         self.tags: Counter[str] = Counter()
         self.subsets: Counter[str] = Counter()
@@ -75,7 +79,15 @@ class ShardWriter:
         self._images.append(_half(scored.image_embedding))
         self._texts.append(_half(scored.text_embedding))
         key = scored.sample.key
-        write_members(self._files[0], [(f"{key}.{ending}", data) for ending, data in _members(scored)])
+        for ending, data in _members(scored):
+            self._members.append((f"{key}.{ending}", data))
+            self._held += len(data)
+        if self._held >= _BLOCK_BYTES:
+            self._write_members()
+
+    def _write_members(self) -> None:
+        write_members(self._files[0], self._members)
+        self._members, self._held = [], 0
 
     def check_failures(self) -> None:
         """Raises InternalError if heads failed for too many samples, or too many have no finite score."""
@@ -102,6 +114,7 @@ class ShardWriter:
     def finish(self, dim: int, columns: Sequence[HeadColumn]) -> None:
         """Ends the tar and writes parquet, with the columns of custom heads, and embeddings."""
         tar, parquet, images, texts = self._files
+        self._write_members()
         finish(tar)
         pq.write_table(
             pa.Table.from_pylist(self._rows, with_columns(SCORED_SCHEMA, columns)),
@@ -131,7 +144,7 @@ def _members(scored: Scored) -> list[tuple[str, bytes]]:
         if name != "reason"
     }
     notes = (scored.sample.notes or {}) | noted
-    written = json.dumps(notes, sort_keys=True, ensure_ascii=False).encode()
+    written = _as_json(notes).encode()
     image = scored.sample.image
     images = [(IMAGE_ENDING, image[1])] if image else []
     return [*images, ("txt", scored.sample.members["txt"]), ("json", written)]

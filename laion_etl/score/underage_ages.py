@@ -53,6 +53,7 @@ class Ages:
     before: _Pattern
     below: _Pattern
     numbers: _Pattern
+    ascii_numbers: _Pattern  # those of `numbers` that an ASCII text may have: less to look for
     languages: Mapping[str, frozenset[str]]  # of each number
     after_in: Mapping[str, _Pattern]
     before_in: Mapping[str, _Pattern]
@@ -68,11 +69,14 @@ class Ages:
 
     def found_in(self, text: str) -> bool:
         """Whether a folded text states an age below 18, or one of up to 18 as a limit."""
-        plain = text if text.isascii() else _with_ascii_digits(text)
+        if text.isascii():
+            plain, numbers = text, self.ascii_numbers
+        else:
+            plain, numbers = _with_ascii_digits(text), self.numbers
         return (
             _AGE_AND_SEX.search(plain) is not None
             or any(self._is_age(plain, found) for found in _NUMBER.finditer(plain))
-            or any(self._is_age_in_words(plain, found) for found in self.numbers.finditer(plain))
+            or any(self._is_age_in_words(plain, found) for found in numbers.finditer(plain))
         )
 
     def _is_age(self, text: str, number: re.Match[str]) -> bool:
@@ -124,6 +128,7 @@ def compiled_ages(lists: Mapping[str, Mapping[str, Sequence[str]]], fold: _Fold)
         before=_in_front(fold, _all(before)),
         below=_in_front(fold, _all(lists["below"])),
         numbers=re.compile(_first_letters_first(languages)),
+        ascii_numbers=re.compile(_first_letters_first(filter(str.isascii, languages))),
         languages={word: frozenset(found) for word, found in languages.items()},
         after_in={language: _behind(fold, after[language]) for language in lists["numbers"]},
         before_in={language: _in_front(fold, words) for language, words in before.items()},

@@ -27,6 +27,7 @@ _FILE = Path(__file__).parent / "prompts" / "underage.json"
 _WORD = re.compile(
     "(?:[^\\W\\d_]|[\u0900-\u0903\u093a-\u094f\u0981-\u0983\u09bc-\u09cd\u0b82-\u0bcd\u0c00-\u0c56])+"
 )
+_ASCII_WORD = re.compile("[a-zA-Z]+")
 # Marks of pronunciation that Arabic and Hebrew may set or leave out, and the stretching of Arabic letters.
 _LEFT_OUT = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 # Invisible characters that Unicode does not count among the format characters, and lines through letters.
@@ -125,18 +126,23 @@ class UnderageWords:
         )
 
     def _has_word(self, plain: str) -> bool:
-        if self._lists.parts.search(plain) is not None:
+        if plain.isascii():
+            parts, words = self._lists.ascii_parts, _ASCII_WORD
+        else:
+            parts, words = self._lists.parts, _WORD
+        if parts.search(plain) is not None:
             return True
         bare = _without_accents(plain)
-        if bare != plain and self._lists.parts.search(bare) is not None:
+        if bare != plain and parts.search(bare) is not None:
             return True
-        return any(word in self._words for word in _WORD.findall(plain))
+        return not self._words.isdisjoint(words.findall(plain))
 
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
     harmless: re.Pattern[str]
     parts: re.Pattern[str]
+    ascii_parts: re.Pattern[str]  # those of `parts` that an ASCII text may have: a seventh of the time
     words: frozenset[str]
     english: re.Pattern[str]  # parts that are one word
     ages: Ages
@@ -157,6 +163,7 @@ def _shipped() -> _Lists:
     return _Lists(
         re.compile(rf"\b(?:{_any_of(map(folded, document['harmless']))})\b"),
         re.compile(_any_of(parts)),
+        re.compile(_any_of(filter(str.isascii, parts))),
         frozenset(words),
         re.compile(_any_of(part for part in document["parts"]["en"] if part.isalpha())),
         compiled_ages(document["ages"], folded),

@@ -237,8 +237,8 @@ def test_publish_status_and_funnel_name_the_missing_batch(
 
 
 class FailingDisk(io.BytesIO):
-    def read(self, size: int | None = -1, /) -> bytes:
-        del size
+    def readinto(self, buffer: object, /) -> int:
+        del buffer
         raise OSError(errno.EIO, "Input/output error")
 
 

@@ -20,6 +20,7 @@ from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.pixels import load_pixels as load_all_pixels
 from laion_etl.score.prefetch import prefetch
 from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
+from laion_etl.score.preprocess_worker import IMAGES_BYTES
 from laion_etl.score.shared_tables import WAITING, Plans
 from laion_etl.score.tokens import TextPlan
 from tests.faults.test_killed import children_of
@@ -68,7 +69,7 @@ def by_open_clip(image: Image.Image, plan: PixelPlan) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize(
-    "plan", [PixelPlan(224), PixelPlan(224, squash=True), PixelPlan(64, bilinear=True)], ids=str
+    "plan", [PixelPlan(224), PixelPlan(224, squash=True), PixelPlan(64, bilinear=True), PixelPlan(9)], ids=str
 )
 def test_pixels_are_those_of_open_clip(size: tuple[int, int], mode: str, plan: PixelPlan) -> None:
     image = noisy(size, mode)
@@ -199,6 +200,19 @@ def test_missing_and_broken_images_are_unreadable() -> None:
         prepared = preparers.prepare([PreprocessInput(None), PreprocessInput(None)])
         prepared.wait()
         assert prepared.readable == [False, False]
+
+
+def test_images_that_are_larger_than_the_memory_for_images_are_sent() -> None:
+    small, large = noisy((60, 50)), noisy((1_200, 1_200))
+    data = encoded(large, compress_level=0)
+    assert len(data) > IMAGES_BYTES
+    plan = PixelPlan(32)
+    with Preparers(Plans((plan,)), batch_size=6, buffers=1, processes=1) as preparers:
+        prepared = preparers.prepare([png(small), PreprocessInput(("png", data)), png(small)] * 2)
+        prepared.wait()
+        assert prepared.readable == [True] * 6
+        expected = [load_pixels(one, "png", plan) for one in (encoded(small), data, encoded(small))] * 2
+        assert (prepared.tables.pixels[0] == np.stack([one for one in expected if one is not None])).all()
 
 
 def test_a_killed_preparer_costs_one_image() -> None:

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 
 from laion_etl.core.errors import ModelError
+from laion_etl.score.head import HeadInput
 from laion_etl.score.model import ClipModel
-from laion_etl.score.safety import PROMPTS, NsfwTag, SafetyJudge, SafetyPrompts, load_prompts
+from laion_etl.score.safety import (
+    MUST_DROP,
+    PROMPTS,
+    SUSPECTED_UNDERAGE,
+    NsfwTag,
+    SafetyJudge,
+    SafetyPrompts,
+    Suspects,
+    load_prompts,
+)
 
 DIM = 6
 NSFW = {"without": {"a": ["axis 0"]}, "present": {"b": ["axis 1"]}}
@@ -24,10 +34,10 @@ class FakeTower:
         return np.eye(DIM, dtype=np.float32)[[int(text.split()[1]) for text in texts]]
 
 
-def judge_with(**contrasts: object) -> SafetyJudge:
+def judge_with(suspects: Suspects = Suspects.ALL, **contrasts: object) -> SafetyJudge:
     nsfw = {"without": {"a": ["axis 0"], "b": ["axis 1"]}, "present": {"c": ["axis 2"], "d": ["axis 3"]}}
     document = {"nsfw": nsfw, "underage_words": ["Gizmo", "гизмо"], **contrasts}
-    return SafetyJudge(FakeTower(), parsed(document))  # type: ignore[arg-type]
+    return SafetyJudge(FakeTower(), parsed(document), suspects)  # type: ignore[arg-type]
 
 
 def parsed(document: dict[str, object]) -> SafetyPrompts:
@@ -115,6 +125,16 @@ def test_suspicion_alone_drops_nothing() -> None:
     (verdict,) = judge_with().judge(near(0, 1), ["a child"])
     assert verdict.suspected_underage
     assert not verdict.must_drop
+
+
+def test_captions_of_harmless_images_are_only_searched_where_a_head_may_drop_them() -> None:
+    images = np.vstack([near(*axes) for axes in ((2, 3), (2, 0), (0, 1), (0, 1))])
+    samples = HeadInput(images, ["a child", "a lamp", "a child", "a lamp"])
+    every, by_tag = (judge_with(suspects).score(samples) for suspects in (Suspects.ALL, Suspects.BY_TAG))
+    assert every.pop(SUSPECTED_UNDERAGE) == [True, False, True, False]
+    assert by_tag.pop(SUSPECTED_UNDERAGE) == [True, False, False, False]
+    assert every == by_tag
+    assert every[MUST_DROP] == [True, False, False, False]
 
 
 def test_categories_of_the_image_raise_suspicion_too() -> None:
