@@ -1,0 +1,179 @@
+"""The commands of the pages are run, page by page and in the order of the page, on a finished mini crawl.
+
+Each page has a copy of the store and the database of a run of two WAT files. A page names a large crawl and other things
+that are not here: `STANDS_FOR` says what takes their place, and `KEPT` which settings stay as they are whatever a page
+exports. A command has to end with exit code 0, or the one that a comment above its block gives (tests/documented_commands.py).
+
+Of a block that a page says is printed, each line has to be among the lines that were, and in the same order. They are compared
+by their shape: any number is as good as another, so are paths, ids and counts of reasons, and a table may be wider or
+narrower; a page may end a line with `...` where it leaves something out. Words are compared as they are.
+"""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow.parquet as pq
+import pytest
+
+from laion_etl.database.embedded import EmbeddedServer
+from laion_etl.minicrawl.build import MiniCrawl
+from laion_etl.minicrawl.scenes import Scene
+from laion_etl.minicrawl.web import MiniWeb
+from tests.database.templates import copied
+from tests.documented_commands import PAGES, Block, CommandLine, blocks, relative
+from tests.preloaded_commands import completed
+from tests.runs import FinishedRun, run_environment
+from tests.score.conftest import jpeg
+
+pytestmark = pytest.mark.slow
+
+# Named by pages, and here. A batch has to be one of the two.
+STANDS_FOR = {
+    r"CC-MAIN-2024-38|CC-MAIN-2023-06|CC-MAIN-2024-42": "CC-MAIN-2026-43",
+    r"20243800000(\d)": r"20264300000\1",
+    "202438004711": "202643000001",
+    "0-899": "0-1",
+    "^17$": "1",
+    "laion-research-safe": "laion",
+    "/data/imagenet": "imagenet",
+}
+# Of the run, not of the page: there are no other weights, servers and folders here.
+KEPT = frozenset(
+    f"LAION_ETL_{name}" for name in ("CLIP_MODEL", "CLIP_PRETRAINED", "CONFIG", "DATA_DIR", "DATABASE_URL", "STORE")
+)
+SHELL = {"export", "unset"}  # what this test does by itself
+
+
+def has_commands_to_run(page: Path) -> bool:
+    run = (block for block in blocks(page) if block.reason_not_to_run is None)
+    return any(one.program == "laion-etl" for block in run for one in block.commands)
+
+
+RUN = [page for page in PAGES if page.name != "CHANGELOG.md" and has_commands_to_run(page)]
+_NUMBER = re.compile(r"-?\b\d[\d,]*(?:\.\d+)?(?:e-?\d+)?\b")
+_PATH = re.compile(r"\S*/\S*")
+_COUNTS = re.compile(r"\b[a-z][a-z_]+ #(?:, [a-z][a-z_]+ #)*(?:, \.\.\.)?")
+
+
+def shape(line: str) -> str:
+    """A line without what differs between two runs that print the same."""
+    text = _NUMBER.sub("#", _PATH.sub("PATH", re.sub(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:example|invalid)", "HOST", line)))
+    return " ".join(_COUNTS.sub("COUNTS", text).replace("under #%", "#%").split())
+
+
+class Walk:
+    """A reader's way through a page, in a folder of its own."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], crawl: str) -> None:
+        self._folder = folder
+        self._environment = dict(environment)
+        self._crawl = crawl
+        self._store = Path(environment["LAION_ETL_STORE"])
+        self._ranges = ["1/2", "2/2"]
+        self.problems: list[str] = []
+
+    def through(self, page: Path) -> None:
+        printed: list[str] = []
+        for block in blocks(page):
+            if block.reason_not_to_run is not None:
+                continue
+            if block.printed:
+                self._compare(block, printed)
+            elif block.commands:
+                printed = [line for one in block.commands for line in self._output(one, block.exit_code)]
+
+    def _compare(self, block: Block, printed: Sequence[str]) -> None:
+        rest = iter([shape(line) for line in printed])
+        for number, line in enumerate(block.lines, block.first_line):
+            wanted = shape(line)
+            pattern = re.compile(".*".join(map(re.escape, wanted.split("..."))))
+            if not any(map(pattern.fullmatch, rest)):
+                but = "\n".join(map(shape, printed))
+                self.problems.append(f"{block.page}:{number}: not printed: {wanted}\nbut\n{but}")
+                return
+
+    def _output(self, command: CommandLine, exit_code: int) -> Iterator[str]:
+        if command.program == "export":
+            pairs = (word.partition("=") for word in command.words[1:])
+            self._environment |= {name: value for name, _, value in pairs if name not in KEPT}
+            return
+        if command.program != "laion-etl":
+            if command.program not in SHELL:
+                self.problems.append(f"{command.place}: {command.words}: run it or say why not: <!-- not run: ... -->")
+            return
+        for arguments in self._all_ranges(command.words[1:]):
+            settings = {name: value for name, value in command.environment.items() if name not in KEPT}
+            done = completed(["-m", "laion_etl", *arguments], self._environment | settings, self._folder)
+            if done.returncode != exit_code:
+                self.problems.append(f"{command.place}: {arguments}: {done.returncode}: {done.stderr}")
+            self._remember_ranges(done.stdout)
+            yield from done.stdout.splitlines()
+
+    def _all_ranges(self, words: Sequence[str]) -> Iterator[list[str]]:
+        """The command for each range, if it is for one."""
+        at = next((i + 1 for i, word in enumerate(words) if word in ("--range", "--hashes")), None)
+        if at is None:
+            yield [self._here(word) for word in words]
+            return
+        for one in self._ranges:
+            number = one.partition("/")[0]
+            arguments = [self._here(word.replace("/7.json", f"/{number}.json")) for word in words]
+            yield [*arguments[:at], one, *arguments[at + 1 :]]
+
+    def _here(self, word: str) -> str:
+        """What stands here for a word of a page."""
+        for there, here in STANDS_FOR.items():
+            word = re.sub(there, here, word)
+        word = word.replace("s3://bucket/prefix", str(self._store)).replace("s3://my-bucket", str(self._folder))
+        if word == "ID":
+            [request] = (self._store / "removals").glob("*.json")
+            return request.stem
+        return word.strip("[]")
+
+    def _remember_ranges(self, printed: str) -> None:
+        if found := re.search(r"in (\d+) ranges", printed):
+            self._ranges = [f"{one + 1}/{found[1]}" for one in range(int(found[1]))]
+        elif printed.startswith("{") and "ranges" in (said := json.loads(printed)):
+            self._ranges = said["ranges"]
+
+
+@pytest.fixture
+def walk(
+    finished_run: FinishedRun, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb, tmp_path: Path
+) -> Walk:
+    """With files of the names that pages have."""
+    store = tmp_path / "store"
+    shutil.copytree(finished_run.store, store)
+    url = copied(postgres, finished_run.database, f"walk_{uuid4().hex}")
+    environment = run_environment(store, url, str(minicrawl.folder), miniweb.connect_to)
+    environment |= {
+        "LAION_ETL_DATA_DIR": str(tmp_path / "data"),
+        "LAION_ETL_CATALOGUE": str(minicrawl.catalogue),
+        "COLUMNS": "400",
+    }
+    (tmp_path / "request.txt").write_text("cdn.minicrawl-shop.example\n")
+    for shape_ in ("star", "heart"):
+        folder = tmp_path / "imagenet" / "val" / shape_
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(jpeg(Scene("red", shape_, "beach", "single")))
+    (tmp_path / "names.txt").write_text("heart\nstar\n")
+    shutil.copy(tmp_path / "imagenet/val/star/a.jpg", tmp_path / "holiday.jpg")
+    rows = pq.read_table(next((store / "scored" / minicrawl.crawl).glob("*.parquet"))).to_pylist()
+    kept = [row["key"] for row in rows if row["reason"] is None][:2]
+    with (tmp_path / "labels.csv").open("w") as labels:
+        written = csv.writer(labels)
+        written.writerow(("image", "key", "label"))
+        for label, (shape_, key) in enumerate(zip(("star", "heart"), kept, strict=True)):
+            written.writerow((f"imagenet/val/{shape_}/a.jpg", key, label))
+    return Walk(tmp_path, environment, minicrawl.crawl)
+
+
+@pytest.mark.parametrize("page", RUN, ids=relative)
+def test_commands_of_a_page_run_and_print_what_it_shows(page: Path, walk: Walk) -> None:
+    walk.through(page)
+    assert not walk.problems, "\n".join(walk.problems)
