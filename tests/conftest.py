@@ -244,9 +244,7 @@ def finished_run(
 
     def run(store: Path) -> FinishedRun:
         database = f"undisturbed_{uuid4().hex}"
-        settings = run_environment(
-            store, postgres.url(database), str(minicrawl.folder), miniweb.connect_to
-        )
+        settings = run_environment(store, postgres.url(database), str(minicrawl.folder), miniweb.connect_to)
         finish_run(minicrawl.crawl, settings)
         freeze(postgres, database)
         return FinishedRun(store, database)

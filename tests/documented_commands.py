@@ -1,9 +1,9 @@
-"""The command lines of the pages: where they stand, what a page says about them, and what it shows of their output.
+"""The command lines of the pages, and what the pages say about them and show of their output.
 
-A block of lines is indented by four spaces more than the text around it, or stands between fences. Comments above it, which
-no reader sees, say what a test cannot know:
+A block of lines is indented by four spaces more than the text around it, or stands between fences. Comments
+above it, which no reader sees, say what a test cannot know:
 
-    <!-- not run: needs a cluster -->    why a test does not run these commands, or whose output this is instead
+    <!-- not run: needs a cluster -->    why no test runs these commands, or prints these lines
     <!-- exit code 1 -->                 what the commands end with, where it is not 0
     <!-- printed -->                     the block is a part of what the commands above it print
 """
@@ -11,7 +11,7 @@ no reader sees, say what a test cannot know:
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -26,10 +26,26 @@ PAGES = sorted(
     ]
 )
 # What the lines of a block of commands begin with.
-PROGRAMS = frozenset(
-    "airflow autofaiss aws cp curl docker docker/try.sh export helm img2dataset kubectl laion-etl ls make "
-    "manifests manifests() pip python unset".split()
-)
+PROGRAMS = {
+    *(
+        "airflow",
+        "autofaiss",
+        "aws",
+        "cp",
+        "curl",
+        "docker",
+        "docker/try.sh",
+        "export",
+        "helm",
+        "img2dataset",
+    ),
+    *("kubectl", "laion-etl", "ls", "make", "manifests", "manifests()", "pip", "python", "unset"),
+}
+# A shell function of docs/kubernetes.md.
+_FUNCTIONS = {"manifests": ("python", "-m", "laion_etl.airflow.fleet_manifests")}
+_CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+# What stands for a value that the reader has.
+_PLACEHOLDER = re.compile(r"[A-Z]+|<.+>|\.\.\.")
 _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)", re.DOTALL)
 _MARK = re.compile(r" *<!-- (not run:.*|printed|exit code \d+) -->")
 _FENCE = re.compile(r"( *)```(\w*)")
@@ -49,6 +65,18 @@ class CommandLine:
     def program(self) -> str:
         """The first word; empty where variables are set and nothing is run."""
         return self.words[0] if self.words else ""
+
+    @property
+    def module(self) -> tuple[str, ...]:
+        """The module that `python -m` runs, here or in a container, and its arguments; else empty."""
+        words = (*_FUNCTIONS.get(self.program, (self.program,)), *self.words[1:])
+        words = words[words.index("--") + 1 :] if "--" in words else words
+        return words[2:] if words[:2] == ("python", "-m") else ()
+
+    def filled_in(self) -> "CommandLine":
+        """With a value that is a number and a name in place of what stands for one."""
+        words = self.words[:-1] if self.words[-1:] == ("...",) else self.words
+        return replace(self, words=tuple("1" if _PLACEHOLDER.fullmatch(word) else word for word in words))
 
 
 @dataclass(frozen=True)
@@ -131,6 +159,20 @@ def blocks(page: Path) -> list[Block]:
     return list(_Reader(relative(page), page.read_text().splitlines()).blocks())
 
 
+def commands_in_sentences(page: Path) -> list[CommandLine]:
+    """What a page has between backticks, its blocks aside, as if it were a command line."""
+    lines = page.read_text().splitlines()
+    for block in blocks(page):
+        first = block.first_line - 1
+        lines[first : first + len(block.lines)] = [""] * len(block.lines)
+    text = "\n".join(lines)
+    found = []
+    for code in _CODE.finditer(text):
+        line = text.count("\n", 0, code.start()) + 1
+        found += command_lines(" ".join(code[1].split()), f"{relative(page)}:{line}")
+    return found
+
+
 class _Reader:
     """Reads a page line by line."""
 
@@ -155,7 +197,8 @@ class _Reader:
                 continue
             elif line.strip():
                 self._marks.clear()
-                self._in_item = bool(_ITEM.match(line)) or self._in_item and (not blank or line[0] == " ")
+                goes_on = self._in_item and (not blank or line[0] == " ")
+                self._in_item = bool(_ITEM.match(line)) or goes_on
             blank = not line.strip() or found is not None
             self._at += 1
 

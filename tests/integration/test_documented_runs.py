@@ -1,16 +1,19 @@
 """The commands of the pages are run, page by page and in the order of the page, on a finished mini crawl.
 
-Each page has a copy of the store and the database of a run of two WAT files. A page names a large crawl and other things
-that are not here: `STANDS_FOR` says what takes their place, and `KEPT` which settings stay as they are whatever a page
-exports. A command has to end with exit code 0, or the one that a comment above its block gives (tests/documented_commands.py).
+Each page has a copy of the store and the database of a run of two WAT files. A page names a large crawl and
+other things that are not here: `STANDS_FOR` says what takes their place, and `KEPT` which settings stay as
+they are whatever a page exports. A command for one range is run for each. It has to end with exit code 0, or
+the one that a comment above its block gives (tests/documented_commands.py).
 
-Of a block that a page says is printed, each line has to be among the lines that were, and in the same order. They are compared
-by their shape: any number is as good as another, so are paths, ids and counts of reasons, and a table may be wider or
-narrower; a page may end a line with `...` where it leaves something out. Words are compared as they are.
+Of a block that a page says is printed, each line has to be among the lines that were, in the same order. They
+are compared by their shape: any number is as good as another, so are paths, hosts and counts of reasons, a
+cell of a table may have a number where another has none, and a table may be wider or narrower; `...` stands
+for whatever a page leaves out. Words are compared as they are.
 """
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +28,15 @@ from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.minicrawl.web import MiniWeb
 from tests.database.templates import copied
-from tests.documented_commands import PAGES, Block, CommandLine, blocks, relative
+from tests.documented_commands import (
+    PAGES,
+    ROOT,
+    Block,
+    CommandLine,
+    blocks,
+    commands_in_sentences,
+    relative,
+)
 from tests.preloaded_commands import completed
 from tests.runs import FinishedRun, run_environment
 from tests.score.conftest import jpeg
@@ -39,12 +50,14 @@ STANDS_FOR = {
     "202438004711": "202643000001",
     "0-899": "0-1",
     "^17$": "1",
+    "imagenet-val,flickr": "imagenet-val",
     "laion-research-safe": "laion",
     "/data/imagenet": "imagenet",
 }
 # Of the run, not of the page: there are no other weights, servers and folders here.
 KEPT = frozenset(
-    f"LAION_ETL_{name}" for name in ("CLIP_MODEL", "CLIP_PRETRAINED", "CONFIG", "DATA_DIR", "DATABASE_URL", "STORE")
+    f"LAION_ETL_{name}"
+    for name in ("CLIP_MODEL", "CLIP_PRETRAINED", "CONFIG", "DATA_DIR", "DATABASE_URL", "STORE")
 )
 SHELL = {"export", "unset"}  # what this test does by itself
 
@@ -56,23 +69,31 @@ def has_commands_to_run(page: Path) -> bool:
 
 RUN = [page for page in PAGES if page.name != "CHANGELOG.md" and has_commands_to_run(page)]
 _NUMBER = re.compile(r"-?\b\d[\d,]*(?:\.\d+)?(?:e-?\d+)?\b")
-_PATH = re.compile(r"\S*/\S*")
-_COUNTS = re.compile(r"\b[a-z][a-z_]+ #(?:, [a-z][a-z_]+ #)*(?:, \.\.\.)?")
+_PATH = re.compile(r"(?:s3:/)?/\w\S+|[\w-]+/CC-MAIN\S*")
+_HOST = re.compile(r"[\w.-]+\.(?:example|invalid)\b")
+_COUNTS = re.compile(r"([│(]) ?[a-z_][a-z_ ]* #(?:, [a-z_ ]+ #)*(?:, \.\.\.)?(?= │|\)|,? *$)")
+_CELL = re.compile(r"(?<=│) (?:-|\?|#(?: [a-z]+)?) (?=│)")
 
 
-def shape(line: str) -> str:
-    """A line without what differs between two runs that print the same."""
-    text = _NUMBER.sub("#", _PATH.sub("PATH", re.sub(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:example|invalid)", "HOST", line)))
-    return " ".join(_COUNTS.sub("COUNTS", text).replace("under #%", "#%").split())
+def shape(text: str) -> str:
+    """A line, or a part of one, without what differs between two runs that print the same."""
+    text = _NUMBER.sub("#", _PATH.sub("PATH", _HOST.sub("HOST", text))).replace("under #%", "#%")
+    text = " ".join(re.sub(r"\b(?:mini|laion):", "NAME:", text).split())
+    return _CELL.sub(" # ", _COUNTS.sub(r"\1COUNTS", text)).rstrip(" ,")
+
+
+def pattern(line: str) -> re.Pattern[str]:
+    """What a line of a page stands for: `...` for anything."""
+    return re.compile(".*".join(re.escape(shape(part)) + " ?" for part in line.split("...")))
 
 
 class Walk:
     """A reader's way through a page, in a folder of its own."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], crawl: str) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], stands_for: Mapping[str, str]) -> None:
         self._folder = folder
         self._environment = dict(environment)
-        self._crawl = crawl
+        self._stands_for = stands_for
         self._store = Path(environment["LAION_ETL_STORE"])
         self._ranges = ["1/2", "2/2"]
         self.problems: list[str] = []
@@ -90,21 +111,21 @@ class Walk:
     def _compare(self, block: Block, printed: Sequence[str]) -> None:
         rest = iter([shape(line) for line in printed])
         for number, line in enumerate(block.lines, block.first_line):
-            wanted = shape(line)
-            pattern = re.compile(".*".join(map(re.escape, wanted.split("..."))))
-            if not any(map(pattern.fullmatch, rest)):
+            if not any(map(pattern(line).fullmatch, rest)):
                 but = "\n".join(map(shape, printed))
-                self.problems.append(f"{block.page}:{number}: not printed: {wanted}\nbut\n{but}")
+                self.problems.append(f"{block.page}:{number}: not printed: {shape(line)}\nbut\n{but}")
                 return
 
     def _output(self, command: CommandLine, exit_code: int) -> Iterator[str]:
         if command.program == "export":
-            pairs = (word.partition("=") for word in command.words[1:])
+            pairs = (self._here(word).partition("=") for word in command.words[1:])
             self._environment |= {name: value for name, _, value in pairs if name not in KEPT}
             return
         if command.program != "laion-etl":
             if command.program not in SHELL:
-                self.problems.append(f"{command.place}: {command.words}: run it or say why not: <!-- not run: ... -->")
+                self.problems.append(
+                    f"{command.place}: {command.words}: run it or say why not: <!-- not run: ... -->"
+                )
             return
         for arguments in self._all_ranges(command.words[1:]):
             settings = {name: value for name, value in command.environment.items() if name not in KEPT}
@@ -127,9 +148,8 @@ class Walk:
 
     def _here(self, word: str) -> str:
         """What stands here for a word of a page."""
-        for there, here in STANDS_FOR.items():
+        for there, here in self._stands_for.items():
             word = re.sub(there, here, word)
-        word = word.replace("s3://bucket/prefix", str(self._store)).replace("s3://my-bucket", str(self._folder))
         if word == "ID":
             [request] = (self._store / "removals").glob("*.json")
             return request.stem
@@ -144,7 +164,11 @@ class Walk:
 
 @pytest.fixture
 def walk(
-    finished_run: FinishedRun, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb, tmp_path: Path
+    finished_run: FinishedRun,
+    postgres: EmbeddedServer,
+    minicrawl: MiniCrawl,
+    miniweb: MiniWeb,
+    tmp_path: Path,
 ) -> Walk:
     """With files of the names that pages have."""
     store = tmp_path / "store"
@@ -170,10 +194,36 @@ def walk(
         written.writerow(("image", "key", "label"))
         for label, (shape_, key) in enumerate(zip(("star", "heart"), kept, strict=True)):
             written.writerow((f"imagenet/val/{shape_}/a.jpg", key, label))
-    return Walk(tmp_path, environment, minicrawl.crawl)
+    here = {r"2024380\d{10}": kept[0], "s3://bucket/prefix": str(store), "s3://my-bucket": str(tmp_path)}
+    return Walk(tmp_path, environment, here | STANDS_FOR)
 
 
 @pytest.mark.parametrize("page", RUN, ids=relative)
 def test_commands_of_a_page_run_and_print_what_it_shows(page: Path, walk: Walk) -> None:
     walk.through(page)
     assert not walk.problems, "\n".join(walk.problems)
+
+
+def test_arguments_of_modules_are_ones_that_they_accept() -> None:
+    """Of `python -m benchmarks.score --samples 512` and the like, also in sentences; none is run."""
+    found: list[CommandLine] = []
+    for page in PAGES:
+        found += [one for block in blocks(page) for one in block.commands] + commands_in_sentences(page)
+    given = [one for one in (line.filled_in() for line in found) if one.module[1:] and "$@" not in one.words]
+    assert len(given) > 20
+    asked = json.dumps([one.module for one in given])
+    done = completed(["-m", "tests.parsed_arguments", asked], os.environ, ROOT)
+    assert done.returncode == 0, done.stderr
+    errors = zip(given, json.loads(done.stdout), strict=True)
+    assert [f"{one.place}: {' '.join(one.words)}: {error}" for one, error in errors if error] == []
+
+
+def test_a_wrong_argument_of_a_module_is_found() -> None:
+    asked = [
+        ["benchmarks.crawl_size", "--shares"],
+        ["laion_etl.airflow.fleet_manifests", "C", "--consumer", "x"],
+    ]
+    done = completed(["-m", "tests.parsed_arguments", json.dumps(asked)], os.environ, ROOT)
+    unknown, choice = json.loads(done.stdout)
+    assert "unrecognized arguments: --shares" in unknown or "--shares" in unknown
+    assert "x" in choice
