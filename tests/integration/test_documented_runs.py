@@ -22,11 +22,14 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from laion_etl.cli import app, common
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.minicrawl.build import MiniCrawl
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.minicrawl.web import MiniWeb
+from laion_etl.report import png
 from tests.database.templates import copied
 from tests.documented_commands import (
     PAGES,
@@ -60,6 +63,8 @@ KEPT = frozenset(
     for name in ("CLIP_MODEL", "CLIP_PRETRAINED", "CONFIG", "DATA_DIR", "DATABASE_URL", "STORE")
 )
 SHELL = {"export", "unset"}  # what this test does by itself
+# What a page says about its example.
+SETTINGS = {"docs/how-to/publish-large.md": {"LAION_ETL_PUBLISH_BATCHES_PER_RANGE": "1"}}
 
 
 def has_commands_to_run(page: Path) -> bool:
@@ -71,7 +76,7 @@ RUN = [page for page in PAGES if page.name != "CHANGELOG.md" and has_commands_to
 _NUMBER = re.compile(r"-?\b\d[\d,]*(?:\.\d+)?(?:e-?\d+)?\b")
 _PATH = re.compile(r"(?:s3:/)?/\w\S+|[\w-]+/CC-MAIN\S*")
 _HOST = re.compile(r"[\w.-]+\.(?:example|invalid)\b")
-_COUNTS = re.compile(r"([│(]) ?[a-z_][a-z_ ]* #(?:, [a-z_ ]+ #)*(?:, \.\.\.)?(?= │|\)|,? *$)")
+_COUNTS = re.compile(r"([│(]) ?[a-z_][a-z_ ]* #(?:, (?:# more|[a-z_ ]+) #)*(?:, \.\.\.)?(?= │|\)|,? *$)")
 _CELL = re.compile(r"(?<=│) (?:-|\?|#(?: [a-z]+)?) (?=│)")
 
 
@@ -90,8 +95,7 @@ def pattern(line: str) -> re.Pattern[str]:
 class Walk:
     """A reader's way through a page, in a folder of its own."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], stands_for: Mapping[str, str]) -> None:
-        self._folder = folder
+    def __init__(self, environment: Mapping[str, str], stands_for: Mapping[str, str]) -> None:
         self._environment = dict(environment)
         self._stands_for = stands_for
         self._store = Path(environment["LAION_ETL_STORE"])
@@ -100,6 +104,7 @@ class Walk:
 
     def through(self, page: Path) -> None:
         printed: list[str] = []
+        self._environment |= SETTINGS.get(relative(page), {})
         for block in blocks(page):
             if block.reason_not_to_run is not None:
                 continue
@@ -129,9 +134,12 @@ class Walk:
             return
         for arguments in self._all_ranges(command.words[1:]):
             settings = {name: value for name, value in command.environment.items() if name not in KEPT}
-            done = completed(["-m", "laion_etl", *arguments], self._environment | settings, self._folder)
-            if done.returncode != exit_code:
-                self.problems.append(f"{command.place}: {arguments}: {done.returncode}: {done.stderr}")
+            done = CliRunner().invoke(app, arguments, env=self._environment | settings)
+            code = getattr(done.exception, "exit_code", done.exit_code)  # as `main` has it
+            if code != exit_code:
+                self.problems.append(
+                    f"{command.place}: {arguments}: {code}: {done.output} {done.exception!r}"
+                )
             self._remember_ranges(done.stdout)
             yield from done.stdout.splitlines()
 
@@ -163,12 +171,21 @@ class Walk:
 
 
 @pytest.fixture
+def wide_terminal() -> Iterator[None]:
+    """For the one console of a process."""
+    common._console.cache_clear()
+    yield
+    common._console.cache_clear()
+
+
+@pytest.fixture
 def walk(
     finished_run: FinishedRun,
     postgres: EmbeddedServer,
     minicrawl: MiniCrawl,
     miniweb: MiniWeb,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Walk:
     """With files of the names that pages have."""
     store = tmp_path / "store"
@@ -195,9 +212,12 @@ def walk(
         for label, (shape_, key) in enumerate(zip(("star", "heart"), kept, strict=True)):
             written.writerow((f"imagenet/val/{shape_}/a.jpg", key, label))
     here = {r"2024380\d{10}": kept[0], "s3://bucket/prefix": str(store), "s3://my-bucket": str(tmp_path)}
-    return Walk(tmp_path, environment, here | STANDS_FOR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(png, "WIDTH_PX", 90)  # at their full size figures take half of the time of publishing
+    return Walk(environment, here | STANDS_FOR)
 
 
+@pytest.mark.usefixtures("forked_scoring", "wide_terminal")
 @pytest.mark.parametrize("page", RUN, ids=relative)
 def test_commands_of_a_page_run_and_print_what_it_shows(page: Path, walk: Walk) -> None:
     walk.through(page)
