@@ -24,7 +24,10 @@ class _WrongArgumentsError(Exception):
 
 
 def error(name: str, arguments: Sequence[str]) -> str | None:
-    """What is wrong with the arguments of a module, by the parser that its `main` makes."""
+    """What is wrong with the arguments of a module, by the parser that its `main` makes, if it makes one."""
+    module = importlib.import_module(name)
+    if not hasattr(module, "argparse"):
+        return None
     parse = argparse.ArgumentParser.parse_args
 
     def parse_only(parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
@@ -39,7 +42,7 @@ def error(name: str, arguments: Sequence[str]) -> str | None:
         patch.setattr(argparse.ArgumentParser, "error", fail)
         patch.setattr(sys, "argv", [name, *arguments])
         try:
-            importlib.import_module(name).main()
+            module.main()
         except _ParsedError:
             return None
         except _WrongArgumentsError as found:

@@ -224,6 +224,31 @@ def test_commands_of_a_page_run_and_print_what_it_shows(page: Path, walk: Walk) 
     assert not walk.problems, "\n".join(walk.problems)
 
 
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("163 pairs (domains 163): /tmp/demo/a.json", "9 pairs (urls 9, domains 2): /tmp/x/b.json", True),
+        ("│ en  │ 563 │ -0.231 │", "│ en │ 7 │ 0.1 │", True),
+        ("│ load │ 3 │ - │", "│ load │ 12 │ 4 pairs │", True),
+        (
+            "schema: 001_schema, 002_pairs, ..., 016_last",
+            "schema: 001_schema, 002_pairs, 003_more, 016_last",
+            True,
+        ),
+        (
+            "schema: 001_schema, 002_pairs, ..., 016_last",
+            "schema: 001_schema, 002_pears, 003_more, 016_last",
+            False,
+        ),
+        ("mini: last version with it CC-MAIN-2026-43", "laion: last version with it was deleted", False),
+        ("│ crawl │ parts │", "┃ crawl ┃ parts ┃", False),
+        ("│ crawl │ parts │", "│ crawl │ parts │ pairs │", False),
+    ],
+)
+def test_lines_are_compared_by_their_shape(shown: str, printed: str, same: bool) -> None:
+    assert bool(pattern(shown).fullmatch(shape(printed))) is same
+
+
 def test_arguments_of_modules_are_ones_that_they_accept() -> None:
     """Of `python -m benchmarks.score --samples 512` and the like, also in sentences; none is run."""
     found: list[CommandLine] = []
