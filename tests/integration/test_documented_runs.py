@@ -62,7 +62,7 @@ KEPT = frozenset(
     f"LAION_ETL_{name}"
     for name in ("CLIP_MODEL", "CLIP_PRETRAINED", "CONFIG", "DATA_DIR", "DATABASE_URL", "STORE")
 )
-SHELL = {"export", "unset"}  # what this test does by itself
+SHELL = {"export", "unset"}  # done here; `unset` is shown for settings of KEPT only
 # What a page says about its example.
 SETTINGS = {"docs/how-to/publish-large.md": {"LAION_ETL_PUBLISH_BATCHES_PER_RANGE": "1"}}
 
