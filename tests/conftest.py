@@ -32,7 +32,7 @@ from tests.forked_command import installed
 from tests.preloaded_commands import command_server
 from tests.preloaded_confined import ConfinedProgram
 from tests.prompt_web import PromptWeb
-from tests.runs import finish_run, run_environment
+from tests.runs import FinishedRun, finish_run, run_environment
 from tests.scheduling import Scheduling, rank
 from tests.shared_folder import FirstProcess, SharedFolder, shared_folder
 
@@ -249,16 +249,17 @@ def miniweb(minicrawl: MiniCrawl) -> Iterator[MiniWeb]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed_run(
+def finished_run(
     shared: SharedFolder, postgres: EmbeddedServer, minicrawl: MiniCrawl, miniweb: MiniWeb
-) -> Path:
-    """The store of a run of two WAT files that nothing disturbed: what disturbed ones must come to, too."""
+) -> FinishedRun:
+    """A run of two WAT files that nothing disturbed; store and database are to be copied, not changed."""
 
-    def run(store: Path) -> Path:
-        url = postgres.url(f"undisturbed_{uuid4().hex}")
-        settings = run_environment(store, url, str(minicrawl.folder), miniweb.connect_to)
+    def run(store: Path) -> FinishedRun:
+        database = f"undisturbed_{uuid4().hex}"
+        settings = run_environment(store, postgres.url(database), str(minicrawl.folder), miniweb.connect_to)
         finish_run(minicrawl.crawl, settings)
-        return store
+        freeze(postgres, database)
+        return FinishedRun(store, database)
 
     return shared.once("undisturbed", run)
 
@@ -277,6 +278,10 @@ def real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparers and decoders are new processes, as users have them: for tests of these."""
     for module, program in CONFINED.items():
         monkeypatch.setattr(module, "PROGRAM", (sys.executable, "-m", program))
+@pytest.fixture(scope="session")
+def undisturbed_run(finished_run: FinishedRun) -> Path:
+    """The store of `finished_run`: what disturbed runs must come to, too."""
+    return finished_run.store
 
 
 @pytest.fixture

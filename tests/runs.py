@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from laion_etl.core.stage_stats import StageStats
@@ -13,6 +13,14 @@ from tests.prompt_web import LONG_LIMITS
 from tests.shared_folder import SharedFolder
 
 WAT_FILES = "0:2"
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """Where a run that is done left its files, and the name of its database."""
+
+    store: Path
+    database: str
 
 
 def run_environment(store: Path, url: str, source: str, connect_to: Sequence[str]) -> dict[str, str]:

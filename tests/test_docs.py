@@ -1,26 +1,15 @@
-"""The documentation: links lead somewhere, and commands, options, parameters and metrics exist."""
+"""The documentation: links lead somewhere, settings exist; commands: test_documented_commands.py."""
 
 import re
-import shlex
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from laion_etl.cli import app
 from laion_etl.settings import setting_fields
+from tests.documented_commands import PAGES, relative
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        ROOT / "benchmarks" / "RESULTS.md",
-        *(ROOT / "examples").glob("*.md"),
-    ]
-)
 HOW_TO = sorted(set((ROOT / "docs" / "how-to").glob("*.md")) - {ROOT / "docs" / "how-to" / "README.md"})
 # Tests that run the Python of a page; a block of any other page needs a line above it: <!-- not run: why -->
 RUN_BY = {
@@ -33,11 +22,6 @@ RUN_BY = {
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _BLOCK = re.compile(r"(?m)^(?:    .*\n|\n(?=    ))+|```.*?```", re.DOTALL)
 _HEADING = re.compile(r"(?m)^#{1,6} (.+)$")
-_COMMAND = re.compile(r"(?:^ *|[|&(`] ?)(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?laion-etl (?!-)([^|&`#)\n]*)")
-
-
-def relative(page: Path) -> str:
-    return str(page.relative_to(ROOT))
 
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=relative)
@@ -62,15 +46,6 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert found.exists(), target
         if anchor and found.suffix == ".md":
             assert anchor in anchors(found), target
-
-
-@each_page
-def test_commands_and_their_options_exist(page: Path) -> None:
-    if page.name == "CHANGELOG.md":
-        return  # it has the commands of its day
-    for line in page.read_text().splitlines():
-        for words in _COMMAND.findall(line):
-            check(words.rstrip("\\. "), line)
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=relative)
@@ -120,29 +95,6 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
     known = {"LAION_ETL_CONFIG", *(field.variable for field in setting_fields())}
     named = set(re.findall(r"\bLAION_ETL_[A-Z0-9_]*[A-Z0-9]\b(?![_*])", page.read_text()))
     assert named - known == set()
-
-
-@cache
-def whole_command() -> Any:
-    """All commands; making them takes a tenth of a second, and the pages have hundreds of lines."""
-    return get_command(app)
-
-
-def check(words: str, line: str) -> None:
-    try:
-        parts = shlex.split(words)
-    except ValueError:
-        return  # prose with an apostrophe
-    command = whole_command()
-    while hasattr(command, "commands") and parts and parts[0] in command.commands:
-        command = command.commands[parts.pop(0)]
-    if hasattr(command, "commands"):
-        assert not parts or not re.fullmatch(r"-*[a-z-]+", parts[0]), line
-        return
-    known = {"--help", *(name for one in command.params for name in (*one.opts, *one.secondary_opts))}
-    for word in parts:
-        option = word.partition("=")[0]
-        assert option in known or not re.fullmatch(r"--?[a-z][a-z-]*", option), line
 
 
 _FIGURE = re.compile(r"[\d.]+ (?:times|min|s)\b")
