@@ -26,6 +26,11 @@ def installed(folder: Path, server: str, arguments: Sequence[str] = ("-m", "laio
     return program
 
 
+def _pass_on(fork: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(fork, number)
+
+
 def main(server: str, arguments: list[str]) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(server)
@@ -40,7 +45,7 @@ def main(server: str, arguments: list[str]) -> None:
         with connection.makefile("rb") as answers:
             fork = int(answers.readline())
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda number, _: os.kill(fork, number))
+                signal.signal(number, lambda number, _: _pass_on(fork, number))
             code = int(answers.readline() or -signal.SIGKILL)
     if code < 0:
         with suppress(OSError):  # nothing handles SIGKILL
