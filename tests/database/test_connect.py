@@ -77,8 +77,6 @@ def test_a_malformed_url_says_so() -> None:
         "postgresql://me:secret/more@127.0.0.1:1/laion",
         "postgresql://me:123/secret@127.0.0.1:1/laion",
         "postgresql://me:more@secret@127.0.0.1:1/laion",
-        "me:secret@127.0.0.1:1/laion",
-        "postgresql:/me:secret@127.0.0.1:1/laion",
     ],
 )
 def test_a_password_that_libpq_takes_for_something_else_is_in_no_error(url: str) -> None:
