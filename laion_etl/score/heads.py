@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.npy import read_array
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.finite import check_arrays, check_layers
 from laion_etl.score.layer_chain import (
@@ -87,13 +88,12 @@ def checked_file(named: str) -> Path:
 def load_anchors(path: Path, dim: int) -> TextAnchors:
     """Reads two text embeddings of `dim` from an .npy file; raises ModelError for any other content."""
     try:
-        # Mapped, because the beginning of a small file can announce more numbers than there is memory for.
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            found = read_array(file)
+    except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the text embeddings {path}: {error}") from error
-    if not isinstance(found, np.ndarray) or found.shape != (2, dim) or found.dtype.kind != "f":
-        shape = getattr(found, "shape", None)
-        raise ModelError(f"{path} holds {shape}, not two text embeddings of {dim} numbers")
+    if found.shape != (2, dim) or found.dtype.kind != "f":
+        raise ModelError(f"{path} holds {found.shape}, not two text embeddings of {dim} numbers")
     anchors = found.astype(np.float32)
     check_arrays({"a text embedding": anchors}, path)
     lengths = np.linalg.norm(anchors, axis=1, keepdims=True)
