@@ -13,9 +13,10 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
     """
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,), daemon=True)
-    thread.start()
     try:
+        thread.start()  # in the block: an interrupt while it starts must end it, too
         yield
     finally:
         over.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()

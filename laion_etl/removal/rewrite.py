@@ -169,11 +169,11 @@ def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.N
     kept = pc.is_null(table["reason"]).to_numpy()
     try:
         matrix = read_array(data)
-        if matrix.ndim != 2:
-            raise ValueError(f"it has {matrix.ndim} dimensions instead of 2")
     except ValueError as error:
         raise InputError(f"cannot read {shard.store.uri(name)}: {error}; score the shard again") from error
     left = int(np.count_nonzero(kept & ~gone))
+    if matrix.ndim != 2:
+        raise InputError(f"cannot read {shard.store.uri(name)}: it is not a matrix; score the shard again")
     if len(matrix) == int(np.count_nonzero(kept)):
         matrix = matrix[~gone[kept]]
     elif len(matrix) != left:
