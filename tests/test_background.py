@@ -1,4 +1,8 @@
+import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -28,3 +32,15 @@ def test_an_interrupt_while_the_thread_starts_ends_it(monkeypatch: pytest.Monkey
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.is_set()
+
+
+def test_a_process_of_a_pool_ends_when_its_parent_was_killed() -> None:
+    """As a parser does whose command ran out of memory; its own memory would be gone for ever."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "tests.pool_of_one"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout
+        waiting = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+    assert select.select([waiting], [], [])[0] == [waiting]
+    os.close(waiting)
