@@ -35,7 +35,7 @@ def test_an_interrupt_while_the_thread_starts_ends_it(monkeypatch: pytest.Monkey
 
 
 def test_a_process_of_a_pool_ends_when_its_parent_was_killed() -> None:
-    """As a parser does whose command ran out of memory; its own memory would be gone for ever."""
+    """As a parser does whose command ran out of memory; it would keep its memory."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "tests.pool_of_one"]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe) as parent:

@@ -40,7 +40,7 @@ def test_the_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("longest_s", "code", "said"), [(0, 130, b"error: stopped"), (1_000, 0, b"")])
-def test_a_thread_that_reads_for_ever_cannot_hold_the_end_of_a_command(
+def test_a_thread_that_reads_on_cannot_hold_the_end_of_a_command(
     longest_s: int, code: int, said: bytes
 ) -> None:
     """Signals are put off for seconds, in which a traceback would be printed; then one ends the process."""

@@ -25,7 +25,7 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def end_with_parent_process() -> None:
-    """Have this process of a pool end with its parent, whose next order it would await for ever.
+    """Have this process of a pool end with its parent, whose next order it would await.
 
     By a thread, because the kernel's own signal (PR_SET_PDEATHSIG) also comes when only the thread has ended
     that started the process.
