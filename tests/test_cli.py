@@ -1,7 +1,9 @@
 """The command line as a user or a task uses it: processes, exit codes, one-line errors."""
 
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from laion_etl import __version__
+from laion_etl.core.shown_text import ShownLines
 from tests.parse.wat_files import image, page_record, write_wat
 from tests.preloaded_commands import completed
 
@@ -34,6 +37,27 @@ def test_the_version(tmp_path: Path) -> None:
     forked = laion_etl(tmp_path, "--version")
     for done in (new, forked):
         assert (done.returncode, done.stdout, done.stderr) == (0, f"laion-etl {__version__}\n", "")
+
+
+@pytest.mark.parametrize(("longest_s", "code", "said"), [(0, 130, b"error: stopped"), (1_000, 0, b"")])
+def test_a_thread_that_reads_on_cannot_hold_the_end_of_a_command(
+    longest_s: int, code: int, said: bytes
+) -> None:
+    """Signals are put off for seconds, in which a traceback would be printed; then one ends the process."""
+    command = [sys.executable, "-m", "tests.reading_at_the_end", str(longest_s), "--version"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as ending:
+        assert ending.stdin
+        assert ending.stdout
+        assert ending.stderr
+        while ending.stdout.readline() != b"ending\n":
+            assert ending.poll() is None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            ending.send_signal(number)
+        if code == 0:
+            ending.stdin.close()
+        assert ending.wait() == code
+        assert ending.stderr.read().startswith(said)
 
 
 def test_known_crawls_newest_first(tmp_path: Path) -> None:
@@ -166,6 +190,19 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     recorded = {"postgres", "usage"}  # usage only where the command took a second
     leftovers = [p for p in tmp_path.rglob("*") if p.is_file() and recorded.isdisjoint(p.parts)]
     assert leftovers == []
+
+
+def test_the_secrets_of_an_address_are_in_no_error(tmp_path: Path) -> None:
+    source = "http://me:hidden@127.0.0.1:1/cc?X-Amz-Signature=hidden"
+    done = laion_etl(tmp_path, "crawl", "partitions", "--crawl", "CC-MAIN-2024-38", CRAWL_SOURCE=source)
+    assert "cannot read http://me:***@127.0.0.1:1/cc?X-Amz-Signature=***" in one_line_error(done)
+    assert "hidden" not in done.stdout + done.stderr
+
+
+def test_a_log_line_controls_no_terminal_and_has_no_secrets() -> None:
+    answer = "\x1b[31mred\u202e of s3://me:hidden@host/x?sig=hidden"
+    record = logging.LogRecord("laion_etl", logging.WARNING, "", 0, "%s\nnext", (answer,), None)
+    assert ShownLines("%(message)s").format(record) == " [31mred  of s3://me:***@host/x?sig=***\nnext"
 
 
 def test_a_usage_error_is_exit_code_2(tmp_path: Path) -> None:

@@ -1,14 +1,11 @@
 """Settings as logs and pods may show them: without passwords, tokens and the signatures of signed URLs."""
 
-import re
 import shlex
 from collections.abc import Mapping
 
+from laion_etl.core.hidden_secrets import hide_secrets, hide_secrets_of_servers
 from laion_etl.settings import setting_fields
-from laion_etl.settings.provenance import SECRET_PARAMETER
 
-# `user:password@` of a URL, of each of its hosts.
-_LOGIN = re.compile(r"(://[^:/@\s]*):[^/\s]*@")
 _SECRETS = {field.variable for field in setting_fields() if field.secret}
 _SERVERS = {"LAION_ETL_DATABASE_URL", "LAION_ETL_DATABASE_URLS"}  # of which host and user help in a log
 
@@ -21,6 +18,6 @@ def shown_settings(environment: Mapping[str, str]) -> str:
 
 def without_secrets(name: str, value: str) -> str:
     """The value of a setting for logs; a secret one is masked as a whole unless its password is found."""
-    masked = SECRET_PARAMETER.sub(r"\1\2***", _LOGIN.sub(r"\1:***@", value))
+    masked = (hide_secrets_of_servers if name in _SERVERS else hide_secrets)(value)
     hidden = name in _SECRETS and value and (masked == value or name not in _SERVERS)
     return "***" if hidden else masked

@@ -11,6 +11,7 @@ from typing import Any
 from laion_etl.core.causes import cause_of
 from laion_etl.core.documented_enum import DocumentedEnum
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.hidden_secrets import hide_secrets
 from laion_etl.core.one_line import one_line
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.settings import AlertSettings
@@ -79,8 +80,8 @@ class Alert:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), str) and field.name != "kind"
         }
-        texts["reason"] = shortened(texts["reason"])
-        return replace(self, **texts, details=tuple(map(one_line, self.details)))
+        texts["reason"] = shortened(hide_secrets(texts["reason"]))
+        return replace(self, **texts, details=tuple(hide_secrets(one_line(line)) for line in self.details))
 
     @property
     def title(self) -> str:

@@ -1,5 +1,7 @@
-"""Threads that work while a block runs, such as those that extend leases."""
+"""Threads that work while a block runs, such as those that extend leases, or while a process does."""
 
+import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +15,26 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
     """
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,), daemon=True)
-    thread.start()
     try:
+        thread.start()  # in the block: an interrupt while it starts must end it, too
         yield
     finally:
         over.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
+
+
+def end_with_parent_process() -> None:
+    """Have this process of a pool end with its parent, whose next order it would await.
+
+    By a thread, because the kernel's own signal (PR_SET_PDEATHSIG) also comes when only the thread has ended
+    that started the process.
+    """
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

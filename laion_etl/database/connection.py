@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import Connection
-from psycopg.conninfo import conninfo_to_dict
 
 from laion_etl.core.errors import DatabaseError, DatabaseOutageError, DatabaseRefusedError
 from laion_etl.core.outages import is_outage, is_refusal
@@ -22,6 +21,7 @@ from laion_etl.database.embedded import exists, running_server, with_log_cause
 from laion_etl.database.interrupts import transaction
 from laion_etl.database.migrations import migrate
 from laion_etl.database.queries import query
+from laion_etl.database.server_url import public_name, url_parts
 from laion_etl.settings import DatabaseSettings, Settings
 
 ResultT = TypeVar("ResultT")
@@ -120,7 +120,7 @@ class Database:
     @property
     def public_name(self) -> str:
         """Host, port and name of the database, for people."""
-        return _public_name(self._url)
+        return public_name(self._url)
 
     def open(self, pair_leaves: int, key_ranges: int) -> None:
         """Connect, and bring the schema up to date; the numbers are for a new one. Raises DatabaseError."""
@@ -164,7 +164,7 @@ class Database:
         tls = {
             name: getattr(self._settings, name) for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")
         }
-        given = conninfo_to_dict(self._url)
+        given = url_parts(self._url)
         if tls["sslrootcert"] and "sslmode" not in given:
             tls["sslmode"] = tls["sslmode"] or "verify-full"  # libpq's default would go on without TLS
         wanted = {
@@ -237,7 +237,7 @@ def _database_error(error: psycopg.Error, url: str) -> DatabaseError:
         kind = DatabaseOutageError
     elif is_refusal(error):
         kind = DatabaseRefusedError
-    return kind(_explanation(error, _public_name(url), _first_line(error)))
+    return kind(_explanation(error, public_name(url), _first_line(error)))
 
 
 def _explanation(error: psycopg.Error, name: str, cause: str) -> str:
@@ -270,16 +270,6 @@ def _explanation(error: psycopg.Error, name: str, cause: str) -> str:
 def _refused(error: psycopg.Error) -> bool:
     """Whether the server refused the connection for a reason that does not change within minutes."""
     return is_refusal(error) or (error.sqlstate or "").startswith("53")
-
-
-def _public_name(url: str) -> str:
-    """Returns host, port and database of a URL, without user and password."""
-    try:
-        parts = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        return "LAION_ETL_DATABASE_URL (not a valid postgresql:// URL)"
-    host, port = parts.get("host") or "localhost", parts.get("port") or 5432
-    return f"{host}:{port}/{parts.get('dbname') or ''}"
 
 
 def _first_line(error: psycopg.Error) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
+from laion_etl.core.npy import read_array
 from laion_etl.io.storage import Store
 
 FORMAT = 1
@@ -132,10 +133,11 @@ def read_embeddings(path: Path, column: str) -> NDArray[np.float16]:
     """Read embeddings from a .npy file, or from a column of a .parquet file. Raises InputError."""
     try:
         if path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:
+                found = read_array(file)
         else:
             found = vectors_of(pq.ParquetFile(path).read([column])[column])
-    except (pa.ArrowException, KeyError, ValueError, EOFError, OSError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise InputError(f"cannot read the embeddings in {path}: {error}; check the file") from error
     if found.ndim != 2 or found.dtype.kind != "f":
         raise InputError(

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from laion_etl.blocklists import Blocklists, load_blocklists
 from laion_etl.blocklists.removal_requests import NO_LINKS, BlockedLinks
 from laion_etl.core.arrow_memory import save_arrow_memory
+from laion_etl.core.background import end_with_parent_process
 from laion_etl.core.errors import InputError, InternalError, KilledError
 from laion_etl.core.funnel import ParseReason, RecordReason
 from laion_etl.core.host_resources import usable_cores
@@ -223,7 +224,7 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(prefix="laion_etl-parse-") as folder,
-        ProcessPoolExecutor(jobs, context) as pool,
+        ProcessPoolExecutor(jobs, context, end_with_parent_process) as pool,
     ):
         waiting = deque(wat_files)
         running: deque[_Job | Saved] = deque()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from laion_etl.blocklists.near_hashes import Ints
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.ids import INDEX_DIGITS, batch_name
+from laion_etl.core.npy import read_array
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import scored_stem
 from laion_etl.dataset.joined_samples import IMAGE_EMBEDDINGS
@@ -81,8 +82,8 @@ def read_vectors(crawl: str, batch: ScoredBatch, store: Store) -> tuple[NDArray[
         data = store.read(name)
         with store.open(f"{scored_stem(crawl, batch.number)}.parquet") as file:
             rows = pq.ParquetFile(file).read(["key", "reason"])
-        vectors = np.load(io.BytesIO(data), allow_pickle=False)
-    except (MissingFileError, ValueError, EOFError, OSError, pa.ArrowException) as error:
+        vectors = read_array(io.BytesIO(data))
+    except (MissingFileError, ValueError, OSError, pa.ArrowException) as error:
         raise _unusable(batch, name, str(error)) from error
     keys = np.asarray(rows.filter(pc.field("reason").is_null())["key"].to_pylist(), "S")
     if output is None or hashlib.sha256(data).hexdigest() != output.sha256:

@@ -21,6 +21,7 @@ import numpy as np
 
 from laion_etl.blocklists.near_hashes import Ints
 from laion_etl.core.errors import InputError, MissingFileError
+from laion_etl.core.npy import read_array
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.model_text import without_device
 from laion_etl.dataset.scored import ScoredBatch
@@ -174,8 +175,8 @@ def write_clusters(name: str, clusters: Clusters, store: Store) -> None:
 def read_clusters(name: str, crawl: str, store: Store) -> Clusters:
     """Read what `write_clusters` wrote. Raises InputError."""
     try:
-        return Clusters(np.load(io.BytesIO(store.read(name)), allow_pickle=False))
-    except (MissingFileError, ValueError, EOFError) as error:
+        return Clusters(read_array(io.BytesIO(store.read(name))))
+    except (MissingFileError, ValueError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: {error}; run `laion-etl stage publish --crawl {crawl} "
             "--prepare` again"

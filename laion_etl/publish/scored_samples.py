@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.ids import batch_name
+from laion_etl.core.npy import read_array
 from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.joined_samples import EMBEDDINGS, TAR
@@ -169,8 +170,8 @@ def _vectors(output: Output, samples: int, batch: ScoredBatch, store: Store) -> 
     _copy(output, batch, data, store)
     data.seek(0)
     try:
-        matrix = np.load(data, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        matrix = read_array(data)
+    except ValueError as error:
         raise _unusable(batch, output.name, f"it is not a file of numpy ({error})") from error
     if matrix.dtype != np.float16 or matrix.ndim != 2 or len(matrix) != samples:
         raise _unusable(

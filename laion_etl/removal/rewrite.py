@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import REASON, Matcher, blanked
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.npy import read_array
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import BATCH_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES
 from laion_etl.core.stage_stats import Output, StageStats
@@ -167,10 +168,12 @@ def _without_embeddings(shard: _Shard, ending: str, table: pa.Table, gone: npt.N
     data = io.BytesIO(shard.store.read(name))
     kept = pc.is_null(table["reason"]).to_numpy()
     try:
-        matrix = np.load(data, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        matrix = read_array(data)
+    except ValueError as error:
         raise InputError(f"cannot read {shard.store.uri(name)}: {error}; score the shard again") from error
     left = int(np.count_nonzero(kept & ~gone))
+    if matrix.ndim != 2:
+        raise InputError(f"cannot read {shard.store.uri(name)}: it is not a matrix; score the shard again")
     if len(matrix) == int(np.count_nonzero(kept)):
         matrix = matrix[~gone[kept]]
     elif len(matrix) != left:

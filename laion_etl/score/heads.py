@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.npy import read_array
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.finite import check_arrays, check_layers
 from laion_etl.score.layer_chain import (
@@ -87,12 +88,12 @@ def checked_file(named: str) -> Path:
 def load_anchors(path: Path, dim: int) -> TextAnchors:
     """Reads two text embeddings of `dim` from an .npy file; raises ModelError for any other content."""
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            found = read_array(file)
+    except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the text embeddings {path}: {error}") from error
-    if not isinstance(found, np.ndarray) or found.shape != (2, dim) or found.dtype.kind != "f":
-        shape = getattr(found, "shape", None)
-        raise ModelError(f"{path} holds {shape}, not two text embeddings of {dim} numbers")
+    if found.shape != (2, dim) or found.dtype.kind != "f":
+        raise ModelError(f"{path} holds {found.shape}, not two text embeddings of {dim} numbers")
     anchors = found.astype(np.float32)
     check_arrays({"a text embedding": anchors}, path)
     lengths = np.linalg.norm(anchors, axis=1, keepdims=True)
@@ -112,7 +113,9 @@ def load_head(path: Path, dim: int) -> LinearHead | LayerChain:
         chain = chain_of(state, path, dim, AESTHETIC)
         if any(chain.rectified):
             return chain
-        weight, bias = folded(chain)
+        with np.errstate(over="ignore", invalid="ignore"):
+            weight, bias = folded(chain)
+        check_arrays({"the product of its layers": weight, "the sum of their biases": bias}, path)
     else:
         weight, bias = _linear(state, path, dim)
     check_layers({"weight": weight}, path)
@@ -127,7 +130,7 @@ def _linear(state: State, path: Path, dim: int) -> tuple[Floats, float]:
         )
     if tuple(weight.shape) != (1, dim):
         raise ModelError(
-            f"{path} is a head for embeddings of {weight.shape[-1]} numbers, the CLIP model makes {dim}; "
+            f"{path} is a head for embeddings of {weight.numel()} numbers, the CLIP model makes {dim}; "
             "set LAION_ETL_SAFETY_AESTHETIC_HEAD to the model's own"
         )
     return weight[0].float().numpy(), float(bias.reshape(()).item())

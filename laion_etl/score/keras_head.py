@@ -10,7 +10,9 @@ import json
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ _KNOWN = frozenset(
     {"InputLayer", "Custom>MultiCategoryEncoding", "Normalization", "Dense", "ReLU", "Dropout", "Activation"}
 )
 _STRINGS, _INT64 = 7, 9
+# Also RuntimeError: of members that are encrypted, or compressed in a way that Python does not know.
+_OF_ARCHIVES = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, LZMAError, struct.error)
 
 
 def read_keras_head(path: Path) -> DenseHead:
@@ -44,7 +48,7 @@ def read_keras_head(path: Path) -> DenseHead:
         encodings = _encodings(metadata)
         layers = _layers(read_bundle(index, data))
         return _head(layers, dict(zip(encodings, _tables(graph), strict=True)))
-    except (OSError, zipfile.BadZipFile, BundleError, KeyError, ValueError, struct.error) as error:
+    except (*_OF_ARCHIVES, BundleError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"cannot read the Keras model {path}: {type(error).__name__} {error}") from error
 
 

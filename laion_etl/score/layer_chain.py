@@ -38,7 +38,7 @@ Layouts = Mapping[tuple[int, ...], tuple[int, ...]]  # places of layers, and tho
 
 AESTHETIC: Layouts = {(0, 2, 4, 6, 7): (), (0, 3, 6, 9, 11): (0, 3, 6, 9)}
 NSFW: Layouts = {(0, 3, 6, 9, 12, 15, 16): (0, 3, 6, 9, 12)}
-_LAYER = re.compile(r"layers\.(\d+)\.(?:weight|bias)")
+_LAYER = re.compile(r"layers\.(\d{1,4})\.(?:weight|bias)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,10 @@ def _is_plain(tensor: "torch.Tensor") -> bool:
     import torch
 
     strided = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()
-    return strided and not tensor.is_meta
+    if not strided or tensor.is_meta:
+        return False
+    # A view may repeat the numbers of a small file until they fill the memory.
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def places_of(state: State) -> tuple[int, ...]:
@@ -119,7 +122,8 @@ def chain_of(state: State, path: Path, dim: int, layouts: Layouts) -> LayerChain
     )
     shapes = [weight.shape for weight in weights]
     sizes = [dim, *(bias.size for bias in biases)]
-    if shapes != [(after, before) for before, after in pairwise(sizes)] or sizes[-1] != 1:
+    fitting = shapes == [(after, before) for before, after in pairwise(sizes)] and sizes[-1] == 1
+    if not fitting or any(bias.ndim != 1 for bias in biases):
         raise ModelError(
             f"cannot use the head {path}: it is not for embeddings of {dim} numbers, its layers have the "
             f"shapes {shapes}; give the head of the CLIP model"

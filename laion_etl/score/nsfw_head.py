@@ -131,7 +131,6 @@ def _read_dense(path: Path, dim: int) -> DenseHead:
                     f"{path} is not a laion-etl NSFW head; make one with `laion-etl model convert-head`"
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        check_arrays(arrays, path)
     except (OSError, SafetensorError) as error:
         advice = "run `laion-etl model convert-head` on it" if path.suffix == ".zip" else "convert it again"
         raise ModelError(f"cannot read the NSFW head {path}: {error}; {advice}") from error
@@ -139,17 +138,23 @@ def _read_dense(path: Path, dim: int) -> DenseHead:
         head = _head(arrays)
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path} is a damaged NSFW head: {error}") from error
-    check_layers({f"{number}.weight": weight for number, weight in enumerate(head.weights)}, path)
+    weights = {f"{number}.weight": weight for number, weight in enumerate(head.weights)}
+    biases = {f"{number}.bias": bias for number, bias in enumerate(head.biases)}
+    check_arrays({"mean": head.mean, "variance": head.variance, **weights, **biases}, path)
+    check_layers(weights, path)
     if head.dim != dim:
         raise ModelError(f"{path} is a head for embeddings of {head.dim} numbers, the CLIP model makes {dim}")
     return head
 
 
 def _head(arrays: Mapping[str, NDArray[np.generic]]) -> DenseHead:
-    floats = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.kind == "f"}
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        floats = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.kind == "f"}
     layers = sum(name.endswith(".weight") for name in floats)
     weights = tuple(floats[f"{number}.weight"] for number in range(layers))
     biases = tuple(floats[f"{number}.bias"] for number in range(layers))
+    if any(values.ndim != 1 for values in (floats["mean"], floats["variance"], *biases)):
+        raise ValueError("mean, variance or a bias is not a row of numbers")
     sizes = [len(floats["mean"]), *(len(bias) for bias in biases)]
     shapes = [weight.shape for weight in weights]
     if shapes != list(pairwise(sizes)) or not layers or sizes[-1] != 1:
@@ -158,15 +163,15 @@ def _head(arrays: Mapping[str, NDArray[np.generic]]) -> DenseHead:
         raise ValueError("mean and variance differ in length")
     if (floats["variance"] < 0).any():
         raise ValueError("a variance is negative")
-    tables = {
-        int(name.split(".")[1]): dict(
-            zip(
-                (f"{int(key) / 1e6:.6f}" for key in keys),
-                map(int, arrays[name.replace(".keys", ".values")]),
-                strict=True,
-            )
-        )
-        for name, keys in arrays.items()
-        if name.endswith(".keys")
-    }
+    tables = dict(_table(name, arrays, sizes[0]) for name in arrays if name.endswith(".keys"))
     return DenseHead(floats["mean"], floats["variance"], weights, biases, tables)
+
+
+def _table(name: str, arrays: Mapping[str, NDArray[np.generic]], dim: int) -> tuple[int, dict[str, int]]:
+    """Return the number of the embedding that a table looks up, and the table."""
+    column = int(name.removeprefix("table.").removesuffix(".keys"))
+    keys, values = arrays[name], arrays[name.removesuffix("keys") + "values"]
+    if not 0 <= column < dim or any(one.ndim != 1 or one.dtype.kind != "i" for one in (keys, values)):
+        raise ValueError(f"{name} is not for one of {dim} numbers, or it is not a row of whole numbers")
+    texts = (f"{key / 1e6:.6f}" for key in keys.tolist())
+    return column, dict(zip(texts, map(int, values.tolist()), strict=True))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError, Stopped
 from laion_etl.core.ids import batch_name
+from laion_etl.core.npy import read_array
 from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, read_batch
@@ -144,8 +145,8 @@ def read_vectors(name: str, store: Store) -> NDArray[np.float16]:
     """Read the embeddings of a batch (n, dim). Raises InputError if the file is invalid."""
     with store.open(name) as file:
         try:
-            vectors = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
+            vectors = read_array(file)
+        except ValueError as error:
             raise InputError(f"cannot read {store.uri(name)}: {error}; score its batch again") from error
     if vectors.dtype != np.float16 or vectors.ndim != 2:
         raise InputError(

@@ -5,16 +5,11 @@ import re
 from pathlib import PurePath
 from typing import Any
 
+from laion_etl.core.hidden_secrets import hide_parameters
 from laion_etl.settings.fields import Stage
 from laion_etl.settings.registry import recorded, setting_fields
 from laion_etl.settings.settings import Settings
 
-# Parameters of libpq and of URLs that storage services sign, in a query or in libpq's `name=value` form.
-SECRET_PARAMETER = re.compile(
-    r"(?<![\w-])((?:ssl)?password|passwd|access_token|token|secret|api_?key|sig|signature|awsaccesskeyid"
-    r"|x-(?:amz|goog)-(?:signature|credential|security-token)|key-pair-id)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s,']+)",
-    re.IGNORECASE,
-)
 _ACCESS = re.compile(r"://[^/@\s]*@")
 
 
@@ -48,4 +43,4 @@ def _without_folders(value: Any) -> Any:
         return PurePath(value).name
     if "://" not in value:
         return value
-    return SECRET_PARAMETER.sub(r"\1\2***", _ACCESS.sub("://", value))
+    return hide_parameters(_ACCESS.sub("://", value))

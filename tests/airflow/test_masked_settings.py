@@ -28,6 +28,11 @@ _SOURCE = "LAION_ETL_CRAWL_SOURCE"
             "postgresql://me:hidden@one/l,postgresql://me:hidden@two/l?sslpassword=hidden",
             "postgresql://me:***@one/l,postgresql://me:***@two/l?sslpassword=***",
         ),
+        (
+            "LAION_ETL_DATABASE_URLS",
+            "postgresql://me:hidden@one/l,postgresql://me:hid/den@hid,den@two/l?password=hid'den,hidden",
+            "postgresql://me:***@one/l,postgresql://me:***@two/l?password=***",
+        ),
         ("LAION_ETL_ALERTS_WEBHOOK", "https://hooks.example/hidden?token=hidden", "***"),
         (
             _SOURCE,

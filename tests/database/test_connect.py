@@ -1,3 +1,4 @@
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from laion_etl.core.errors import DatabaseError
+from laion_etl.core.errors import DatabaseError, DatabaseRefusedError
 from laion_etl.database import migrations
 from laion_etl.database.connection import Database, migrate, open_database
 from laion_etl.database.embedded import EmbeddedServer
@@ -67,6 +68,23 @@ def test_a_malformed_url_says_so() -> None:
     settings = Settings(core=CoreSettings(database_url="postgresql://[not a url"))
     with pytest.raises(DatabaseError, match="not a valid postgresql:// URL"), open_database(settings):
         pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret%zz@127.0.0.1:1/laion",
+        "postgresql://me:secret/more@127.0.0.1:1/laion",
+        "postgresql://me:123/secret@127.0.0.1:1/laion",
+        "postgresql://me:more@secret@127.0.0.1:1/laion",
+    ],
+)
+def test_a_password_that_libpq_takes_for_something_else_is_in_no_error(url: str) -> None:
+    settings = Settings(core=CoreSettings(database_url=url))
+    with pytest.raises(DatabaseRefusedError, match="as %XX") as caught, open_database(settings):
+        pass
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    assert "secret" not in Database(url, settings.database).public_name
 
 
 def test_a_refused_statement_is_a_database_error(settings: Settings) -> None:

@@ -58,6 +58,14 @@ def test_no_secret_is_written_down(name: str) -> None:
 
 
 @each_service
+def test_no_secret_is_an_argument_of_a_program(name: str) -> None:
+    """Which every user of the machine can see; `printf` is a part of the shell."""
+    for line in "\n".join(SERVICES[name].get("command", [])).splitlines():
+        secrets = [match.start() for match in re.finditer(r"\$\{?\w*(PASSWORD|SECRET|KEY)", line)]
+        assert all(line.startswith("printf ") and place < line.index("|") for place in secrets), line
+
+
+@each_service
 def test_ports_are_open_on_this_machine_only(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
     assert not any("docker.sock" in volume for volume in SERVICES[name].get("volumes", []))

@@ -39,7 +39,7 @@ def _survives(name: str, seconds: int) -> bool:
     log = _FOLDER / f"{name}.log"
     log.write_text(ended.stdout + ended.stderr)
     inputs, covered = (_STATUS.findall(log.read_text()) or [("0", "0")])[-1]
-    outcome = "" if ended.returncode == 0 else f"; FAILED, see {log}"
+    outcome = "" if ended.returncode == 0 else f"; FAILED ({ended.returncode}), see {log}"
     print(f"{name}: {int(inputs):,} inputs, {covered} places covered{outcome}", flush=True)
     return ended.returncode == 0
 

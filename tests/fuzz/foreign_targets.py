@@ -175,6 +175,7 @@ _LOADERS: dict[str, Callable[[Path], object]] = {
     ".safetensors": lambda path: load_head(path, _DIM),
     ".zip": read_keras_head,
     ".pt": lambda path: load_nsfw_head(path, _DIM),
+    ".dense": lambda path: load_nsfw_head(path, _DIM),
 }
 
 

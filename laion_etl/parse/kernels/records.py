@@ -109,7 +109,7 @@ def _find_html(data: Bytes, start: int, end: int) -> int:
     """Returns the position after `"HTML-Metadata":{`; -1 without the name, -2 if its form is different."""
     position = start + _NAME_BYTES - 1
     while position < end:
-        skip = _NAME_SKIP[data[position]]
+        skip = int(_NAME_SKIP[data[position]])  # run as Python, a sum of 8 bits would overflow
         if skip:
             position += skip
             continue
@@ -127,7 +127,7 @@ def _has_preview(data: Bytes, start: int, end: int) -> bool:
     """Whether the JSON of a page has the name og:image:alt."""
     position = start + _PREVIEW.size - 1
     while position < end:
-        skip = _PREVIEW_SKIP[data[position]]
+        skip = int(_PREVIEW_SKIP[data[position]])
         if skip:
             position += skip
         elif equals(data, position - _PREVIEW.size + 1, _PREVIEW):
