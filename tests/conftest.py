@@ -278,6 +278,8 @@ def real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparers and decoders are new processes, as users have them: for tests of these."""
     for module, program in CONFINED.items():
         monkeypatch.setattr(module, "PROGRAM", (sys.executable, "-m", program))
+
+
 @pytest.fixture(scope="session")
 def undisturbed_run(finished_run: FinishedRun) -> Path:
     """The store of `finished_run`: what disturbed runs must come to, too."""

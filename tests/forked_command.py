@@ -27,11 +27,6 @@ def installed(folder: Path, server: str, arguments: Sequence[str] = ("-m", "laio
     return program
 
 
-def _pass_on(fork: int, number: int) -> None:
-    with suppress(ProcessLookupError):  # it has just ended
-        os.kill(fork, number)
-
-
 def main(server: str, arguments: list[str]) -> None:
     passed_on = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until there is a fork to pass them on to
