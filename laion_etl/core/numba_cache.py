@@ -89,7 +89,8 @@ def _compiled(function: Callable[..., object], options: Mapping[str, bool]) -> A
     vars(numba.config)["CACHE_DIR"] = str(_folder())
     locators = ("laion_etl.core.numba_locator.PackageLocator", "UserProvidedCacheLocator")
     vars(numba.config)["CACHE_LOCATOR_CLASSES"] = ",".join(locators)
-    return numba.njit(cache=True, nogil=True, **options)(function)
+    compiler: Any = numba.njit  # its type does not have all of its options
+    return compiler(cache=True, nogil=True, **options)(function)
 
 
 def ensure_compiled() -> None:

@@ -136,7 +136,7 @@ def _entity(data: Bytes, start: int, end: int) -> tuple[int, int]:
     size = stop + 1 - start
     if size == _AMPERSAND.size and equals(data, start, _AMPERSAND):
         follows = data[stop + 1] if stop + 1 < end else np.uint8(32)
-        return (0 if _is_alphanumeric(follows) or follows == 35 else 38), size
+        return (0 if _is_alphanumeric(int(follows)) or follows == 35 else 38), size
     if size == 6 and (equals(data, start, _ENTITIES[0])):
         return 34, size
     if size == 5 and equals(data, start, _ENTITIES[1]):
