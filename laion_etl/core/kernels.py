@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]
@@ -14,7 +14,7 @@ Hashes = npt.NDArray[np.uint64]
 ONES, HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
-@kernel
+@borrowing_kernel
 def equals(data: Bytes, start: int, other: Bytes) -> bool:
     """Whether `other` is at `start`; the caller checks that there is room for it."""
     for i in range(other.size):
@@ -23,7 +23,7 @@ def equals(data: Bytes, start: int, other: Bytes) -> bool:
     return True
 
 
-@kernel
+@borrowing_kernel
 def hash_of(data: Bytes, start: int, end: int) -> np.uint64:
     """Computes 64-bit FNV-1a of a span, ASCII letters lower-cased; compare texts with equal hashes."""
     value = np.uint64(0xCBF29CE484222325)
@@ -35,7 +35,7 @@ def hash_of(data: Bytes, start: int, end: int) -> np.uint64:
     return value
 
 
-@kernel
+@borrowing_kernel
 def keyed_hash(data: Bytes, start: int, end: int, key: Hashes) -> np.uint64:
     """Computes SipHash-1-3 of a span, with a key of two numbers, for tables of what strangers choose.
 
@@ -60,7 +60,7 @@ def keyed_hash(data: Bytes, start: int, end: int, key: Hashes) -> np.uint64:
     return v0 ^ v1 ^ v2 ^ v3
 
 
-@kernel
+@borrowing_kernel
 def _whole_word(data: Bytes, at: int) -> np.uint64:
     """Reads eight bytes, little-endian; written out, it is one load."""
     low = np.uint32(data[at]) | np.uint32(data[at + 1]) << np.uint32(8)
@@ -70,7 +70,7 @@ def _whole_word(data: Bytes, at: int) -> np.uint64:
     return np.uint64(low) | np.uint64(high) << np.uint64(32)
 
 
-@kernel
+@borrowing_kernel
 def _last_word(data: Bytes, start: int, end: int) -> np.uint64:
     """Reads up to seven bytes, little-endian."""
     word = np.uint64(0)
@@ -79,7 +79,7 @@ def _last_word(data: Bytes, start: int, end: int) -> np.uint64:
     return word
 
 
-@kernel
+@borrowing_kernel
 def _sip_round(
     v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
@@ -94,12 +94,12 @@ def _sip_round(
     return v0, v1, _rotated(v2, 32), v3
 
 
-@kernel
+@borrowing_kernel
 def _rotated(value: np.uint64, bits: int) -> np.uint64:
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@kernel
+@borrowing_kernel
 def holds(sorted_hashes: Hashes, value: np.uint64) -> bool:
     """Whether a value is among sorted ones."""
     found = np.searchsorted(sorted_hashes, value)

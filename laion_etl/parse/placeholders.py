@@ -15,7 +15,14 @@ from laion_etl.core.funnel import ParseReason
 from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.core.wordlists import words
-from laion_etl.parse.kernels.texts import IS_WORD, MAX_BYTES, MAY_BE, find_placeholders
+from laion_etl.parse.kernels.texts import (
+    IS_DATE,
+    IS_FILE_NAME,
+    IS_WORD,
+    MAX_BYTES,
+    MAY_BE,
+    find_placeholders,
+)
 from laion_etl.settings import ParseSettings
 
 _NETWORKS = words("social-networks")
@@ -40,9 +47,11 @@ _CAMERA_WORDS = words("camera-words")
 _CAMERA_ENDINGS = words("camera-endings")
 _LAYER_WORDS = words("layer-words")
 _PROGRAM_WORDS = ("signal", "viber", "image", "received", "inbound", "fb", "img", "screenshot")
-_IMAGE_ENDINGS = (
-    "jpe?g|jfif|png|gif|webp|bmp|tiff?|svg|avif|heic|heif|ico|psd|eps|pdf|raw|cr2|nef|dng|jp2|mp4|mov"
+_ENDINGS = (
+    *("jpg", "jpeg", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff", "svg", "avif", "heic", "heif"),
+    *("ico", "psd", "eps", "pdf", "raw", "cr2", "nef", "dng", "jp2", "mp4", "mov"),
 )
+_IMAGE_ENDINGS = "|".join(_ENDINGS)
 
 _FILE_NAME = re.compile(
     rf"(?:\S+|(?:\S+ ){{1,3}}\S+)\.(?:{_IMAGE_ENDINGS})|[!-~]+\.(?:{_IMAGE_ENDINGS})[?#][!-~]*", re.IGNORECASE
@@ -222,13 +231,23 @@ def _hashes(words: Iterable[str]) -> Hashes:
 
 
 @cache
-def _word_hashes() -> tuple[Hashes, Hashes]:
-    """Returns the hashes of WORDS, and of every word that a placeholder of several may have."""
+def _lists() -> tuple[Hashes, Hashes, Hashes, Hashes]:
+    """Returns the lists of the kernel: WORDS, every word that a placeholder of several may have, words that
+    cameras begin names with, and endings.
+    """
     words_in_phrases = (part for word in WORDS for part in _LETTERS.findall(word))
     layer_parts = (part for word in _LAYER_WORDS for part in word.split())
     camera_parts = (part for word in _CAMERA_WORDS for part in _LETTERS.findall(word))
     others = (*_DATE_WORDS, *camera_parts, *_CAMERA_ENDINGS, *_DIMENSION_MARKS, *_ADDITIONS, *_PROGRAM_WORDS)
-    return _hashes(WORDS), _hashes((*others, *layer_parts, *words_in_phrases))
+    parts = _hashes((*others, *layer_parts, *words_in_phrases))
+    return _hashes(WORDS), parts, _hashes(_CAMERA_WORDS), _hashes(_ENDINGS)
+
+
+_SIMPLE = {
+    IS_WORD: ParseReason.PLACEHOLDER_WORD,
+    IS_FILE_NAME: ParseReason.PLACEHOLDER_FILE_NAME,
+    IS_DATE: ParseReason.PLACEHOLDER_DATE,
+}
 
 
 class PlaceholderRule:
@@ -242,24 +261,25 @@ class PlaceholderRule:
             ParseReason.PLACEHOLDER_DATE: settings.refuse_placeholder_dates,
         }
         self._refused = frozenset(reason for reason, refused in switches.items() if refused)
-        self._words, self._parts = _word_hashes()
+        self._lists = _lists()
 
     def judge(self, arena: ByteArena, starts: Ints, ends: Ints, reasons: Bytes) -> None:
         """Sets the reasons of captions that are placeholders and not dropped yet."""
         if not self._refused:
             return
         findings = np.zeros(starts.size, np.uint8)
-        find_placeholders(arena.data, starts, ends, self._words, self._parts, findings)
+        find_placeholders(arena.data, starts, ends, self._lists, findings)
         findings[reasons != 0] = 0
-        if ParseReason.PLACEHOLDER_WORD in self._refused:
-            reasons[findings == IS_WORD] = REASON_CODES[ParseReason.PLACEHOLDER_WORD]
+        for finding, reason in _SIMPLE.items():
+            if reason in self._refused:
+                reasons[findings == finding] = REASON_CODES[reason]
         rows = np.flatnonzero(findings == MAY_BE)
         for row, start, end in zip(
             *(column.tolist() for column in (rows, starts[rows], ends[rows])), strict=True
         ):
-            reason = _known(arena.bytes(start, end))
-            if reason in self._refused:
-                reasons[row] = REASON_CODES[reason]
+            found = _known(arena.bytes(start, end))
+            if found in self._refused:
+                reasons[row] = REASON_CODES[found]
 
 
 @lru_cache(1 << 14)  # such texts repeat

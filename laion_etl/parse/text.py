@@ -23,6 +23,7 @@ from ftfy.fixes import unescape_html
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.kernels import Ints
 from laion_etl.core.wordlists import words
+from laion_etl.parse.kernels.text_repairs import repair_texts
 from laion_etl.parse.kernels.texts import NEEDS_CLEANING, judge_texts
 
 # A hostile page may have alt texts of megabytes; repairing more than this many times the kept length
@@ -117,11 +118,21 @@ def clean_texts(arena: ByteArena, starts: Ints, ends: Ints, max_chars: int) -> I
     """
     judgements, lengths = np.empty(starts.size, np.int32), np.empty(starts.size, np.int32)
     judge_texts(arena.data, starts, ends, max_chars, judgements, lengths)
+    _repair(arena, (starts, ends), max_chars, (judgements, lengths))
     for row in np.flatnonzero(judgements == NEEDS_CLEANING).tolist():
         text = clean_alt(arena.text(starts[row], ends[row]), max_chars)
         starts[row], ends[row] = arena.add(text.encode())
         lengths[row] = len(text)
     return lengths
+
+
+def _repair(arena: ByteArena, spans: tuple[Ints, Ints], max_chars: int, found: tuple[Ints, Ints]) -> None:
+    """Applies the kernel for simple repairs; `found` are judgements and lengths."""
+    unclean = found[0] == NEEDS_CLEANING
+    if not unclean.any():
+        return
+    arena.reserve(int((spans[1] - spans[0])[unclean].sum()))
+    arena.size = repair_texts(arena.data, *spans, max_chars, *found, arena.size)
 
 
 def wide_lengths(arena: ByteArena, starts: Ints, ends: Ints, lengths: Ints, minimum: int) -> Ints:

@@ -78,7 +78,7 @@ class _Reader:
             self._begins = self.arena.bytes(0, min(int(ends[-1]), _SHOWN_BYTES))
         records = new_records(starts, ends)
         links = new_links(self.arena.size // len(LINK_START) + 1)  # an upper bound; unused rows cost nothing
-        count = cut_links(self.arena.data, self.arena.words, records, links, self._bits)
+        count = cut_links(self.arena.data, records, links, self._bits)
         links = Links(*(column[:count] for column in links))
         bases, links = _finished(self.arena, records, links)
         counts = Outcomes[RecordReason]()

@@ -106,9 +106,10 @@ def _page_url(record: WarcRecord, envelope: object) -> str:
 
 def _licence(html: dict[object, object], links: list[dict[object, object]]) -> str:
     """Returns the licence that a page links to or states; the sources of images are not links."""
-    found = ((link.get("url"), link.get("rel")) for link in links if link.get("path") != "IMG@/src")
+    # First what few links are: a page has hundreds.
+    named = [(url, link) for link in links if (url := _text(link.get("url"))) and may_have_licence(url)]
     return page_licence(
-        ((url, _text(rel)) for url, rel in found if isinstance(url, str) and may_have_licence(url)),
+        ((url, _text(link.get("rel"))) for url, link in named if link.get("path") != "IMG@/src"),
         ((_meta_name(meta), _text(meta.get("content"))) for meta in _metas(html)),
     )
 

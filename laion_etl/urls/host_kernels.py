@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, equals, hash_of, holds, keyed_hash
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel
 
 _HTTP = constant(b"http://")
 _HTTPS = constant(b"https://")
@@ -13,7 +13,7 @@ _HTTPS = constant(b"https://")
 LONG_HOST, LONG_URL, BAD_EXTENSION = 1, 2, 3  # findings of `check_urls`
 
 
-@kernel
+@borrowing_kernel
 def check_urls(
     data: Bytes, urls: tuple[Ints, Ints], limits: tuple[int, int], extensions: Bytes, findings: Ints
 ) -> None:
@@ -31,7 +31,7 @@ def check_urls(
             findings[row] = 0
 
 
-@kernel
+@borrowing_kernel
 def host_span(data: Bytes, start: int, end: int) -> tuple[int, int]:
     """Returns the span of the host, without port, of an absolute http(s) URL as a parser writes it."""
     host = start + (_HTTPS.size if data[start + 4] == 115 else _HTTP.size)
@@ -44,7 +44,7 @@ def host_span(data: Bytes, start: int, end: int) -> tuple[int, int]:
     return host, position
 
 
-@kernel
+@borrowing_kernel
 def query_start(data: Bytes, path: int, end: int) -> int:
     """Returns where the path of a URL without fragment ends: its question mark, or the end."""
     stop = path
@@ -53,7 +53,7 @@ def query_start(data: Bytes, path: int, end: int) -> int:
     return stop
 
 
-@kernel
+@borrowing_kernel
 def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
     stop = query_start(data, path, end)
     for row in range(extensions.shape[0]):
@@ -75,7 +75,7 @@ def _has_extension(data: Bytes, path: int, end: int, extensions: Bytes) -> bool:
     return False
 
 
-@kernel
+@borrowing_kernel
 def _ends_in_dot(data: Bytes, start: int, end: int) -> bool:
     """Whether an escaped dot ends here."""
     return (
@@ -86,7 +86,7 @@ def _ends_in_dot(data: Bytes, start: int, end: int) -> bool:
     )
 
 
-@kernel
+@borrowing_kernel
 def find_files(data: Bytes, urls: tuple[Ints, Ints], names: Hashes, findings: Bytes) -> None:
     """Sets 1 for URLs whose path ends in one of the file names (sorted hashes, lower-cased), else 0."""
     for row in range(urls[0].size):
@@ -100,7 +100,7 @@ def find_files(data: Bytes, urls: tuple[Ints, Ints], names: Hashes, findings: By
         findings[row] = holds(names, hash_of(data, segment, stop))
 
 
-@kernel
+@borrowing_kernel
 def number_hosts(
     data: Bytes,
     urls: tuple[Ints, Ints],
@@ -139,14 +139,14 @@ def number_hosts(
 
 
 class Endings(NamedTuple):
-    """Last labels of hosts: their hashes, sorted; then, in the same order, their bytes and their sizes."""
+    """Last labels of hosts, one or two: their hashes, sorted; then, in the same order, bytes and sizes."""
 
     hashes: Hashes
     names: Bytes
     sizes: Ints
 
 
-@kernel
+@borrowing_kernel
 def find_domains(
     names: Bytes,
     sizes: Ints,
@@ -157,36 +157,40 @@ def find_domains(
 ) -> None:
     """Sets the spans, in all of `names`, of the registered domains of some hosts (first and end of them).
 
-    That is the last two labels of a host that has one of the endings and no empty label. The start is -1 for
-    all others, and for those whose domain has the hash of one of the `unusual` ones.
+    That is one of the endings, of one label or two, and the label before it, of a host that has no empty
+    label. The start is -1 for all others, and for those whose domain has the hash of one of the `unusual`.
     """
     starts, ends = domains
     for number in range(hosts[0], hosts[1]):
         name, size = names[number], sizes[number]
         ends[number] = number * names.shape[1] + size
         starts[number] = -1
-        before_last, last = _last_labels(name, size)
-        is_common = last > 0 and _is_ending(name, last, size, endings)
-        if is_common and not holds(unusual, hash_of(name, before_last, size)):
-            starts[number] = number * names.shape[1] + before_last
+        third, second, last = _last_labels(name, size)
+        domain = -1
+        if last > 0 and _is_ending(name, last, size, endings):
+            domain = second
+        elif third >= 0 and _is_ending(name, second, size, endings):
+            domain = third
+        if domain >= 0 and not holds(unusual, hash_of(name, domain, size)):
+            starts[number] = number * names.shape[1] + domain
 
 
-@kernel
-def _last_labels(name: Bytes, size: int) -> tuple[int, int]:
-    """Returns where the last two labels of a host begin; -1 if it has fewer, or an empty one."""
-    before_last, last, label = -1, -1, 0
+@borrowing_kernel
+def _last_labels(name: Bytes, size: int) -> tuple[int, int, int]:
+    """Returns where the last three labels of a host begin; -1 if it has fewer, or an empty one."""
+    third, second, last, label = -1, -1, -1, 0
     for position in range(size):
         if name[position] == 46:
             if position == label:
-                return -1, -1
-            before_last, label = label, position + 1
+                return -1, -1, -1
+            third, second, label = second, label, position + 1
             last = label
-    return (-1, -1) if label == size else (before_last, last)
+    return (-1, -1, -1) if label == size else (third, second, last)
 
 
-@kernel
+@borrowing_kernel
 def _is_ending(name: Bytes, start: int, end: int, endings: Endings) -> bool:
-    """Whether a last label is one of the endings: anyone who chooses a host can choose its hash, too."""
+    """Whether last labels are one of the endings: anyone who chooses a host can choose its hash, too."""
     found = np.searchsorted(endings.hashes, hash_of(name, start, end))
     if found == endings.hashes.size or endings.sizes[found] != end - start:
         return False

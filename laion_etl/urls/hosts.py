@@ -109,10 +109,18 @@ def _plain_endings() -> frozenset[str]:
     return frozenset(rule for rule in rules if "." not in rule) - longer - _PRIVATE_SUFFIXES
 
 
+@cache
+def _longer_endings() -> frozenset[str]:
+    """Returns the endings of two labels (.co.uk) under which names of three are public registered domains."""
+    rules, longer = public_suffixes()
+    listed = frozenset(rule for rule in rules if rule.count(".") == 1 and rule[0] not in "*!")
+    return listed - longer - {"home.arpa"}  # which has a rule, and is private
+
+
 class HostRule:
     """Filters columns of URLs by host; remembers up to 65,536 hosts (about 5 MB).
 
-    A kernel judges most hosts: those with an ending like .com that are on no list.
+    A kernel judges most hosts: those with an ending like .com or .co.uk that are on no list.
     """
 
     def __init__(self, settings: ParseSettings, domain_blocked: Callable[[str], bool] | None = None) -> None:
@@ -228,8 +236,8 @@ def _is_below(path: str, trackers: tuple[str, ...]) -> bool:
 
 @cache
 def _endings() -> Endings:
-    """Returns `_plain_endings` for the kernel."""
-    names = [ending.encode() for ending in _plain_endings()]
+    """Returns endings of one label and of two for the kernel."""
+    names = [ending.encode() for ending in _plain_endings() | _longer_endings()]
     hashes = np.array([hash_of(constant(name), 0, len(name)) for name in names], np.uint64)
     order = np.argsort(hashes)
     padded = np.zeros((len(names), max(map(len, names))), np.uint8)

@@ -7,7 +7,7 @@ and normalize.py says what else it needs.
 import numpy as np
 
 from laion_etl.core.kernels import HIGHS, Bytes, Hashes, Ints, constant, equals
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel
 
 RESOLVED, NEEDS_PARSER = 0, 1
 
@@ -27,7 +27,7 @@ _PATH = _table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-
 _HOST = _table(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
-@kernel
+@borrowing_kernel
 def resolve_plain(
     data: Bytes,
     urls: tuple[Ints, Ints],
@@ -70,7 +70,7 @@ def resolve_plain(
     return free
 
 
-@kernel
+@borrowing_kernel
 def _join(
     data: Bytes, reference: tuple[int, int], base: tuple[int, int, int, int], free: int
 ) -> tuple[int, int]:
@@ -109,7 +109,7 @@ def _join(
     return free, begun
 
 
-@kernel
+@borrowing_kernel
 def _begins_a_segment(data: Bytes, start: int, end: int) -> bool:
     """Whether a relative path begins with a plain name: no scheme, query, further slash or dot."""
     if data[start] == 47 or data[start] == 63 or data[start] == 35 or data[start] == 46:
@@ -122,7 +122,7 @@ def _begins_a_segment(data: Bytes, start: int, end: int) -> bool:
     return True
 
 
-@kernel
+@borrowing_kernel
 def _parent(data: Bytes, host_end: int, folder_end: int) -> int:
     """Returns the end of the parent folder, after its slash; the root is its own parent."""
     position = folder_end - 1
@@ -131,14 +131,14 @@ def _parent(data: Bytes, host_end: int, folder_end: int) -> int:
     return max(position, host_end + 1)
 
 
-@kernel
+@borrowing_kernel
 def _is_http(data: Bytes, start: int, end: int) -> bool:
     return (end - start > _HTTPS.size and equals(data, start, _HTTPS)) or (
         end - start > _HTTP.size and equals(data, start, _HTTP)
     )
 
 
-@kernel
+@borrowing_kernel
 def _plain_host(data: Bytes, start: int, end: int) -> tuple[int, int]:
     """Returns start and end of the host of an absolute http(s) URL; end 0 if it is not plain."""
     if end - start > _HTTPS.size and equals(data, start, _HTTPS):
@@ -148,7 +148,7 @@ def _plain_host(data: Bytes, start: int, end: int) -> tuple[int, int]:
     return 0, 0
 
 
-@kernel
+@borrowing_kernel
 def _plain_host_behind(data: Bytes, start: int, end: int) -> tuple[int, int]:
     """Returns the span of a plain host: lower-case ASCII with a dot, the last label begins with a letter."""
     position, label = start, start
@@ -168,7 +168,7 @@ def _plain_host_behind(data: Bytes, start: int, end: int) -> tuple[int, int]:
     return start, position
 
 
-@kernel
+@borrowing_kernel
 def _folder_end(data: Bytes, host_end: int, end: int) -> int:
     """Returns the position after the last slash of the path of a base; -1 if the path is not plain."""
     stop = host_end
@@ -181,7 +181,7 @@ def _folder_end(data: Bytes, host_end: int, end: int) -> int:
     return stop
 
 
-@kernel
+@borrowing_kernel
 def _plain_end(data: Bytes, start: int, end: int) -> int:
     """Returns where a plain path and query end, at `end` or a fragment; -1 if they are not plain."""
     in_query = False
@@ -200,7 +200,7 @@ def _plain_end(data: Bytes, start: int, end: int) -> int:
     return end
 
 
-@kernel
+@borrowing_kernel
 def _begins_dot_segment(data: Bytes, start: int, percent: int, end: int) -> bool:
     """Whether a segment of a path begins with an escaped dot, which may be one of `.` and `..`."""
     return (
@@ -211,7 +211,7 @@ def _begins_dot_segment(data: Bytes, start: int, percent: int, end: int) -> bool
     )
 
 
-@kernel
+@borrowing_kernel
 def flag_spans_with(byte: int, data: Bytes, spans: tuple[Ints, Ints], flags: Bytes) -> None:
     """Sets 1 for each span that contains a byte, else 0."""
     for row in range(spans[0].size):
@@ -222,7 +222,7 @@ def flag_spans_with(byte: int, data: Bytes, spans: tuple[Ints, Ints], flags: Byt
                 break
 
 
-@kernel
+@borrowing_kernel
 def flag_foreign_queries(data: Bytes, words: Hashes, urls: tuple[Ints, Ints], flags: Bytes) -> None:
     """Sets 1 for each URL with a character beyond ASCII in its query (or fragment), else 0.
 
@@ -243,7 +243,7 @@ def flag_foreign_queries(data: Bytes, words: Hashes, urls: tuple[Ints, Ints], fl
             position += one
 
 
-@kernel
+@borrowing_kernel
 def _may_be_foreign(words: Hashes, start: int, end: int) -> bool:
     """Whether a byte beyond ASCII is in a span, or next to it in the words that it begins and ends in."""
     found = np.uint64(0)

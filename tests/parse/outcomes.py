@@ -55,7 +55,7 @@ def read(data: bytes, captions: Collection[str] = ("alt",)) -> Found:
 def read_without_kernels(data: bytes) -> Found:
     """The same, with each record read by Python."""
 
-    def leave_all(_: object, __: object, records: Records, ___: object, _bits: object) -> int:
+    def leave_all(_: object, records: Records, __: object, _bits: object) -> int:
         records.state[:] = ODD
         return 0
 

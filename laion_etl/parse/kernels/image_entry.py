@@ -3,8 +3,9 @@
 import numpy as np
 
 from laion_etl.core.caption_source import CODES, CaptionSource
+from laion_etl.core.intrinsics import LANES, below_mask, equal_mask, lowest_bit
 from laion_etl.core.kernels import Bytes, constant, equals
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel
 from laion_etl.parse.kernels.spans import Links
 
 _PATH = constant(b'{"path":')
@@ -16,21 +17,11 @@ _PATH_NAME = constant(b"path")
 _TEXT = constant(b"text")
 _TITLE = constant(b"title")
 _ENDINGS = tuple(constant(ending) for ending in (b".jpg", b".jpeg", b".png", b".webp"))
+_ONE = np.uint64(1)
 _ALT, _LINK = CODES[CaptionSource.ALT], CODES[CaptionSource.LINK]
 
 
-def _string_table() -> Bytes:
-    """Returns what each byte means in a JSON string: 0 itself, 1 its end, 2 an escape, 3 not allowed."""
-    table = np.zeros(256, np.uint8)
-    table[:32] = 3
-    table[34], table[92] = 1, 2
-    return table
-
-
-_STRING = _string_table()
-
-
-@kernel
+@borrowing_kernel
 def read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row: int) -> int:
     """Reads the image entry whose path value begins at `sign`; returns its end, -1 if it is irregular."""
     if row == links.record.size or end - sign < IMAGE_PATH.size or not equals(data, sign, IMAGE_PATH):
@@ -41,7 +32,7 @@ def read_entry(data: Bytes, sign: int, end: int, record: int, links: Links, row:
     return _read_values(data, sign + IMAGE_PATH.size, end, record, links, row)
 
 
-@kernel
+@borrowing_kernel
 def read_link(data: Bytes, sign: int, end: int, record: int, links: Links, row: int) -> int:
     """Reads the entry of a link like `read_entry`; it is irregular if its url has JSON escapes, too."""
     if row == links.record.size or end - sign < LINK_PATH.size or not equals(data, sign, LINK_PATH):
@@ -53,7 +44,7 @@ def read_link(data: Bytes, sign: int, end: int, record: int, links: Links, row: 
     return -1 if links.escaped[row] & 1 else position
 
 
-@kernel
+@borrowing_kernel
 def _begins_entry(data: Bytes, sign: int) -> bool:
     """Whether the path value at `sign` is the first of an entry that follows another one, or is the first
     of "Links": anything else could be part of another object.
@@ -66,7 +57,7 @@ def _begins_entry(data: Bytes, sign: int) -> bool:
     return equals(data, start - _FIRST.size, _FIRST)
 
 
-@kernel
+@borrowing_kernel
 def names_image(data: Bytes, start: int, end: int) -> bool:
     """Whether the path of a URL ends like an image that is downloaded, by the rule of image_links.py."""
     while start < end and data[start] <= 32:
@@ -86,7 +77,7 @@ def names_image(data: Bytes, start: int, end: int) -> bool:
     return True
 
 
-@kernel
+@borrowing_kernel
 def _ends_as_image(data: Bytes, start: int, stop: int) -> bool:
     return (
         _ends_with(data, start, stop, _ENDINGS[0])
@@ -96,7 +87,7 @@ def _ends_as_image(data: Bytes, start: int, stop: int) -> bool:
     )
 
 
-@kernel
+@borrowing_kernel
 def _ends_with(data: Bytes, start: int, stop: int, ending: Bytes) -> bool:
     """Whether a span ends so, in any case."""
     first = stop - ending.size
@@ -109,7 +100,7 @@ def _ends_with(data: Bytes, start: int, stop: int, ending: Bytes) -> bool:
     return True
 
 
-@kernel
+@borrowing_kernel
 def _read_values(data: Bytes, position: int, end: int, record: int, links: Links, row: int) -> int:
     """Reads the entry from the end of its path on; returns its end, -1 if it is irregular."""
     links.record[row] = record
@@ -135,26 +126,30 @@ def _read_values(data: Bytes, position: int, end: int, record: int, links: Links
     return position + 1
 
 
-@kernel
+@borrowing_kernel
 def string_end(data: Bytes, start: int, end: int) -> tuple[int, bool]:
     """Returns where the quote that ends a JSON string is, -1 if there is none, and whether it has escapes."""
     escapes = False
-    position, stop, one = np.uint64(start), np.uint64(end), np.uint64(1)  # unsigned: no negative indices
-    while position < stop:
-        kind = _STRING[data[position]]
-        if kind == 0:
-            position += one
-        elif kind == 1:
-            return int(np.int64(position)), escapes
-        elif kind == 2:
+    position = start  # of the next character that is not escaped
+    for block in range(start, end, LANES):
+        signs = equal_mask(data, block, 34) | equal_mask(data, block, 92) | below_mask(data, block, 32)
+        while signs:
+            sign = block + lowest_bit(signs)
+            signs &= signs - _ONE
+            if sign >= end:
+                return -1, False
+            if sign < position:
+                continue
+            if data[sign] == 34:
+                return sign, escapes
+            if data[sign] != 92:
+                return -1, False
             escapes = True
-            position += one + one
-        else:
-            return -1, False
+            position = sign + 2
     return -1, False
 
 
-@kernel
+@borrowing_kernel
 def _store(
     data: Bytes, name: int, name_end: int, value: int, value_end: int, escapes: bool, links: Links, row: int
 ) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from laion_etl.core.kernels import Bytes, Ints
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel, kernel
 from laion_etl.parse.kernels.layers import Floats, add_rows, best_of, probability
 from laion_etl.parse.kernels.words import (
     HAN,
@@ -146,7 +146,7 @@ def _set_features(
     _add_ngrams(memory, count, 1, network.unigrams, features[64:80])
 
 
-@kernel
+@borrowing_kernel
 def _with_terminators(words: Points, count: int, characters: Bytes, offsets: Ints, packed: Points) -> int:
     """Set the bytes of the words with terminators, and where each character begins; return how many."""
     characters[0] = _BEGIN
@@ -172,7 +172,7 @@ def _with_terminators(words: Points, count: int, characters: Bytes, offsets: Int
     return total + 1
 
 
-@kernel
+@borrowing_kernel
 def _add_ngrams(memory: Space, count: int, length: int, rows: Floats, features: Floats) -> None:
     """Add the mean of the embeddings of all n-grams of this length that have no space."""
     characters, offsets, found = memory.characters, memory.offsets, memory.ngrams
@@ -204,7 +204,7 @@ def _add_ngrams(memory: Space, count: int, length: int, rows: Floats, features: 
         features[place] *= share
 
 
-@kernel
+@borrowing_kernel
 def _row(found: np.uint32, length: int) -> np.int64:
     """Return the row of an n-gram. The divisors are constants: other divisions take longer than the hash."""
     if length == 1:
@@ -214,7 +214,7 @@ def _row(found: np.uint32, length: int) -> np.int64:
     return np.int64(found % np.uint32(5000))
 
 
-@kernel
+@borrowing_kernel
 def _pack(characters: Bytes, size: int, packed: Points) -> None:
     """Set for each byte the number that it and the next three are; what follows the last one is not used."""
     word = np.uint32(0)
@@ -223,7 +223,7 @@ def _pack(characters: Bytes, size: int, packed: Points) -> None:
         packed[position] = word
 
 
-@kernel
+@borrowing_kernel
 def _hash(packed: Points, start: int, end: int) -> np.uint32:
     """Return the 32-bit MurmurHash2 of bytes with CLD3's seed."""
     multiplier = np.uint32(0x5BD1E995)
@@ -243,7 +243,7 @@ def _hash(packed: Points, start: int, end: int) -> np.uint32:
     return np.uint32(found ^ found >> np.uint32(15))
 
 
-@kernel
+@borrowing_kernel
 def _add_relevant_scripts(memory: Space, words: int, rows: Floats, features: Floats) -> None:
     counts, number = memory.counts, 0
     counts[:] = 0
@@ -259,7 +259,7 @@ def _add_relevant_scripts(memory: Space, words: int, rows: Floats, features: Flo
                 features[place] += share * rows[script, place]
 
 
-@kernel
+@borrowing_kernel
 def _script(words: Points, first_end: int, script_of: Bytes) -> int:
     """Return the script of the first span; Hangul if that is most of a span of Han, kana and Hangul."""
     script = int(script_of[words[1]])

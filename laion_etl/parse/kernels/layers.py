@@ -5,12 +5,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel
 
 Floats = npt.NDArray[np.float32]
 
 
-@kernel
+@borrowing_kernel
 def add_rows(weights: Floats, rows: Floats, totals: Floats, texts: int) -> None:
     """Add weighted rows to the totals of some texts, one row after the other.
 
@@ -35,7 +35,7 @@ def add_rows(weights: Floats, rows: Floats, totals: Floats, texts: int) -> None:
         index += 1
 
 
-@kernel
+@borrowing_kernel
 def best_of(scores: Floats) -> int:
     """Return the first of the highest scores."""
     best = 0
@@ -45,7 +45,7 @@ def best_of(scores: Floats) -> int:
     return best
 
 
-@kernel
+@borrowing_kernel
 def probability(scores: Floats, highest: float) -> np.float32:
     """Return the share of the highest score after softmax."""
     total = np.float32(0.0)

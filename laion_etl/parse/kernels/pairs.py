@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from laion_etl.core.intrinsics import copy_bytes
 from laion_etl.core.kernels import Bytes, Hashes, Ints, hash_of
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel, kernel
 
 Sizes = npt.NDArray[np.uint16]
 
@@ -39,7 +39,7 @@ def pair_ids(data: Bytes, urls: Ints, url_ends: Ints, captions: Ints, caption_en
     return out
 
 
-@kernel
+@borrowing_kernel
 def _md5(message: Bytes, out: Bytes) -> None:
     a0, b0 = np.uint32(0x67452301), np.uint32(0xEFCDAB89)
     c0, d0 = np.uint32(0x98BADCFE), np.uint32(0x10325476)
@@ -72,7 +72,7 @@ def _md5(message: Bytes, out: Bytes) -> None:
     digest[0], digest[1], digest[2], digest[3] = a0, b0, c0, d0
 
 
-@kernel
+@borrowing_kernel
 def _turned(a: np.uint32, b: np.uint32, mixed: np.uint32, i: int, word: np.uint32, shift: int) -> np.uint32:
     """Performs the operation of one step."""
     total = np.uint32(mixed + a + _SINES[i] + word)
@@ -82,7 +82,7 @@ def _turned(a: np.uint32, b: np.uint32, mixed: np.uint32, i: int, word: np.uint3
 SEEN, FRESH, SAME_ID = 0, 1, 2  # findings of `add_unseen`
 
 
-@kernel
+@borrowing_kernel
 def add_unseen(
     ids: Hashes,
     sizes: Sizes,
@@ -122,7 +122,7 @@ def add_unseen(
     return ids.shape[0], added
 
 
-@kernel
+@borrowing_kernel
 def _slot_of(table: Hashes, first: np.uint64, second: np.uint64) -> np.uint64:
     """Returns the slot of an id, or its free slot: linear probing from its low bits (MD5 is uniform)."""
     mask = np.uint64(table.shape[0] - 1)
@@ -134,7 +134,7 @@ def _slot_of(table: Hashes, first: np.uint64, second: np.uint64) -> np.uint64:
         slot = (slot + np.uint64(1)) & mask
 
 
-@kernel
+@borrowing_kernel
 def rehash(old: tuple[Hashes, Sizes], table: tuple[Hashes, Sizes]) -> None:
     """Copies all ids of a table into an empty, larger one."""
     ids, larger = old[0], table[0]
@@ -171,7 +171,7 @@ def text_hashes(data: Bytes, starts: Ints, ends: Ints) -> Hashes:
 _COUNT = np.uint64(0xFFFFF)  # the bits of a slot that hold the count; the others hold those of the hash
 
 
-@kernel
+@borrowing_kernel
 def count_texts(table: Hashes, texts: Hashes, max_repeats: int, repeated: Bytes) -> None:
     """Counts texts in an open-addressing table; sets `repeated` from the `max_repeats` + 1st occurrence on.
 

@@ -1,9 +1,8 @@
 """Reads the head of a WARC record: its type, length and page URL."""
 
-import numpy as np
-
-from laion_etl.core.kernels import HIGHS, ONES, Bytes, Hashes, constant
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.intrinsics import LANES, equal_mask, lowest_bit
+from laion_etl.core.kernels import Bytes, constant
+from laion_etl.core.numba_cache import borrowing_kernel
 from laion_etl.parse.kernels.spans import Records
 
 MAX_PAGE_URL_BYTES = 8192  # pages with a longer URL are left to Python, which drops them
@@ -14,22 +13,17 @@ _TARGET = constant(b"warc-target-uri:")
 _LENGTH = constant(b"content-length:")
 _WARC = constant(b"warc/1.")
 
-_NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
 
-
-@kernel
-def read_head(data: Bytes, words: Hashes, records: Records, record: int) -> tuple[int, bool]:
-    """Returns where the payload begins, -1 if the head is irregular, and whether the type is metadata.
-
-    `words` are those of the data.
-    """
+@borrowing_kernel
+def read_head(data: Bytes, records: Records, record: int) -> tuple[int, bool]:
+    """Returns where the payload begins, -1 if the head is irregular, and whether the type is metadata."""
     position, end = records.start[record], records.end[record]
     is_metadata, typed, length = False, False, -1
     if end - position < 16 or not _names(data, position, end, _WARC):
         return -1, False
     while True:
         line = position
-        position = _line_end(data, words, position, end)
+        position = _line_end(data, position, end)
         if position == end:
             return -1, False
         stop = position - 1 if position > line and data[position - 1] == 13 else position
@@ -60,27 +54,17 @@ def read_head(data: Bytes, words: Hashes, records: Records, record: int) -> tupl
     return position, is_metadata
 
 
-@kernel
-def _line_end(data: Bytes, words: Hashes, start: int, end: int) -> int:
-    """Returns where the next line feed is, `end` if there is none before; eight bytes at once."""
-    position, stop, one = np.uint64(start), np.uint64(end), np.uint64(1)  # unsigned: no negative indices
-    while position & np.uint64(7) and position < stop:
-        if data[position] == 10:
-            return int(np.int64(position))
-        position += one
-    while position < stop:
-        x = words[position >> np.uint64(3)] ^ _NEWLINES
-        found = (x - ONES) & ~x & HIGHS  # the first byte that has its highest bit is a line feed
+@borrowing_kernel
+def _line_end(data: Bytes, start: int, end: int) -> int:
+    """Returns where the next line feed is, `end` if there is none before."""
+    for block in range(start, end, LANES):
+        found = equal_mask(data, block, 10)
         if found:
-            while not found & np.uint64(0x80):
-                found >>= np.uint64(8)
-                position += one
-            return min(int(np.int64(position)), end)
-        position += np.uint64(8)
+            return min(block + lowest_bit(found), end)
     return end
 
 
-@kernel
+@borrowing_kernel
 def _names(data: Bytes, line: int, stop: int, name: Bytes) -> bool:
     """Whether a header line begins with a name, which is given in lower case, in any case."""
     last = name.size - 1  # looked at first: that of a header is its colon, which few others have there
@@ -93,7 +77,7 @@ def _names(data: Bytes, line: int, stop: int, name: Bytes) -> bool:
     return True
 
 
-@kernel
+@borrowing_kernel
 def _trimmed(data: Bytes, start: int, end: int) -> tuple[int, int]:
     while start < end and (data[start] == 32 or data[start] == 9):
         start += 1
@@ -102,7 +86,7 @@ def _trimmed(data: Bytes, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-@kernel
+@borrowing_kernel
 def _is_plain_url(data: Bytes, start: int, end: int) -> bool:
     """Whether a page URL is printable ASCII, not too long, not in angle brackets and without a user name."""
     if end - start > MAX_PAGE_URL_BYTES or (start < end and data[start] == 60):
@@ -115,7 +99,7 @@ def _is_plain_url(data: Bytes, start: int, end: int) -> bool:
     return True
 
 
-@kernel
+@borrowing_kernel
 def _number(data: Bytes, start: int, end: int) -> int:
     """Parses a decimal number of at most nine digits, else returns -1."""
     if start == end or end - start > 9:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from laion_etl.core.kernels import Bytes, Hashes, Ints, hash_of, holds
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel
 
 EMPTY, CLEAN, NEEDS_CLEANING, ABSENT = 0, 1, 2, 3  # judgements of a text
 
@@ -96,10 +96,10 @@ def _plain_table() -> Bytes:
     return table
 
 
-_PLAIN = _plain_table()
+PLAIN = _plain_table()
 
 
-@kernel
+@borrowing_kernel
 def judge_texts(
     data: Bytes, starts: Ints, ends: Ints, max_chars: int, judgements: Ints, lengths: Ints
 ) -> None:
@@ -120,7 +120,7 @@ def judge_texts(
             judgements[row] = CLEAN if clean else NEEDS_CLEANING
 
 
-@kernel
+@borrowing_kernel
 def _plain_length(data: Bytes, start: int, end: int) -> int:
     """Returns the number of characters of a text that is already clean; -1 for every other."""
     length = 0
@@ -141,15 +141,15 @@ def _plain_length(data: Bytes, start: int, end: int) -> int:
             position += 1
             continue
         spaced = False
-        point, size = _multibyte(data, position, end, byte)
-        plain = _PLAIN[point]
+        point, size = multibyte(data, position, end, byte)
+        plain = PLAIN[point]
         if size == 0 or plain == 0 or (plain == 2 and position > start and data[position - 1] >= 128):
             return -1
         position += size
     return -1 if spaced else length
 
 
-@kernel
+@borrowing_kernel
 def _may_be_entity(data: Bytes, ampersand: int, end: int) -> bool:
     if ampersand + 1 == end:
         return False
@@ -157,8 +157,8 @@ def _may_be_entity(data: Bytes, ampersand: int, end: int) -> bool:
     return byte == 35 or byte >= 128 or 48 <= byte <= 57 or 65 <= (byte & 0xDF) <= 90
 
 
-@kernel
-def _multibyte(data: Bytes, position: int, end: int, byte: int) -> tuple[int, int]:
+@borrowing_kernel
+def multibyte(data: Bytes, position: int, end: int, byte: int) -> tuple[int, int]:
     """Returns code point and size of a UTF-8 sequence of two or three bytes; size 0 for anything else."""
     if 0xC2 <= byte <= 0xDF and position + 1 < end:
         second = int(data[position + 1])
@@ -173,45 +173,54 @@ def _multibyte(data: Bytes, position: int, end: int, byte: int) -> tuple[int, in
 
 
 MAX_BYTES = 200  # no placeholder is longer
-MAY_BE, IS_WORD = 1, 2  # findings of `find_placeholders`
+MAY_BE, IS_WORD, IS_FILE_NAME, IS_DATE = 1, 2, 3, 4  # findings of `find_placeholders`
+_MOST_ENDING_BYTES = 5
+_MODEL_NUMBER_BYTES = 7  # of 747-400, which is not a date
+_LEAST_DIGITS = 3  # of the names that cameras give
 
 
-@kernel
+@borrowing_kernel
 def find_placeholders(
-    data: Bytes, starts: Ints, ends: Ints, words: Hashes, parts: Hashes, findings: Bytes
+    data: Bytes, starts: Ints, ends: Ints, lists: tuple[Hashes, Hashes, Hashes, Hashes], findings: Bytes
 ) -> None:
-    """Sets IS_WORD for one of the `words`, MAY_BE for what `placeholder` must check; lists are sorted hashes.
+    """Sets IS_WORD for one of the words, and IS_FILE_NAME and IS_DATE for those in the simplest forms; MAY_BE
+    for what `placeholder` must check.
 
-    The others (0) neither look like a file name, an identifier or a template, nor consist of numbers and
-    `parts` only, nor are one of the `words` once digits and punctuation at their ends are stripped.
+    `lists` are sorted hashes: of words, of what placeholders of several words consist of, of what cameras
+    begin the names of files with, and of the endings of these. The others (0) neither look like a file name,
+    an identifier or a template, nor consist of numbers and parts only, nor are one of the words once digits
+    and punctuation at their ends are stripped.
     """
     for row in range(starts.size):
         start, end = starts[row], ends[row]
         if start < 0 or end - start > MAX_BYTES:
             findings[row] = 0
         else:
-            findings[row] = _find_placeholder(data, start, end, words, parts)
+            findings[row] = _find_placeholder(data, start, end, lists)
 
 
-@kernel
-def _find_placeholder(data: Bytes, start: int, end: int, words: Hashes, parts: Hashes) -> int:
-    spaces, digits, dots, others, marks = 0, 0, 0, 0, 0
+@borrowing_kernel
+def _find_placeholder(data: Bytes, start: int, end: int, lists: tuple[Hashes, Hashes, Hashes, Hashes]) -> int:
+    spaces, digits, dots, others, marks, letters, brackets = 0, 0, 0, 0, 0, 0, 0
     for position in range(start, end):
         byte = data[position]
         spaces += byte == 32
         others += byte >= 128
         digits += 48 <= byte <= 57
+        letters += 97 <= byte | 32 <= 122
         dots += byte == 46
-        marks += byte == 123 or byte == 60  # { and <
+        marks += byte == 123 or byte == 60 or byte < 32 or byte == 127  # { and <, controls
+        brackets += byte == 91 or byte == 37 or byte == 64  # [, % and @
     if marks or data[start] == 37 or data[start] == 91:  # % and [
         return MAY_BE
+    if others == 0 and brackets == 0 and (digits or dots):
+        if letters == 0 and digits and end - start != _MODEL_NUMBER_BYTES:
+            return IS_DATE
+        if spaces == 0 and _is_file_name(data, start, end, lists):
+            return IS_FILE_NAME
     if spaces == 0 and others == 0 and (digits or dots):
         return MAY_BE
-    if dots:
-        for position in range(max(start, end - 6), end - 2):  # may end like a file name
-            if data[position] == 46:
-                return MAY_BE
-    if _has_only(data, start, end, parts):
+    if (dots and _may_end_like_a_file(data, start, end)) or _has_only(data, start, end, lists[1]):
         return MAY_BE
     while end > start and not _is_letter(data[end - 1]):
         end -= 1
@@ -219,24 +228,52 @@ def _find_placeholder(data: Bytes, start: int, end: int, words: Hashes, parts: H
         start += 1
     if others and (end == start or _is_mark(data, start) or _ends_in_mark(data, start, end)):
         return MAY_BE
-    if end == start or not holds(words, hash_of(data, start, end)):
+    if end == start or not holds(lists[0], hash_of(data, start, end)):
         return 0
     return MAY_BE if digits or dots or others else IS_WORD
 
 
-@kernel
+@borrowing_kernel
+def _is_file_name(data: Bytes, start: int, end: int, lists: tuple[Hashes, Hashes, Hashes, Hashes]) -> bool:
+    """Whether a text in ASCII, without spaces, ends like a file of an image, or is like IMG_1234."""
+    for position in range(end - 1, max(start, end - 2 - _MOST_ENDING_BYTES), -1):
+        if data[position] == 46:
+            return holds(lists[3], hash_of(data, position + 1, end))
+    position = start
+    while position < end and _is_letter(data[position]):
+        position += 1
+    stop = position
+    if position < end and (data[position] == 45 or data[position] == 95):  # - and _
+        position += 1
+    if end - position < _LEAST_DIGITS or not holds(lists[2], hash_of(data, start, stop)):
+        return False
+    for place in range(position, end):
+        if not 48 <= data[place] <= 57:
+            return False
+    return True
+
+
+@borrowing_kernel
+def _may_end_like_a_file(data: Bytes, start: int, end: int) -> bool:
+    for position in range(max(start, end - 6), end - 2):
+        if data[position] == 46:
+            return True
+    return False
+
+
+@borrowing_kernel
 def _is_letter(byte: int) -> bool:
     return byte >= 128 or 65 <= (byte & 0xDF) <= 90
 
 
-@kernel
+@borrowing_kernel
 def _is_mark(data: Bytes, position: int) -> bool:
     """Whether a character may be non-ASCII punctuation (Latin-1, U+2000, U+3000 blocks, wide forms)."""
     byte = int(data[position])
     return byte == 0xC2 or byte == 0xE2 or byte == 0xEF or (byte == 0xE3 and int(data[position + 1]) <= 0x83)
 
 
-@kernel
+@borrowing_kernel
 def _ends_in_mark(data: Bytes, start: int, end: int) -> bool:
     position = end - 1
     while position > start and data[position] & 0xC0 == 0x80:
@@ -244,7 +281,7 @@ def _ends_in_mark(data: Bytes, start: int, end: int) -> bool:
     return _is_mark(data, position)
 
 
-@kernel
+@borrowing_kernel
 def _has_only(data: Bytes, start: int, end: int, words: Hashes) -> bool:
     """Whether every run of letters is one of the words."""
     position = start

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from laion_etl.core.kernels import Bytes, Ints
-from laion_etl.core.numba_cache import kernel
+from laion_etl.core.numba_cache import borrowing_kernel
 
 Points = npt.NDArray[np.uint32]
 
@@ -23,7 +23,7 @@ HASHES = 4096  # of characters that predict the next
 _CHUNK, _SPACES, _PREDICTED = 48, 12, 19  # bytes; a chunk with so many is repetitive
 
 
-@kernel
+@borrowing_kernel
 def decoded(data: Bytes, start: int, end: int, script_of: Bytes, points: Points) -> int:
     """Set the code points of a text; return their number, -1 for what is left to the library."""
     if end - start > MOST_BYTES:
@@ -51,7 +51,7 @@ def decoded(data: Bytes, start: int, end: int, script_of: Bytes, points: Points)
     return count
 
 
-@kernel
+@borrowing_kernel
 def words_of(points: Points, count: int, script_of: Bytes, lower: Points, words: Points) -> tuple[int, int]:
     """Set the letters in lower case, with spaces around each run of them; return how many, and the first end.
 
@@ -94,7 +94,7 @@ def words_of(points: Points, count: int, script_of: Bytes, lower: Points, words:
             first_end = put
 
 
-@kernel
+@borrowing_kernel
 def utf8(points: Points, count: int, characters: Bytes) -> int:
     """Set the bytes of code points; return their number."""
     size = 0
@@ -103,7 +103,7 @@ def utf8(points: Points, count: int, characters: Bytes) -> int:
     return size
 
 
-@kernel
+@borrowing_kernel
 def put_utf8(point: int, characters: Bytes, size: int) -> int:
     if point < 0x80:
         characters[size] = point
@@ -124,7 +124,7 @@ def put_utf8(point: int, characters: Bytes, size: int) -> int:
     return size + 4
 
 
-@kernel
+@borrowing_kernel
 def is_repetitive(characters: Bytes, size: int, predicted: Ints) -> bool:
     """Whether the library would leave out a chunk of 48 bytes: many spaces, or predicted characters."""
     predicted[:] = 0
@@ -153,7 +153,7 @@ def is_repetitive(characters: Bytes, size: int, predicted: Ints) -> bool:
     return False
 
 
-@kernel
+@borrowing_kernel
 def _code(characters: Bytes, position: int) -> tuple[np.int64, int]:
     """Return a character's bytes as a number, as the library packs them, and how many there are."""
     code = np.int64(characters[position])
@@ -168,7 +168,7 @@ def _code(characters: Bytes, position: int) -> tuple[np.int64, int]:
     return packed - (1 << 32), 4  # a signed number of 32 bits
 
 
-@kernel
+@borrowing_kernel
 def relevant_script(point: int) -> int:
     """Return one of twelve groups of characters, script_detector.h: by block, else by bytes in UTF-8."""
     if point < 0x80:
@@ -184,7 +184,7 @@ def relevant_script(point: int) -> int:
     return 2
 
 
-@kernel
+@borrowing_kernel
 def _three_byte_script(point: int) -> int:
     if 0x1100 <= point <= 0x11FF:
         return 9  # Hangul Jamo
@@ -193,7 +193,7 @@ def _three_byte_script(point: int) -> int:
     return 3
 
 
-@kernel
+@borrowing_kernel
 def is_hangul(point: int) -> bool:
     """Whether a character is a Hangul syllable or one of its parts."""
     return (
