@@ -93,11 +93,13 @@ class PairTexts:
 
         Each block is overwritten by the next one.
         """
-        rows, keys, done = self._places(candidates), bytes_of(candidates.keys), 0
-        out = _block(PAIR_HEAD, self.pairs.sizes[rows])
-        texts = (self.pages, self.pairs.starts, self.pairs.sizes, self.data.content)
+        places, keys = self._places(candidates), bytes_of(candidates.keys)
+        pages, starts, sizes = self.pages[places], self.pairs.starts[places], self.pairs.sizes[places]
+        out, data, done = _block(PAIR_HEAD, sizes), self.data.content, 0
         while done < len(candidates):
-            done, size = kernels.pair_rows(out, rows, done, keys, partition_no, first_page, *texts)
+            done, size = kernels.pair_rows(
+                out, done, keys, partition_no, first_page, pages, starts, sizes, data
+            )
             yield out[:size]
 
     def page_rows(self, pages: Ints, partition_no: int, first_page: int) -> Iterator[Bytes]:
