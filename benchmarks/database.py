@@ -250,7 +250,7 @@ def loads(settings: Settings, empty: Settings, store: Store, rows: int, millions
         print(f"text per pair: {text:.0f} bytes; {rows:,} pairs a load", flush=True)
         a = statistics.median(seconds for seconds, _, _ in costs["(a) raw COPY"])
         for label, measured in costs.items():
-            seconds, client, server = (statistics.median(values) for values in zip(*measured, strict=True))
+            seconds, client, server = (statistics.median(one[place] for one in measured) for place in range(3))
             print(
                 f"{label:26} {seconds / rows * 1e6:6.2f} s  {rows / seconds:9,.0f}/s  "
                 f"{a / seconds:.2f} of (a); CPU s: client {client:.2f}, server {server:.2f}"
