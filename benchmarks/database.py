@@ -234,7 +234,7 @@ def loads(settings: Settings, empty: Settings, store: Store, rows: int, millions
     curve = []
     with open_database(settings) as database, open_database(empty) as other:
         load_seconds(0, settings, store, database)  # compiles
-        ways = {
+        ways: dict[str, Callable[[], float]] = {
             "(a) raw COPY": lambda: raw_copy(other.connection, data),
             "(b) staging, ON CONFLICT": lambda: plain_way(other.connection, data),
             "(c) ours, empty": lambda: empty_seconds(0, empty, store, other),
@@ -250,7 +250,9 @@ def loads(settings: Settings, empty: Settings, store: Store, rows: int, millions
         print(f"text per pair: {text:.0f} bytes; {rows:,} pairs a load", flush=True)
         a = statistics.median(seconds for seconds, _, _ in costs["(a) raw COPY"])
         for label, measured in costs.items():
-            seconds, client, server = (statistics.median(one[place] for one in measured) for place in range(3))
+            seconds, client, server = (
+                statistics.median(one[place] for one in measured) for place in range(3)
+            )
             print(
                 f"{label:26} {seconds / rows * 1e6:6.2f} s  {rows / seconds:9,.0f}/s  "
                 f"{a / seconds:.2f} of (a); CPU s: client {client:.2f}, server {server:.2f}"
