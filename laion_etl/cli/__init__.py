@@ -29,7 +29,7 @@ class _InOrder(RootCommands):
         wanted = ctx.params.get("result")
         if wanted and not ctx.resilient_parsing and not {"--json", "--help"} & {*args}:
             raise typer.BadParameter(
-                "without --json there is no result to write; add --json to the command, or leave it out",
+                "without --json there is no result to write; add --json to the command, or remove --result",
                 param_hint="--result",
             )
         return super().resolve_command(ctx, args)

@@ -156,7 +156,9 @@ def download(
     from laion_etl.io.usage_records import usage_recorded
 
     if allow_empty and batch is None:
-        raise SettingsError("cannot use --allow-empty without --batch; leave it out")
+        raise SettingsError(
+            "cannot use --allow-empty: it needs --batch; name the batch, or leave --allow-empty out"
+        )
     save_arrow_memory()
     settings, store = open_settings()
     with (

@@ -109,7 +109,9 @@ def _sure_names(text: str) -> set[str]:
     """Returns the names that stand first in a line, or first behind a mark that separates names."""
     parts = _BETWEEN_SURE_NAMES.split(_COMMENT.sub(" ", text), _MAX_NAMES)[:_MAX_NAMES]
     found = (_SURE_NAME.match(part.strip(AROUND + _QUOTES)) for part in parts)
-    return {comparable_name(name[0]) for name in found if name}
+    names = {comparable_name(name[0]) for name in found if name}
+    # A crawler that calls itself a browser is named in the brackets behind that.
+    return (names | {comparable_name(product_token(text))} if "mozilla" in names else names) - {""}
 
 
 def _group_names(text: str) -> set[str]:

@@ -27,6 +27,7 @@ from laion_etl.download.robots_lines import decoded, encoded
 
 _BRACE = re.compile("[{}]")
 _MAX_DEPTH = 50  # of objects that are not JSON; what is deeper is read as a part of the last one
+_MAX_USAGE_DEPTH = 5  # of lists and objects in a usage preference
 _LAST_COMMA = re.compile(r",\s*\}\Z")
 _NOT_RESERVED = frozenset({"0", "false"})
 _OTHER_LETTERS = re.compile("[^a-z]+")
@@ -141,7 +142,8 @@ def _reserves(rule: dict[str, object]) -> bool:
     """Whether a rule reserves, or has a usage preference as in headers: `"content-usage": "train-ai=n"`."""
     if _is_reserved(rule):
         return True
-    if any(_PREFERENCE.match(f"{key.strip()}:{value}") for key, value in rule.items()):
+    plain = ((key, value) for key, value in rule.items() if not isinstance(value, dict | list))
+    if any(_PREFERENCE.match(f"{key.strip()}:{value}") for key, value in plain):
         return True
     usages = [value for name in _USAGE_KEYS for value in _values(rule, name)]
     return any(forbids_training(usage) for usage in _texts(usages))
@@ -165,16 +167,21 @@ def _letters(key: str) -> str:
 
 
 def _texts(values: list[object]) -> Iterator[str]:
-    """Yields all texts within values; those of an object as a dictionary: `train-ai=n`."""
-    left = list(values)
+    """Yields the texts within values; those of an object as a dictionary: `train-ai=n`.
+
+    What is nested deeper is left to the rules in it: else each text would be read once for every level.
+    """
+    left = [(value, 0) for value in values]
     while left:
-        value = left.pop()
+        value, depth = left.pop()
+        if depth > _MAX_USAGE_DEPTH:
+            continue
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
-            left += value
+            left += [(one, depth + 1) for one in value]
         elif isinstance(value, dict):
-            left += [one for one in value.values() if isinstance(one, dict | list)]
+            left += [(one, depth + 1) for one in value.values() if isinstance(one, dict | list)]
             yield ", ".join(f"{key}={one}" for key, one in value.items() if not isinstance(one, dict | list))
 
 

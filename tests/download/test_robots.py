@@ -403,6 +403,18 @@ def test_blanks_within_a_line_take_no_longer_than_others() -> None:
     assert not parse_robots_txt(hostile, "FooBot").allows("/x")
 
 
+@pytest.mark.parametrize("opening", ['{"a":', '{"usage":{"a":', '{"content-usage":[{"a":'])
+def test_a_reservation_file_made_to_take_long_takes_no_longer_than_others(opening: str) -> None:
+    """A text that were read once for every level would take minutes here."""
+    levels = 900 // opening.count("{")
+    inner = ",".join(['"ai=y"'] * 70_000)
+    ends = "".join({"{": "}", "[": "]"}.get(one, "") for one in reversed(opening)) * levels
+    hostile = f'[{opening * levels}[{inner}]{ends},{{"location":"/x","tdm-reservation":1}}]'
+    rules = parse_tdmrep(hostile.encode())
+    assert is_reserved(rules, "/x")
+    assert not is_reserved(rules, "/y")
+
+
 def test_many_wildcards_are_all_tried() -> None:
     lines = "".join(f"Disallow: /*/{n:06}/\n" for n in range(25_000))
     rules = parse_robots_txt((ALL + lines).encode(), "FooBot")

@@ -188,6 +188,7 @@ FOR_SURE = [
     "BarBot, FooBot",
     "BarBot (x); FooBot/2",
     "FooBot and others",
+    "Mozilla/5.0 (compatible; FooBot/1.0; +http://a.example)",
     "\uff26\uff4f\uff4f\uff22\uff4f\uff54",
 ]
 IN_ONE = [

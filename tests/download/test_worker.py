@@ -181,7 +181,10 @@ def test_a_shard_with_samples_is_replaced_by_an_empty_one_on_request_only(
 def test_allow_empty_is_for_a_single_batch() -> None:
     ended = CliRunner().invoke(app, ["stage", "download", "--crawl", "C", "--allow-empty"])
     assert isinstance(ended.exception, SettingsError)
-    assert str(ended.exception) == "cannot use --allow-empty without --batch; leave it out"
+    assert (
+        str(ended.exception)
+        == "cannot use --allow-empty: it needs --batch; name the batch, or leave --allow-empty out"
+    )
 
 
 @pytest.mark.parametrize("one", [False, True])
