@@ -4,7 +4,8 @@ Masks compare 64 bytes at once and have a bit for each, the lowest for the first
 the same at a tenth of the speed: what it is made into depends on how it is written. They read
 up to 66 bytes beyond the data, which must belong to the array (ByteArena has 128 to spare).
 
-Like kernels they are made when they are first needed: this module does not import numba.
+Like kernels they are made when they are first needed: this module does not import numba. Each has a form in
+Python, too, for kernels that run as Python (NUMBA_DISABLE_JIT, as the fuzzer runs them).
 """
 
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 
 def _copy_bytes(_: object, out: Any, _at: Any, data: Any, _start: Any, _count: Any) -> object:
@@ -163,8 +167,12 @@ WEIGHT_BITS = 22  # of the fraction of its weights
 class _Intrinsic:
     """A function for kernels only, which numba asks for its type while it compiles one that calls it."""
 
-    def __init__(self, typed: Callable[..., object]) -> None:
+    def __init__(self, typed: Callable[..., object], in_python: Callable[..., object]) -> None:
         self._typed = typed
+        self._in_python = in_python
+
+    def __call__(self, *given: object) -> object:
+        return self._in_python(*given)
 
     @cached_property
     def _numba_type_(self) -> object:
@@ -176,20 +184,60 @@ class _Intrinsic:
         return context.resolve_value_type(made)
 
 
+def _copied(out: Array, at: int, data: Array, start: int, count: int) -> None:
+    out[at : at + count] = data[start : start + count]
+
+
+def _not_fetched(_: Array, __: int) -> None: ...
+
+
+def _weighed(  # noqa: PLR0913, PLR0917 - as the compiled one
+    out: Array, at: int, lines: Array, start: int, stride: int, weights: Array, first: int, taps: int
+) -> None:
+    sums = np.full(WEIGHED, 1 << (WEIGHT_BITS - 1), np.int64)
+    for tap in range(taps):
+        place = start + tap * stride
+        sums += lines[place : place + WEIGHED].astype(np.int64) * int(weights[first + tap])
+    out[at : at + WEIGHED] = np.clip(sums >> WEIGHT_BITS, 0, 255)
+
+
+def _equal_places(data: Array, at: int, byte: int) -> np.uint64:
+    return _mask_of(data[at : at + LANES] == byte)
+
+
+def _letter_places(data: Array, at: int, byte: int) -> np.uint64:
+    return _mask_of((data[at : at + LANES] | 32) == byte)
+
+
+def _places_below(data: Array, at: int, byte: int) -> np.uint64:
+    return _mask_of(data[at : at + LANES] < byte)
+
+
+def _mask_of(places: npt.NDArray[np.bool_]) -> np.uint64:
+    return np.uint64(int.from_bytes(np.packbits(places, bitorder="little").tobytes(), "little"))
+
+
+def _lowest(mask: np.uint64) -> int:
+    bits = int(mask)
+    return (bits & -bits).bit_length() - 1
+
+
 # For kernels: copy_bytes(out, at, data, start, count) copies like memcpy. Arrays of bytes in C order; bounds
 # are not checked.
-copy_bytes = cast(Callable[[Any, int, Any, int, int], None], _Intrinsic(_copy_bytes))
+copy_bytes = cast(Callable[[Any, int, Any, int, int], None], _Intrinsic(_copy_bytes, _copied))
 # For kernels: prefetch(data, at) begins to read a place that is needed soon, whether it exists or not.
-prefetch = cast(Callable[[Any, int], None], _Intrinsic(_prefetch))
+prefetch = cast(Callable[[Any, int], None], _Intrinsic(_prefetch, _not_fetched))
 # For kernels: weigh_lines(out, at, lines, start, stride, weights, first, taps) writes WEIGHED bytes of the
 # weighted sum of `taps` lines, which are `stride` bytes apart, rounded and clipped. A loop over whole lines
 # for each tap takes half as long again, because the sums go through memory.
-weigh_lines = cast(Callable[[Any, int, Any, int, int, Any, int, int], None], _Intrinsic(_weigh_lines))
+weigh_lines = cast(
+    Callable[[Any, int, Any, int, int, Any, int, int], None], _Intrinsic(_weigh_lines, _weighed)
+)
 
 # For kernels: the mask of the places, from `at` on, that have this byte, this letter in any case (given in
 # lower case), or a smaller byte.
-equal_mask = cast(Callable[[Any, int, int], np.uint64], _Intrinsic(_mask(_equal)))
-letter_mask = cast(Callable[[Any, int, int], np.uint64], _Intrinsic(_mask(_equal_letter)))
-below_mask = cast(Callable[[Any, int, int], np.uint64], _Intrinsic(_mask(_below)))
+equal_mask = cast(Callable[[Any, int, int], np.uint64], _Intrinsic(_mask(_equal), _equal_places))
+letter_mask = cast(Callable[[Any, int, int], np.uint64], _Intrinsic(_mask(_equal_letter), _letter_places))
+below_mask = cast(Callable[[Any, int, int], np.uint64], _Intrinsic(_mask(_below), _places_below))
 # For kernels: the number of the lowest bit that is set; there must be one.
-lowest_bit = cast(Callable[[np.uint64], int], _Intrinsic(_lowest_bit))
+lowest_bit = cast(Callable[[np.uint64], int], _Intrinsic(_lowest_bit, _lowest))

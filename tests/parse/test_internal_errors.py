@@ -23,7 +23,7 @@ from laion_etl.settings import ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image, page_record, write_wat
 
 HERE = __name__
-BAD = "p\u00f6ison"  # not ASCII: every rule sees it in Python
+BAD = "p\u00f6ison"  # not ASCII, below a suffix of three labels: every rule sees it in Python
 
 
 class PoisonedError(Exception):
@@ -106,7 +106,7 @@ PAGE_RULES = [
 def page(number: int, is_poisoned: bool, compact: bool) -> bytes:
     word = f"{BAD}{number}" if is_poisoned else f"flower{number}"
     licence = {"path": "A@/href", "url": f"https://creativecommons.org/licenses/by/4.0/#{word}"}
-    link = image(f"https://{word}.co.uk/{word}.jpg", f"{word}&amp;more.xyz", f"{word}&amp;title")
+    link = image(f"https://{word}.c.kobe.jp/{word}.jpg", f"{word}&amp;more.xyz", f"{word}&amp;title")
     url = f"https://e.org/{number}/{BAD if is_poisoned else ''}"
     write = compact_page_record if compact else page_record
     return write(url, [licence, link] if number % 2 or is_poisoned else [link], f"/{word}/")
