@@ -20,6 +20,7 @@ import trio
 from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
 from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
 from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
+from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
 from laion_etl.core.quantities import quantity
@@ -40,6 +41,15 @@ _COLLECTED_AFTER = 5_000  # new objects, instead of Python's 700; a failed link 
 
 
 _log = logging.getLogger(__name__)
+
+# Drop reasons of images that must not be kept.
+_UNWANTED = (
+    DownloadStatus.OPTED_OUT_ROBOTS_TAG,
+    DownloadStatus.OPTED_OUT_TDM,
+    DownloadStatus.OPTED_OUT_ROBOTS_TXT,
+    DownloadStatus.OPTED_OUT_METADATA,
+    DownloadStatus.BLOCKED_HASH,
+)
 
 
 class BatchFileError(InputError):
@@ -72,8 +82,12 @@ class Earlier:
         )
 
     def check(self, kept: int, dropped: Mapping[str, int]) -> None:
-        """Raise EmptyResultError if a result without samples would replace one with some."""
-        if kept or self.may_be_emptied:
+        """Raise EmptyResultError if a result without samples would replace one with some.
+
+        Not if all links were opted out, blocked or removed meanwhile: these images must go.
+        """
+        unwanted = sum(dropped.get(reason.value, 0) for reason in _UNWANTED)
+        if kept or self.may_be_emptied or unwanted == sum(dropped.values()):
             return
         reason = max(dropped, key=lambda one: dropped[one], default="")
         often = f", most often because of {reason}" if reason else ""
