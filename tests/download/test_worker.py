@@ -190,7 +190,7 @@ def test_a_shard_with_samples_is_replaced_by_an_empty_one_on_request_only(
     ],
 )
 def test_images_that_owners_have_withdrawn_do_not_stay(dropped: dict[str, int], is_replaced: bool) -> None:
-    earlier = Earlier(StageStats("download", "C", "1", "f", 3, 2), may_be_emptied=False)
+    earlier = Earlier(StageStats("download", "C", "1", "f", 2, 2), may_be_emptied=False)
     with nullcontext() if is_replaced else pytest.raises(EmptyResultError):
         earlier.check(0, dropped)
 
