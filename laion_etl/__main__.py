@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
@@ -67,7 +68,8 @@ def _end_uninterrupted() -> None:
 
     def end_at_once(*_: object) -> None:
         if time.monotonic() >= over:
-            os.write(2, f"error: {_STOPPED}\n".encode())  # `sys.stderr` may be in use
+            with suppress(OSError):  # it may be closed, or have no reader
+                os.write(2, f"error: {_STOPPED}\n".encode())  # `sys.stderr` may be in use
             os._exit(Stopped.exit_code)
 
     for number in (signal.SIGINT, signal.SIGTERM):

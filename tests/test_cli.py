@@ -60,6 +60,19 @@ def test_a_thread_that_reads_on_cannot_hold_the_end_of_a_command(
         assert ending.stderr.read().startswith(said)
 
 
+def test_a_signal_ends_a_command_whose_messages_have_no_reader() -> None:
+    command = [sys.executable, "-m", "tests.reading_at_the_end", "0", "--version"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as ending:
+        assert ending.stdout
+        assert ending.stderr
+        while ending.stdout.readline() != b"ending\n":
+            assert ending.poll() is None
+        ending.stderr.close()
+        ending.send_signal(signal.SIGINT)
+        assert ending.wait() == 130
+
+
 def test_known_crawls_newest_first(tmp_path: Path) -> None:
     done = laion_etl(tmp_path, "crawl", "list", "--json")
     crawls = json.loads(done.stdout.splitlines()[-1])["crawls"]

@@ -12,6 +12,8 @@ def headers() -> Iterator[str]:
     yield "'''"
     yield "-" * 9_000 + "1"
     yield "{{}: 1}"
+    yield "{'descr': (), 'fortran_order': False, 'shape': (1,), }"
+    yield "{'descr': ('<f4',), 'fortran_order': False, 'shape': (1,), }"
     for descr, shape in (("'<f4'", "(1 << 40,)"), ("'<f4'", "(1099511627776,)"), ("'O'", "(1,)")):
         yield f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
 

@@ -11,7 +11,8 @@ _PARAMETER = re.compile(
 )
 _LOGIN = re.compile(r"(://[^:/@\s]*):[^/\s]*@")  # `user:password@` of a URL, of each of its hosts
 # The same of a server, up to the last @ before the next URL: a password that is not escaped may have any sign
-_SERVER_LOGIN = re.compile(r"(://[^:/@\s]*):(?:(?!\w+://)\S)*@")
+# (`\w://`, not `\w+://`, which would read the rest of a long word again from each of its letters).
+_SERVER_LOGIN = re.compile(r"(://[^:/@\s]*):(?:(?!\w://)\S)*@")
 
 
 def hide_parameters(text: str) -> str:

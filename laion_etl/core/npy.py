@@ -10,7 +10,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-_OF_ODD_HEADERS = (tokenize.TokenError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError)
+_OF_ODD_HEADERS = (
+    *(tokenize.TokenError, SyntaxError, TypeError, LookupError),
+    *(OverflowError, RecursionError, MemoryError),
+)
 
 
 def read_array(file: BinaryIO) -> NDArray[Any]:

@@ -167,7 +167,7 @@ class Preparers:
             failure = None
             try:
                 while group:
-                    preparer = preparer or _Preparer(self._descriptor, self._plans)
+                    preparer = preparer or _started(self._descriptor, self._plans)
                     if not preparer.ask(first, group, prepared.tables):
                         preparer.end()
                         preparer = None
@@ -200,6 +200,17 @@ def _after_loss(group: _Group, found: Tables) -> _Group:
     for row, _ in undone[:1]:
         found.states[row] = UNREADABLE
     return undone[1:]
+
+
+def _started(descriptor: int, plans: Plans) -> "_Preparer":
+    """Return a new preparer. Raises ModelError."""
+    try:
+        return _Preparer(descriptor, plans)
+    except OSError as error:
+        raise ModelError(
+            f"cannot start a process that decodes images: {error}; free memory, or raise the limits of "
+            "processes and open files"
+        ) from error
 
 
 class _Preparer:

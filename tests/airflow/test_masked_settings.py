@@ -48,6 +48,12 @@ def test_no_secret_is_shown(name: str, value: str, shown: str) -> None:
     assert without_secrets(name, value) == shown
 
 
+def test_a_long_value_is_masked_at_once() -> None:
+    """Not after a minute, as when each letter was looked at as often as there are letters before it."""
+    hidden = "h" * 100_000
+    assert without_secrets(_URL, f"postgresql://me:{hidden}@db/laion") == "postgresql://me:***@db/laion"
+
+
 def test_other_variables_are_not_shown() -> None:
     environment = {"AWS_SECRET_ACCESS_KEY": "hidden", _SOURCE: "https://me:hidden@b.example"}
     assert shown_settings(environment) == f"{_SOURCE}='https://me:***@b.example'"

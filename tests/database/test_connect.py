@@ -12,6 +12,7 @@ from laion_etl.database import migrations
 from laion_etl.database.connection import Database, migrate, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.database.queries import sql_folder
+from laion_etl.database.server_url import url_parts
 from laion_etl.settings import CoreSettings, Settings
 
 
@@ -77,6 +78,9 @@ def test_a_malformed_url_says_so() -> None:
         "postgresql://me:secret/more@127.0.0.1:1/laion",
         "postgresql://me:123/secret@127.0.0.1:1/laion",
         "postgresql://me:more@secret@127.0.0.1:1/laion",
+        "postgresql://me:mo?re@secret@127.0.0.1:1/laion",
+        "postgresql://me:mo?re@secret/more@127.0.0.1:1/laion",
+        "postgresql://me:secret\udcff@127.0.0.1:1/laion",
     ],
 )
 def test_a_password_that_libpq_takes_for_something_else_is_in_no_error(url: str) -> None:
@@ -85,6 +89,20 @@ def test_a_password_that_libpq_takes_for_something_else_is_in_no_error(url: str)
         pass
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     assert "secret" not in Database(url, settings.database).public_name
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "host=127.0.0.1 port=' 1 ' dbname=laion password=a://b@c@d/e@f",
+        "postgresql://me:p?w@127.0.0.1:1/laion",
+        "postgresql://me:@127.0.0.1:1/laion?application_name=a/b@c",
+        "postgres://me@/laion?host=127.0.0.1&port=1",
+    ],
+)
+def test_what_libpq_reads_as_it_is_meant_is_not_refused(url: str) -> None:
+    parts = url_parts(url)
+    assert (parts["host"], parts["port"].strip(), parts["dbname"]) == ("127.0.0.1", "1", "laion")
 
 
 def test_a_refused_statement_is_a_database_error(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import random_scene
-from laion_etl.score import jpeg
+from laion_etl.score import jpeg, preprocess_pool
 from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, Pixels
@@ -252,6 +252,14 @@ def test_processes_that_do_not_start_are_an_error(capfd: pytest.CaptureFixture[s
         with pytest.raises(ModelError, match="cannot start a process that decodes images"):
             prepared.wait()
     assert "/nowhere/vocabulary.gz" in capfd.readouterr().err
+
+
+def test_processes_that_the_system_refuses_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocess_pool, "PROGRAM", ("/nowhere/python",))
+    with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
+        prepared = preparers.prepare([png(noisy((40, 40)))] * 4)
+        with pytest.raises(ModelError, match=r"cannot start a process that decodes images: .*nowhere"):
+            prepared.wait()
 
 
 def test_closing_the_pool_ends_those_who_wait() -> None:
