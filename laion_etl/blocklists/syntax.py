@@ -194,9 +194,11 @@ def normal_host(name: str) -> str:
     bare = name.removeprefix("*").removeprefix(".")
     bare = f"[{bare}]" if ":" in bare and "[" not in bare else bare
     url = ada_url.URL(f"http://{bare}/")
-    if "*" in bare or bare.startswith(".") or url.href != f"http://{url.hostname}/":
+    host = str(url.hostname).removesuffix(".")
+    # Without two dots at its end, the host of a link would be another one: `1.1..` is a name, 1.1 an address.
+    if "*" in bare or bare.startswith(".") or host.endswith(".") or url.href != f"http://{url.hostname}/":
         raise ValueError(f"{name!r} is not a host")
-    return str(url.hostname).rstrip(".")
+    return host
 
 
 def url_hashes(lines: Entries) -> Hashes:
