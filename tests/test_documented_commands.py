@@ -83,7 +83,7 @@ def test_every_command_line_is_run_or_says_why_not() -> None:
         ("laion-etl stage parse --crawl C --partition x", "should be a valid integer"),
         ("laion-etl stage parse --crawl C --partition -1", "should be greater than"),
         ("laion-etl crawl list --json=1", "does not take a value"),
-        ("laion-etl stage eat --crawl C", "No such command"),
+        ("laion-etl eat --crawl C", "No such command"),
         ("python -m benchmarks.nothing", "there is no module benchmarks.nothing"),
         ("make dem", "there is no target dem"),
         ("make soak HOURS=1", "there is no variable HOURS"),

@@ -108,6 +108,25 @@ def earlier_result(crawl: str, batch: int, store: Store) -> StageStats | None:
     return stats if stats.kept else None
 
 
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Has Python look for unused cycles seldom, and not among what was there before: 8% of the loop's CPU.
+
+    At the end it looks among all that is new. Otherwise each batch would stay, because clients and policies
+    refer to each other, and Python looks among what it has known for long only once there is much more of it.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_COLLECTED_AFTER, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.collect()
+        gc.unfreeze()
+
+
+@_seldom_collected()
 def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     crawl: str,
     batch: int,
@@ -191,7 +210,7 @@ def download_pairs(
     """
     downloader = BatchDownloader(settings, pairs, shard, hooks or Hooks(), removed)
     try:
-        with _plain_errors(), _seldom_collected():
+        with _plain_errors():
             trio.run(downloader.run)
     finally:
         count(Counter.WEB_REQUESTS, downloader.timings.connections + downloader.timings.reused)
@@ -256,19 +275,6 @@ def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
     except (pa.ArrowException, OSError) as error:  # pyarrow raises both for damaged files
         raise BatchFileError(f"cannot read {store.uri(name)}: it is damaged ({error}); {advice}") from error
     return BATCH_FILES.upgraded(table)
-
-
-@contextmanager
-def _seldom_collected() -> Iterator[None]:
-    """Has Python look for unused cycles seldom, and not among what was there before: 8% of the loop's CPU."""
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(_COLLECTED_AFTER, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 @contextmanager

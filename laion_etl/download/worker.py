@@ -9,6 +9,7 @@ Refused: splitting the last batches. The rest of a batch is known only to its wo
 with a name, a fingerprint and numbers of samples that follow from the plan.
 """
 
+import gc
 import logging
 import threading
 import time
@@ -171,6 +172,7 @@ class Worker:
             if self._stopped:
                 return None
             self.outages.pause(error, time.monotonic() - began)
+        gc.collect()  # the batch, which the error referred to
         return None
 
     def _fail(self, claim: Claim, error: BatchFileError) -> None:

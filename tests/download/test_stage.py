@@ -1,8 +1,10 @@
 """A batch through the whole stage: real server, real decoders, real shard files."""
 
+import gc
 import io
 import json
 import random
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +18,7 @@ from PIL import Image
 
 from laion_etl.core.schemas import BATCH_FILES, BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import Output, StageStats
-from laion_etl.download.batch_downloader import Hooks
+from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.hashes import pdq_hash
 from laion_etl.download.stage import download_batch
 from laion_etl.io.storage import LocalStore, Store
@@ -151,6 +153,28 @@ def test_a_finished_batch_is_not_fetched_again(store: Store, settings: Settings)
     assert download_batch("C", 7, elsewhere, store) == first
     stricter = replace(settings, download=replace(settings.download, min_bytes=1_000_000))
     assert download_batch("C", 7, stricter, store).dropped == {"too_few_bytes": 1}
+
+
+def test_nothing_of_a_batch_stays_in_memory(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even until Python looks for unused cycles among what it has known for long, which it hardly does."""
+    made: list[weakref.ref[BatchDownloader]] = []
+
+    def recorded(*arguments: Any) -> BatchDownloader:
+        downloader = BatchDownloader(*arguments)
+        made.append(weakref.ref(downloader))
+        return downloader
+
+    monkeypatch.setattr("laion_etl.download.stage.BatchDownloader", recorded)
+    gc.disable()
+    try:
+        for batch in (7, 8):
+            plan(store, hostile_urls()[:2], batch)
+            assert download_batch("C", batch, settings, store).input == 2
+        assert [downloader() for downloader in made] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_blocked_hash_is_never_written(store: Store, settings: Settings, tmp_path: Path) -> None:
