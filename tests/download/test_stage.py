@@ -158,7 +158,7 @@ def test_a_finished_batch_is_not_fetched_again(store: Store, settings: Settings)
 def test_nothing_of_a_batch_stays_in_memory(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even until Python looks for unused cycles among what it has known for long, which it hardly does."""
+    """Not even until Python looks for unused cycles among what it has known for long: that is seldom."""
     made: list[weakref.ref[BatchDownloader]] = []
 
     def recorded(*arguments: Any) -> BatchDownloader:
