@@ -169,6 +169,15 @@ class DownloadStatus(Reason):
     BLOCKED_HASH = "blocked_hash", "The image's hash is on a blocklist, or close to one that is."
 
 
+# Owners' wishes, in the order in which reports count them.
+OPT_OUTS = (
+    DownloadStatus.OPTED_OUT_ROBOTS_TAG,
+    DownloadStatus.OPTED_OUT_TDM,
+    DownloadStatus.OPTED_OUT_ROBOTS_TXT,
+    DownloadStatus.OPTED_OUT_METADATA,
+)
+
+
 class ScoreReason(Reason):
     """Why a sample of a shard is not in the scored shard."""
 

@@ -7,6 +7,7 @@ answer, the format of an image). What owners wish has no remedy: opt-outs are ke
 import re
 from dataclasses import dataclass
 
+from laion_etl.core.funnel import OPT_OUTS
 from laion_etl.core.funnel import DownloadStatus as S
 
 _NAMED_BY_MESSAGE = frozenset({S.HTTP_ERROR, S.FORMAT_REFUSED})
@@ -91,7 +92,7 @@ LOSS_CAUSES = (
     ),
     LossCause(
         "opted_out",
-        (S.OPTED_OUT_ROBOTS_TAG, S.OPTED_OUT_TDM, S.OPTED_OUT_ROBOTS_TXT, S.OPTED_OUT_METADATA),
+        OPT_OUTS,
         "were left out because their owners opted out",
     ),
     LossCause(

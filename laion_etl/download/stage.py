@@ -20,7 +20,7 @@ import trio
 from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
 from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
 from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
-from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.funnel import OPT_OUTS, DownloadStatus
 from laion_etl.core.ids import batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
 from laion_etl.core.quantities import quantity
@@ -43,13 +43,7 @@ _COLLECTED_AFTER = 5_000  # new objects, instead of Python's 700; a failed link 
 _log = logging.getLogger(__name__)
 
 # Drop reasons of images that must not be kept.
-_UNWANTED = (
-    DownloadStatus.OPTED_OUT_ROBOTS_TAG,
-    DownloadStatus.OPTED_OUT_TDM,
-    DownloadStatus.OPTED_OUT_ROBOTS_TXT,
-    DownloadStatus.OPTED_OUT_METADATA,
-    DownloadStatus.BLOCKED_HASH,
-)
+_UNWANTED = (*OPT_OUTS, DownloadStatus.BLOCKED_HASH)
 
 
 class BatchFileError(InputError):

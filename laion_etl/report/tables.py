@@ -7,7 +7,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from laion_etl.core.caption_source import SOURCES
-from laion_etl.core.funnel import DownloadStatus, ParseReason, ScoreReason
+from laion_etl.core.funnel import OPT_OUTS, DownloadStatus, ParseReason, ScoreReason
 from laion_etl.core.quantities import quantity
 from laion_etl.dataset.funnel_report import CrawlFunnel
 from laion_etl.report import charts
@@ -49,7 +49,7 @@ _ALWAYS_FILTERED = (
     ("download", DownloadStatus.BLOCKED_HASH.value),
     ("score", ScoreReason.SUSPECTED_UNDERAGE.value),
 )
-_OPT_OUTS = {
+_OPT_OUT_TITLES = {
     DownloadStatus.OPTED_OUT_ROBOTS_TAG: "X-Robots-Tag header",
     DownloadStatus.OPTED_OUT_TDM: "TDM reservation (header or tdmrep.json)",
     DownloadStatus.OPTED_OUT_ROBOTS_TXT: "robots.txt",
@@ -102,7 +102,7 @@ def tables(context: PublishContext) -> dict[str, list[Row]]:
 def opt_outs(funnel: CrawlFunnel) -> list[tuple[str, int]]:
     """Count links left out because of an opt-out, by its kind; every kind is listed."""
     dropped = funnel.row("download").dropped
-    return [(title, dropped.get(status.value, 0)) for status, title in _OPT_OUTS.items()]
+    return [(_OPT_OUT_TITLES[status], dropped.get(status.value, 0)) for status in OPT_OUTS]
 
 
 def duplicates(funnel: CrawlFunnel) -> list[tuple[str, int]]:
