@@ -11,7 +11,7 @@ Longs = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 # In each byte of a word the lowest bit, or the highest.
-ONES, HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+HIGHS = np.uint64(0x8080808080808080)
 
 
 @borrowing_kernel

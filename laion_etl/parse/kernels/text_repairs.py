@@ -32,7 +32,8 @@ _BETWEEN_QUOTES = (
 _NO_BREAK_SPACE = 0xA0
 _APOSTROPHES, _QUOTES = (0x2018, 0x2019), (0x201C, 0x201D, 0x201E)
 _AMPERSAND = constant(b"&amp;")
-_ENTITIES = tuple(constant(name) for name in (b"&quot;", b"&#34;", b"&#39;", b"&#039;", b"&#x27;", b"&apos;"))
+_QUOTE_ENTITIES = tuple(constant(name) for name in (b"&quot;", b"&#34;"))
+_APOSTROPHE_ENTITIES = tuple(constant(name) for name in (b"&#39;", b"&#039;", b"&#x27;", b"&apos;"))
 _LONGEST_NAME = 25  # of an entity, with its #
 _TIMES_AS_LONG = 4  # a text that may be cut before it is repaired is left out
 
@@ -128,28 +129,21 @@ def _entity(data: Bytes, start: int, end: int) -> tuple[int, int]:
     stop = start + 1
     if stop < end and data[stop] == 35:
         stop += 1
-    name = stop
+    begun = stop
     while stop < end and stop - start <= _LONGEST_NAME and _is_alphanumeric(data[stop]):
         stop += 1
-    if stop == name or stop == end or data[stop] != 59:  # a semicolon
+    if stop == begun or stop == end or data[stop] != 59:  # a semicolon
         return 38, 1
     size = stop + 1 - start
     if size == _AMPERSAND.size and equals(data, start, _AMPERSAND):
         follows = data[stop + 1] if stop + 1 < end else np.uint8(32)
         return (0 if _is_alphanumeric(int(follows)) or follows == 35 else 38), size
-    if size == 6 and (equals(data, start, _ENTITIES[0])):
-        return 34, size
-    if size == 5 and equals(data, start, _ENTITIES[1]):
-        return 34, size
-    if (size == 5 and equals(data, start, _ENTITIES[2])) or (
-        size == 6
-        and (
-            equals(data, start, _ENTITIES[3])
-            or equals(data, start, _ENTITIES[4])
-            or equals(data, start, _ENTITIES[5])
-        )
-    ):
-        return 39, size
+    for name in _QUOTE_ENTITIES:
+        if size == name.size and equals(data, start, name):
+            return 34, size
+    for name in _APOSTROPHE_ENTITIES:
+        if size == name.size and equals(data, start, name):
+            return 39, size
     return 0, size
 
 
