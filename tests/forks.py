@@ -13,6 +13,7 @@ import array
 import atexit
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import runpy
@@ -23,9 +24,11 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -61,6 +64,22 @@ def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in sorted(environment.items())
         if name.startswith(MUST_BE_SAME) and not _names_our_kernels(name, value)
     }
+
+
+def digest_at_import(environment: Mapping[str, str]) -> str:
+    """Names a server by the variables that its forks cannot change."""
+    return f"{zlib.crc32(json.dumps(read_at_import(environment)).encode()):08x}"
+
+
+def import_for_forks(modules: Iterable[str], *loads: Callable[[], object]) -> None:
+    """Imports and loads what forks share, of which Python never looks for unused cycles: that copies it."""
+    gc.disable()
+    for name in modules:
+        import_module(name)
+    for load in loads:
+        load()
+    gc.freeze()
+    gc.enable()
 
 
 def _names_our_kernels(name: str, value: str) -> bool:

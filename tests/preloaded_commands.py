@@ -3,19 +3,15 @@
 python -m tests.preloaded_commands FOLDER        # prints the path of its socket; ends when stdin does
 """
 
-import gc
-import json
 import os
 import subprocess
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from tests.forked_command import installed
-from tests.forks import Fork, read_at_import, serve
+from tests.forks import Fork, digest_at_import, import_for_forks, read_at_import, serve
 from tests.shared_folder import SharedFolder
 
 # All that takes long: the commands, their stages, and what these import when they need it.
@@ -32,17 +28,12 @@ _MODULES = (
 )
 
 
-def _import_all() -> None:
-    gc.disable()
-    for name in _MODULES:
-        import_module(name)
+def _load_compiled() -> None:
     from laion_etl.cli import warm_kernels
     from laion_etl.score.openclip import open_clip
 
     open_clip()
-    warm_kernels.main()  # loads what is compiled
-    gc.freeze()
-    gc.enable()
+    warm_kernels.main()
 
 
 def _draw_small_figures() -> None:
@@ -86,15 +77,15 @@ def forked_commands(shared: SharedFolder, environment: Mapping[str, str], folder
 def command_server(shared: SharedFolder, environment: Mapping[str, str]) -> str:
     """The socket of a server for commands in this environment; tests/forks.py says which variables count."""
     fixed = read_at_import(environment)
-    name = f"commands-{zlib.crc32(json.dumps(fixed).encode()):08x}"
     fixed["PATH"] = environment["PATH"]
+    name = f"commands-{digest_at_import(environment)}"
     return shared.once(name, lambda folder: shared.start_server(__name__, folder, environment=fixed))
 
 
 if __name__ == "__main__":
     before = dict(os.environ)
     own = Path(sys.argv[1])
-    _import_all()
+    import_for_forks(_MODULES, _load_compiled)
     _draw_small_figures()
     _score_in_forks(own / "socket", own / "bin")
     serve(own / "socket", before)

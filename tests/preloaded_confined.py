@@ -7,19 +7,15 @@ of the processes themselves start new ones (`real_processes` in conftest.py).
     python -m tests.preloaded_confined FOLDER        # prints the path of its socket; ends when stdin does
 """
 
-import gc
-import json
 import os
 import sys
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from laion_etl.sandbox.limits import confined_environment
 from tests.forked_command import installed
-from tests.forks import read_at_import, serve
+from tests.forks import digest_at_import, import_for_forks, serve
 from tests.shared_folder import SharedFolder
 
 # What the two modules import, but not these themselves: a fork runs them.
@@ -34,32 +30,27 @@ _MODULES = (
 )
 
 
-def _import_all() -> None:
-    gc.disable()
-    for name in _MODULES:
-        import_module(name)
+def _compile_loops() -> None:
     from laion_etl.download.box_resize import loops
     from laion_etl.score.resize import compile_loops
 
     loops()
     compile_loops()
-    gc.freeze()
-    gc.enable()
 
 
 def confined_program(shared: SharedFolder, module: str, environment: Mapping[str, str]) -> str:
     """A program that runs this module as a fork, for processes that are started in this environment."""
     confined = confined_environment(environment)
-    number = zlib.crc32(json.dumps(read_at_import(confined)).encode())
+    digest = digest_at_import(confined)
 
     def start(folder: Path) -> str:
         return shared.start_server(__name__, folder, environment=confined)
 
     def install(folder: Path) -> str:
-        server = shared.once(f"confined-{number:08x}", start)
+        server = shared.once(f"confined-{digest}", start)
         return str(installed(folder / "bin", server, ("-m", module)))
 
-    return shared.once(f"{module.rpartition('.')[2]}-{number:08x}", install)
+    return shared.once(f"{module.rpartition('.')[2]}-{digest}", install)
 
 
 @dataclass(frozen=True)
@@ -75,5 +66,5 @@ class ConfinedProgram:
 
 if __name__ == "__main__":
     before = dict(os.environ)
-    _import_all()
+    import_for_forks(_MODULES, _compile_loops)
     serve(Path(sys.argv[1]) / "socket", before)

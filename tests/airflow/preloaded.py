@@ -6,16 +6,14 @@ does making the API that tasks talk to. A fork initializes Airflow in its enviro
     python -m tests.airflow.preloaded FOLDER        # prints the path of its socket; ends when stdin does
 """
 
-import gc
 import inspect
 import os
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.forks import serve
+from tests.forks import import_for_forks, serve
 
 _LOOK_S = 0.02
 # Imports that take long, that scripts, commands and components are likely to need, and that read no database.
@@ -40,14 +38,6 @@ _MODULES = (
 )
 # Read the place of the logs when they are imported.
 _OF_AN_ENVIRONMENT = ("airflow.config_templates.airflow_local_settings",)
-
-
-def _import_airflow() -> None:
-    gc.disable()
-    for name in _MODULES:
-        import_module(name)
-    gc.freeze()
-    gc.enable()
 
 
 def _make_api_of_tasks() -> None:
@@ -94,7 +84,7 @@ def _initialize() -> None:
 
 if __name__ == "__main__":
     before = dict(os.environ)
-    _import_airflow()
+    import_for_forks(_MODULES)
     _make_api_of_tasks()
     _look_for_tasks_at_once()
     serve(Path(sys.argv[1]) / "socket", before, _initialize)
