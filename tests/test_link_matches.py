@@ -37,7 +37,7 @@ def test_slices_with_and_without_nulls_match_by_their_own_rows(start: int) -> No
     assert {*expressions.rows} == {row for row, url in enumerate(texts) if url == URLS[1]}
 
 
-def test_kernels_are_compiled_once_whoever_owns_the_memory_of_a_column() -> None:
+def test_kernels_are_compiled_once_for_read_only_and_writable_columns() -> None:
     """Columns of mapped files are read-only, computed ones are not, and empty ones may have no memory."""
 
     def compiled(column: pa.StringArray) -> list[int]:

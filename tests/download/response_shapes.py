@@ -80,6 +80,15 @@ def redirect(location: bytes, *lines: bytes, code: bytes = b"302 Found") -> byte
     return head(b"Location: " + location, *lines, b"Content-Length: 0", first=b"HTTP/1.1 " + code)
 
 
+def to_unusual_port(name: str, port: int) -> Shape:
+    return Shape(
+        name,
+        redirect(b"http://b.shapes.example:%d" % port + ELSEWHERE),
+        ours="port_refused",
+        why="only the usual ports are connected to",
+    )
+
+
 def coded(label: bytes, body: bytes, *lines: bytes) -> bytes:
     return sized(b"Content-Encoding: " + label, *lines, body=body)
 
@@ -670,25 +679,10 @@ REDIRECTS = [
 REDIRECTS += [
     Shape("303", redirect(ELSEWHERE, code=b"303 See Other")),
     Shape("307", redirect(ELSEWHERE, code=b"307 Moved")),
-    Shape(
-        "other port",
-        redirect(b"http://b.shapes.example:8080" + ELSEWHERE),
-        ours="port_refused",
-        why="only the usual ports are connected to",
-    ),
+    to_unusual_port("other port", 8080),
     Shape("port 80", redirect(b"http://b.shapes.example:80" + ELSEWHERE)),
-    Shape(
-        "port of ssh",
-        redirect(b"http://b.shapes.example:22" + ELSEWHERE),
-        ours="port_refused",
-        why="only the usual ports are connected to",
-    ),
-    Shape(
-        "port 0",
-        redirect(b"http://b.shapes.example:0" + ELSEWHERE),
-        ours="port_refused",
-        why="only the usual ports are connected to",
-    ),
+    to_unusual_port("port of ssh", 22),
+    to_unusual_port("port 0", 0),
     Shape(
         "port of six digits",
         redirect(b"http://b.shapes.example:100000" + ELSEWHERE),
