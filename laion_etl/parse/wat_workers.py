@@ -265,10 +265,11 @@ def _save(running: deque[_Job | Saved], checkpoints: Checkpoints | None) -> None
 
 
 def _wait_for(first: _Job, running: deque[_Job | Saved], checkpoints: Checkpoints | None) -> None:
-    """Waits until a file is parsed; saves all others that are parsed meanwhile."""
+    """Waits until a file is parsed; saves it, and all others that are parsed meanwhile."""
     while True:
+        is_finished = first.future.done()  # asked before saving: it may finish during it
         _save(running, checkpoints)
-        if first.future.done():
+        if is_finished:
             return
         wait([job.future for job in _jobs(running) if not job.future.done()], return_when=FIRST_COMPLETED)
 

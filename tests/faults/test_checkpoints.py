@@ -3,8 +3,9 @@
 import io
 import multiprocessing
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.parse.checkpoints import Checkpoints
+from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.stage import parse_partition
+from laion_etl.parse.wat_workers import _Job, _wait_for
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
 from tests.parse.wat_files import compact_page_record, image, record
 from tests.test_inputs import response, server
@@ -113,6 +116,30 @@ def test_a_file_that_cannot_be_read_does_not_cost_the_others(
         assert parsed(files, tmp_path, any_store, jobs) == expected
     assert source.asked[0] == source.asked[1] == 1
     assert any_store.list("checkpoints/") == []
+
+
+class FinishesWhenAsked(Future[tuple[str, FileCounts]]):
+    """A parse that finishes right after it was first asked whether it is done."""
+
+    def __init__(self, finished: tuple[str, FileCounts]) -> None:
+        super().__init__()
+        self.finished = finished
+
+    def done(self) -> bool:
+        was_done = super().done()
+        if not was_done:
+            self.set_result(self.finished)
+        return was_done
+
+
+def test_a_file_that_finishes_while_others_are_looked_at_is_saved(tmp_path: Path, store: Store) -> None:
+    path = tmp_path / "0.arrows"
+    path.write_bytes(b"tables")
+    checkpoints = Checkpoints(store, "C", "00000", lambda *_: "fingerprint")
+    job = _Job(0, "https://e.org/0.wat.gz", FinishesWhenAsked((str(path), FileCounts())))
+    _wait_for(job, deque([job]), checkpoints)
+    assert job.is_saved
+    assert len(list(store.list("checkpoints/C/00000/"))) == 2
 
 
 def test_other_settings_use_no_checkpoint(tmp_path: Path, store: Store) -> None:
