@@ -18,7 +18,7 @@ from laion_etl.core.errors import DatabaseError
 from laion_etl.database.conflicts import PartitionRef, Resolution, find_existing_rows, resolve
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule, Mask
-from laion_etl.database.kernels import Longs
+from laion_etl.database.kernels import Ints, Longs
 from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.load_stats import StatsChanges
 from laion_etl.database.pair_texts import PairTexts
@@ -196,6 +196,11 @@ class RangeLoad:
         texts = self.work.texts
         pages = texts.pages_of(new)
         if len(new) > _MOST * len(candidates):
-            self.pages.write_ahead(texts, pages, self.work.candidates)
+            self.pages.write_ahead(texts, pages, self._remaining_pages)
         else:
             self.pages.write(texts, pages)
+
+    def _remaining_pages(self) -> Ints:
+        """Returns the pages of all pairs that are not loaded yet."""
+        candidates, _ = self.work.candidates_in(sorted(self.remaining.copy()))
+        return self.work.texts.pages_of(candidates)

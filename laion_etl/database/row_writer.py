@@ -10,6 +10,7 @@ end, and are written ahead in the order of the file: that takes half as long as 
 """
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from psycopg import Connection
@@ -74,13 +75,13 @@ class PageWriter:
         with self._lock:
             self._write(texts, pages)
 
-    def write_ahead(self, texts: PairTexts, pages: Ints, candidates: Candidates) -> None:
-        """Writes pages like `write`, and the next ones of all these candidates (always the same) as well."""
+    def write_ahead(self, texts: PairTexts, pages: Ints, all_pages: Callable[[], Ints]) -> None:
+        """Writes pages like `write`, and the next ones of `all_pages`, which is called once."""
         with self._lock:
             if not len(self._not_written(pages)):
                 return
             if self._rest is None:
-                self._rest = texts.pages_of(candidates)
+                self._rest = all_pages()
             self._rest = self._not_written(self._rest)
             self._write(texts, np.union1d(pages, self._rest[:_PAGES_AHEAD]))
 
