@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from laion_etl.database.kernels import Bytes, Ints, Longs
+from laion_etl.database.kernels import Bytes, Ints, Longs, order_of_hashes
 from laion_etl.settings import LoadSettings
 
 Keys = npt.NDArray[np.bytes_]  # of 16 bytes each, compared like uuid in Postgres
@@ -94,11 +94,9 @@ def url_keys(urls: pa.StringArray) -> Bytes:
 def ascending(array: Bytes) -> Longs:
     """Returns the ascending order of an array of shape (rows, 16); equal rows keep their order."""
     halves = array.view(">u8").astype(np.uint64) if len(array) else np.empty((0, 2), np.uint64)
-    order = np.argsort(halves[:, 0])
-    leading = halves[order, 0]
-    if (leading[1:] == leading[:-1]).any():  # duplicates, or one in 10^19
-        return np.lexsort((halves[:, 1], halves[:, 0]))
-    return order
+    high, low = halves[:, 0], halves[:, 1]
+    order = order_of_hashes(high, low)
+    return order if len(order) == len(array) else np.lexsort((low, high))
 
 
 def as_keys(array: Bytes) -> Keys:

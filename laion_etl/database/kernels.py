@@ -15,6 +15,8 @@ __all__ = ["Bytes", "Hashes", "Ints", "Longs"]
 PAIR_HEAD = 2 + 4 + 4 + 4 + 4 + 4 + 16  # bytes of a row before its texts
 PAGE_HEAD = 2 + 4 + 4 + 4 + 4
 _AHEAD = 12  # rows; writing so many takes as long as one read from memory
+_MOST_BUCKET_BITS = 24
+_LARGEST_BUCKET = 64  # hashes; of a hundred million, so many begin alike by chance less than once in 10^30
 _LINES = 3  # of the cache, 64 bytes each: the texts of most pairs
 
 
@@ -248,3 +250,36 @@ def host_hashes(offsets: Ints, data: Bytes) -> Hashes:
             at += 1
         out[row] = value
     return out
+
+
+@kernel
+def order_of_hashes(high: Hashes, low: Hashes) -> Longs:
+    """Returns the ascending order of 128-bit hashes, given by their halves; equal ones keep their order.
+
+    They are dealt into buckets by their first bits, some four into each, which leaves little to sort. Returns
+    none if so many begin alike that this would be slow.
+    """
+    rows, bits = len(high), 4
+    while bits < _MOST_BUCKET_BITS and (4 << bits) < rows:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    places = np.zeros((1 << bits) + 1, np.int64)
+    for row in range(rows):
+        places[np.int64(high[row] >> shift) + 1] += 1
+    if places.max() > _LARGEST_BUCKET:
+        return np.empty(0, np.int64)
+    places = np.cumsum(places)
+    order, ordered = np.empty(rows, np.int64), np.empty(rows, np.uint64)
+    for row in range(rows):
+        bucket = np.int64(high[row] >> shift)
+        order[places[bucket]], ordered[places[bucket]] = row, high[row]
+        places[bucket] += 1
+    for end in range(1, rows):
+        place, row, first = end, order[end], ordered[end]
+        while place > 0 and (
+            ordered[place - 1] > first or (ordered[place - 1] == first and low[order[place - 1]] > low[row])
+        ):
+            order[place], ordered[place] = order[place - 1], ordered[place - 1]
+            place -= 1
+        order[place], ordered[place] = row, first
+    return order

@@ -18,7 +18,7 @@ from laion_etl.core.errors import DatabaseError
 from laion_etl.database.conflicts import PartitionRef, Resolution, find_existing_rows, resolve
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule, Mask
-from laion_etl.database.kernels import Longs
+from laion_etl.database.kernels import Ints, Longs
 from laion_etl.database.key_ranges import KeyRanges
 from laion_etl.database.load_stats import StatsChanges
 from laion_etl.database.pair_texts import PairTexts
@@ -30,6 +30,7 @@ from laion_etl.database.row_writer import PageWriter, copy_pairs
 # So few that the part of the index that holds them fits into a processor's cache, and that others wait for a
 # range only for a moment.
 PAIRS_PER_TRANSACTION = 32_768
+_MOST = 0.8  # of the pairs of some ranges
 _GOLDEN_RATIO = 0.618034  # multiples of it are spread evenly, however many there are
 
 
@@ -182,10 +183,24 @@ class RangeLoad:
         resolved = resolve(connection, me, candidates, existing, work.rule)
         new = candidates.where(resolved.won)
         if len(new):
-            self.pages.write(work.texts, work.texts.pages_of(new))
+            self._write_pages(candidates, new)
             copy_pairs(connection, me.partition_no, work.first_page, work.texts, new)
         work.save(connection, numbers, ranges, resolved)
         changes = StatsChanges()
         changes.lose(resolved.owners[resolved.taken], ranges[resolved.taken])
         self._changed.update(changes.save(connection))
         return taken
+
+    def _write_pages(self, candidates: Candidates, new: Candidates) -> None:
+        """Writes the pages of the new ones of some candidates; ahead of others, if most of them are new."""
+        texts = self.work.texts
+        pages = texts.pages_of(new)
+        if len(new) > _MOST * len(candidates):
+            self.pages.write_ahead(texts, pages, self._remaining_pages)
+        else:
+            self.pages.write(texts, pages)
+
+    def _remaining_pages(self) -> Ints:
+        """Returns the pages of all pairs that are not loaded yet."""
+        candidates, _ = self.work.candidates_in(sorted(self.remaining.copy()))
+        return self.work.texts.pages_of(candidates)

@@ -4,9 +4,13 @@ A page is stored once for all its pairs, whatever their ranges. So the pages of 
 the range counts as loaded, also where another connection of the same loader, at work on another range, needs
 them too: pages are written by one connection, in transactions that commit before those of the ranges.
 Pages that no pair refers to in the end, because a transaction of a range failed, cost nothing but space.
+
+The pairs of a range are on pages all over the file. Where most pairs are new, most pages are needed in the
+end, and are written ahead in the order of the file: that takes half as long as in the order of the keys.
 """
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from psycopg import Connection
@@ -48,6 +52,9 @@ def missing_pages(connection: Connection, partition_no: int, first_page: int, pa
     return np.setdiff1d(pages, np.array([page - first_page for (page,) in rows], np.int32))
 
 
+_PAGES_AHEAD = 1 << 17  # in one transaction, a fifth of a second
+
+
 class PageWriter:
     """Writes the pages of a partition, each once, for several threads."""
 
@@ -60,21 +67,38 @@ class PageWriter:
         self._may_exist = may_exist
         self._timeout_s = timeout_s
         self._is_written = np.zeros(0, np.bool_)
+        self._rest: Ints | None = None  # of all pages, those that write_ahead may have left
         self._lock = threading.Lock()
 
     def write(self, texts: PairTexts, pages: Ints) -> None:
         """Writes those of these ascending pages that are not written yet, and commits."""
-        if not len(pages):
-            return
         with self._lock:
-            if pages[-1] >= len(self._is_written):
-                more = np.zeros(max(int(pages[-1]) + 1, 2 * len(self._is_written)), np.bool_)
-                more[: len(self._is_written)] = self._is_written
-                self._is_written = more
-            new = pages[~self._is_written[pages]]
-            if len(new):
-                self._insert(texts, new)
-                self._is_written[new] = True
+            self._write(texts, pages)
+
+    def write_ahead(self, texts: PairTexts, pages: Ints, all_pages: Callable[[], Ints]) -> None:
+        """Writes pages like `write`, and the next ones of `all_pages`, which is called once."""
+        with self._lock:
+            if not len(self._not_written(pages)):
+                return
+            if self._rest is None:
+                self._rest = all_pages()
+            self._rest = self._not_written(self._rest)
+            self._write(texts, np.union1d(pages, self._rest[:_PAGES_AHEAD]))
+
+    def _write(self, texts: PairTexts, pages: Ints) -> None:
+        new = self._not_written(pages)
+        if len(new):
+            self._insert(texts, new)
+            self._is_written[new] = True
+
+    def _not_written(self, pages: Ints) -> Ints:
+        if not len(pages):
+            return pages
+        if pages[-1] >= len(self._is_written):
+            more = np.zeros(max(int(pages[-1]) + 1, 2 * len(self._is_written)), np.bool_)
+            more[: len(self._is_written)] = self._is_written
+            self._is_written = more
+        return pages[~self._is_written[pages]]
 
     def _insert(self, texts: PairTexts, pages: Ints) -> None:
         may_exist = self._may_exist

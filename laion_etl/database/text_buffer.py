@@ -50,7 +50,7 @@ class TextBuffer:
         if self.used + size <= len(self.memory):
             return self.memory
         wanted = 3 * self.used // 2 if self.used else expected
-        larger = np.empty(max(min(wanted + wanted // 16, BYTES_IN_MEMORY), self.used + size), np.uint8)
+        larger = _memory(max(min(wanted + wanted // 16, BYTES_IN_MEMORY), self.used + size))
         larger[: self.used] = self.memory[: self.used]
         self.memory = larger
         return larger
@@ -79,3 +79,12 @@ class TextBuffer:
         self.memory, self._is_closed = np.empty(0, np.uint8), True
         if self._file is not None:
             self._file.close()
+
+
+def _memory(size: int) -> Bytes:
+    """Returns memory in small pages.
+
+    NumPy asks for huge ones, for which the kernel may first have to move others: filling 200 MB took up to
+    three times as long.
+    """
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.database import pair_texts, pairs_file, range_load, text_buffer
+from laion_etl.database import pair_texts, pairs_file, range_load, row_writer, text_buffer
 from laion_etl.database.connection import Database
-from laion_etl.database.dedupe_keys import Candidates, DedupeRule, as_keys
+from laion_etl.database.dedupe_keys import Candidates, DedupeRule, as_keys, ascending
 from laion_etl.database.load import load_partition
 from laion_etl.database.pair_texts import PairTexts, TextsReader
 from laion_etl.database.pairs_file import PairsFile
@@ -60,6 +60,42 @@ def test_pages_are_those_of_the_pairs(
         pages = database.connection.execute("select url, license from page").fetchall()
         assert sorted(set(pages)) == sorted({row[2:] for row in expected})
         assert len(pages) == len(set(pages)), "the repeated rows at the end have no pages"
+
+
+@pytest.mark.parametrize(("known", "ahead"), [(0, 1 << 17), (0, 5), (40, 1 << 17)])
+def test_pages_are_written_in_the_order_of_the_file_if_most_pairs_are_new(
+    known: int,
+    ahead: int,
+    store: Store,
+    settings: Settings,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(range_load, "PAIRS_PER_TRANSACTION", 4)
+    monkeypatch.setattr(row_writer, "_PAGES_AHEAD", ahead)
+    write_pairs(store, "B", 0, PAIRS[:known])
+    load_partition("B", 0, settings, store, database)
+    write_pages(store)
+    load_partition("C", 0, settings, store, database)
+    pages = database.connection.execute(
+        "select url, page_no from page join partition using (partition_no) join crawl using (crawl_no) "
+        "where crawl = 'C' order by page.ctid"
+    )
+    urls, numbers = zip(*pages.fetchall(), strict=True)
+    assert set(urls) == {PAGES[url] for url, _ in PAIRS[known:]}, "a page without a new pair is not stored"
+    is_in_order = list(numbers) == sorted(numbers)
+    assert is_in_order == (known == 0 and ahead >= len(numbers))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 5_000])
+@pytest.mark.parametrize("alike", [0, 8, 16])
+def test_hashes_are_ordered_like_their_bytes(rows: int, alike: int) -> None:
+    """Also where all begin with the same bytes, and where the same one is there several times."""
+    hashes = np.random.default_rng(rows).integers(0, 256, (rows, 16), np.uint8)
+    hashes[:, :alike] = 200
+    hashes[rows // 2 :: 3] = hashes[: len(hashes[rows // 2 :: 3])]
+    listed = [bytes(one) for one in hashes]
+    assert ascending(hashes).tolist() == sorted(range(rows), key=listed.__getitem__)
 
 
 def test_rows_of_a_few_pairs_are_the_same_as_among_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
