@@ -292,5 +292,5 @@ def queue_of(crawl: str, settings: DownloadSettings, database: Database, stage: 
 
 
 def as_claim(batch: int, token: int, file: dict[str, Any], *former: Any) -> Claim:
-    """Returns a row of the queue as a claim; `former`: state, attempts and time before it, if the row has them."""
+    """Returns a row of the queue as a claim; `former`: what the batch was before, if the row has it."""
     return Claim(batch, token, Output(**file), Former(*former) if former else None)

@@ -168,14 +168,25 @@ def asked_for(queue: BatchQueue) -> Claim:
     return claim
 
 
+def scored(queue: BatchQueue, scoring: BatchQueue) -> None:
+    queue.complete(asked_for(queue), DONE)
+    scoring.complete(claimed(scoring), DONE)
+
+
+def parked_in_scoring(queue: BatchQueue, scoring: BatchQueue) -> None:
+    queue.complete(asked_for(queue), DONE)
+    for _ in range(2):
+        scoring.fail(claimed(scoring), "no memory")
+
+
 @pytest.mark.parametrize(
     ("before", "state"),
     [
         (lambda queue, _: queue.fail(asked_for(queue), "disk full"), "ready"),
         (lambda queue, _: [queue.fail(asked_for(queue), "disk full") for _ in range(2)], "parked"),
         (lambda queue, _: queue.complete(asked_for(queue), DONE), "downloaded"),
-        (lambda queue, scoring: scored(queue, scoring), "scored"),
-        (lambda queue, scoring: parked_in_scoring(queue, scoring), "parked"),
+        (scored, "scored"),
+        (parked_in_scoring, "parked"),
     ],
     ids=("ready", "parked", "downloaded", "scored", "parked in scoring"),
 )
@@ -211,21 +222,11 @@ def test_a_batch_is_put_back_also_if_the_answer_to_its_claim_was_lost(
     assert everything(connection) == was
 
 
-def scored(queue: BatchQueue, scoring: BatchQueue) -> None:
-    queue.complete(asked_for(queue), DONE)
-    scoring.complete(claimed(scoring), DONE)
-
-
-def parked_in_scoring(queue: BatchQueue, scoring: BatchQueue) -> None:
-    queue.complete(asked_for(queue), DONE)
-    for _ in range(2):
-        scoring.fail(claimed(scoring), "no memory")
-
-
 def everything(connection: Connection) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """What is known of the first batch but for its claims, and the counts of all."""
     one = connection.execute(
-        "select to_jsonb(one) - array['token', 'lease_expires', 'claimed_at'] from batch as one where batch = %s",
+        "select to_jsonb(one) - array['token', 'lease_expires', 'claimed_at'] from batch as one"
+        " where batch = %s",
         [batch_no(0)],
     ).fetchone()
     counts = connection.execute("select * from batch_count").fetchone()
