@@ -78,15 +78,18 @@ class NamesOfGroup:
 
     A line such as `*!FooBot`, `all but FooBot` or `*bot` may mean a crawler or all others. What such a group
     forbids is forbidden; it permits nothing, and does not take the place of the rules for everyone.
+    `for_everyone`: a line of its own is `*`, whatever the other lines of the group mean.
     """
 
     sure: set[str] = field(default_factory=set)
     perhaps: set[str] = field(default_factory=set)
+    for_everyone: bool = False
 
     def add(self, value: str, agent: str) -> None:
         """Takes note of a user-agent line."""
         if _PLAIN_NAME.fullmatch(value):  # nearly all
             names = {comparable_name(value)} - {""}
+            self.for_everyone = self.for_everyone or value == "*"
             self.sure |= names
             self.perhaps |= names | ({"*"} if _IN_WORDS.fullmatch(value) else set())
             return

@@ -107,6 +107,7 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
     own: list[RobotsLine] = []
     general: list[RobotsLine] = []
     for_all: list[RobotsLine] = []  # whatever other groups say
+    mixed: list[RobotsLine] = []  # of groups for everyone and for names that may be ours
     trained: list[bytes] = []  # paths that must not be used for training
     group = NamesOfGroup()
     named = in_rules = False
@@ -125,16 +126,21 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
             trained += [path for _, path in rules]
         if is_ours and agent in group.sure:
             own += rules
+        elif is_ours and group.for_everyone:
+            general += rules
+            mixed += _forbidding(rules)
         elif is_ours:
             for_all += _forbidding(rules)
         elif "*" in group.perhaps:
             general += rules if "*" in group.sure else _forbidding(rules)
         elif not group.perhaps and is_usage:  # in front of the first group
             for_all += rules
-    found = for_all + (own if named else general)
+    found = for_all + (mixed + own if named else general)
     if _NO_TRAINING in found:
         return [(False, b"/")]
-    reserved = _Reserved(map(parse_path_pattern, trained)) if trained else None
+    # Nor does a permission for everyone outdo what is forbidden to a name that may be ours.
+    kept = trained if named else trained + [path for _, path in for_all]
+    reserved = _Reserved(map(parse_path_pattern, kept)) if kept else None
     return [line for line in found if reserved is None or not line[0] or not reserved.outdone_by(line[1])]
 
 
@@ -143,7 +149,7 @@ def _forbidding(rules: Iterable[RobotsLine]) -> list[RobotsLine]:
 
 
 class _Reserved:
-    """Paths that must not be used for training. Looked up by their beginnings: a file may have thousands."""
+    """Paths whose prohibition no other line may lift. Looked up by their beginnings: a file may have thousands."""
 
     def __init__(self, patterns: Iterable[PathPattern]) -> None:
         self._plain: dict[bytes, int] = {}  # the fewest octets by path

@@ -177,6 +177,7 @@ NOT_FOR_SURE = [
     "/*",
     "all *",
 ]
+NAMES_LIKE_OURS = ["*bot", "*FooBot", "Foo*", "*oobo*", "BarBot FooBot", "-FooBot", "all but FooBot"]
 FOR_SURE = [
     "FooBot",
     "FOOBOT",
@@ -441,7 +442,23 @@ def test_a_group_that_may_not_be_ours_permits_nothing() -> None:
     cases += [(f"{FORBIDS}\n\n{group}", "/x") for group in groups]
     cases += [(f"User-agent: {name}\nDisallow: /a\n\n{FORBIDS}", "/x") for name in NOT_FOR_SURE]
     cases += [(f"{OURS}Disallow: /\n\nUser-agent: {name}\nAllow: /", "/x") for name in NOT_FOR_SURE]
+    cases += [(f"User-agent: {name}\nDisallow: /\n\n{ALL}Allow: /", "/x") for name in NAMES_LIKE_OURS]
+    cases += [(f"{ALL}Allow: /a/b\n\nUser-agent: {name}\nDisallow: /a", "/a/b") for name in NAMES_LIKE_OURS]
     assert refused(cases, allowed=True) == []
+
+
+def test_a_group_for_everyone_and_for_a_name_that_may_be_ours_is_one_for_everyone() -> None:
+    permitted: list[tuple[str | bytes, str]] = []
+    forbidden: list[tuple[str | bytes, str]] = []
+    for name in NAMES_LIKE_OURS:
+        for agents in (f"{ALL}User-agent: {name}\n", f"User-agent: {name}\n{ALL}"):
+            group = f"{agents}Disallow: /\nAllow: /a\n"
+            permitted += [(group, "/a"), (f"{group}\n{OTHERS}Disallow: /", "/a")]
+            forbidden += [(group, "/x"), (f"{group}\n{ALL}Disallow: /a/", "/a/x")]
+            # Where another group is ours, it is a name that may be ours and permits nothing.
+            forbidden += [(f"{group}\n{OURS}Disallow: /a", "/a"), (f"{OURS}Disallow: /b\n\n{group}", "/x")]
+    assert refused(permitted, allowed=False) == []
+    assert refused(forbidden, allowed=True) == []
 
 
 def test_a_group_that_is_ours_permits_what_it_says() -> None:
