@@ -223,10 +223,12 @@ class RobotsPolicy:
                 DownloadStatus.ROBOTS_UNREACHABLE, str(answer.status), answer.retry_after_s
             )
         body = answer.body
-        if not _is_success(answer.status) or not body.strip():
+        if not _is_success(answer.status):
             return ()
         if answer.cut_off:  # rules may be missing
             raise RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
+        if not body.strip():
+            return ()
         if len(body) >= MAX_POLICY_FILE_BYTES:
             body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
         return await _run(lines_for, body, self._agent, in_thread=len(body) >= _LARGE_BYTES)

@@ -462,8 +462,29 @@ CODING = [
     Shape("gzip labelled as deflate", coded(b"deflate", ZIPPED), "exit 61", why=UNASKED, compressed=True),
     Shape("deflate labelled as gzip", coded(b"gzip", zlib.compress(BODY)), compressed=True),
     Shape("deflate of what is not", coded(b"deflate", BODY), "exit 61", why=UNASKED, compressed=True),
-    Shape("br of what is not", coded(b"br", BODY), "exit 61", "bad_response", compressed=True),
-    Shape("zstd of what is not", coded(b"zstd", BODY), "exit 61", "bad_response", compressed=True),
+    *(
+        Shape(f"{label.decode()} of what is not", coded(label, BODY), "exit 61", why=UNASKED, compressed=True)
+        for label in (b"br", b"zstd", b"gzip, br", b"br, gzip")
+    ),
+    *(
+        Shape(f"{label.decode()} of what is not, not asked for", coded(label, BODY), held=True)
+        for label in (b"br", b"zstd", b"BR", b"dcb", b"br, gzip")
+    ),
+    Shape("br of what is not, chunked", chunked(b"Content-Encoding: br"), held=True),
+    Shape(
+        "zstd",
+        coded(b"zstd", bytes.fromhex("28b52ffd") + BODY),
+        "other bytes",
+        "bad_response",
+        "only what was asked for could be expected to be decoded",
+    ),
+    Shape(
+        "bytes that may be br",
+        coded(b"br", b"\x0b\x02\x80" + BODY),
+        "exit 61",
+        "bad_response",
+        compressed=True,
+    ),
 ]
 CODING += [
     Shape(
