@@ -43,8 +43,8 @@ class ContentDecoder(Protocol):
 def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
     """Returns a function that decodes parts of a body into pieces of at most `max_bytes`.
 
-    `codings` are in lower case and in the order in which they were applied. Raises LinkFailed if there are too
-    many; the function does for what would have to be decoded and cannot be.
+    `codings` are in lower case and in the order in which they were applied. Raises LinkFailed for too many;
+    the function does so for what would have to be decoded and cannot be.
     """
     not_decoded = next((coding for coding in codings if coding in _NOT_DECODED), "")
     if not_decoded:

@@ -6,7 +6,9 @@
   agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
 - `Content-Usage: train-ai=n` or `bots=n` (IETF AIPREF; `ai=n` in its first drafts) and
-  `Content-Signal: ai-train=no`, also as lines of robots.txt and in rules of tdmrep.json.
+  `Content-Signal: ai-train=no`, also as lines of robots.txt and in rules of tdmrep.json. By Cloudflare a signal
+  that is not given neither grants nor restricts; but who gives only `ai-input=no` keeps images from models, so
+  that counts as an opt-out from training.
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
   and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
   also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
@@ -16,7 +18,7 @@
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -60,10 +62,15 @@ _AI_USAGE = re.compile(rf"(?<![\w-])(?:{TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}",
 # What training is a part of (AIPREF's "automated processing"). Only a permission that is more specific, in
 # the same dictionary (RFC 9651), lifts it; so what is not a dictionary from end to end permits nothing.
 _ANY_USAGE = re.compile(rf"(?<![\w-])(?:bots|all){_IS_REFUSED}", re.IGNORECASE)
+# The use of images by AI models. Who refuses that and says nothing of training does not want it either.
+_MODEL_USE = re.compile(
+    rf"(?<![\w-])(?:gen)?ai[_-]?(?:input|use|usage|output|grounding|rag){_IS_REFUSED}", re.IGNORECASE
+)
 _LEADING_PATH = re.compile(r"\A\s*+/\S*+\s++")  # of a line in robots.txt
 _KEY_AND_VALUE = r"[a-z][a-z0-9_.-]*+(?:=[^\s,;=\"']++)?"
 _MEMBER = re.compile(rf"({_KEY_AND_VALUE})(?:; ?{_KEY_AND_VALUE})*+")
 _AI_PERMITTED = "train-ai=y"
+_TRAINING_PERMITTED = frozenset({_AI_PERMITTED, "ai-train=yes", "train-ai=yes", "ai-train=y"})
 
 
 def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
@@ -91,15 +98,21 @@ def _is_past(written: str) -> bool:
 
 
 def forbids_training(usage: str) -> bool:
-    """Whether a usage preference forbids training: `train-ai=n`, or `bots=n` without `train-ai=y`."""
+    """Whether a usage preference forbids training: `train-ai=n`, or `bots=n` without `train-ai=y`.
+
+    Also `ai-input=no` without `ai-train=yes`.
+    """
     if _AI_USAGE.search(usage) is not None:
         return True
-    return _ANY_USAGE.search(usage) is not None and not _permits_training(usage)
+    if _ANY_USAGE.search(usage) is not None and not _permits(usage, {_AI_PERMITTED}):
+        return True
+    return _MODEL_USE.search(usage) is not None and not _permits(usage, _TRAINING_PERMITTED)
 
 
-def _permits_training(usage: str) -> bool:
+def _permits(usage: str, permissions: Set[str]) -> bool:
+    """Whether a usage preference is a dictionary from end to end that has a permission."""
     members = [_MEMBER.fullmatch(one.strip()) for one in _LEADING_PATH.sub("", usage).split(",")]
-    return _AI_PERMITTED in [member and member[1] for member in members] and None not in members
+    return None not in members and any(member and member[1] in permissions for member in members)
 
 
 def reserved_by_header(reservations: Iterable[str]) -> bool:

@@ -25,19 +25,30 @@ _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
 _FULL_WIDTH_SLASH = "\uff0f"
 _WRITTEN_SLASH = re.compile(r"\A\^?(?:%2[fF]|(?<=\^)/)")  # escaped; behind the beginning of an expression
 
+# Regular expressions, which many take patterns for. `/.*` alone, or `/*/.*`, is more often files like `.git`.
+_EXPRESSION = re.compile(r"\A\^|\\[./]|\(\.[*+]|\[\^|[^\s/*]/\.[*+]|/\.[*+]\??[^\s?$*]")
+_OF_EXPRESSION = re.compile(r"\\([./])|\(?(?:\.|\[\^/\])[*+]\??\)?|\A\^")
+
 
 def as_paths(value: str) -> list[bytes]:
     """Returns the patterns that a value must mean; none if it is empty."""
     if _PLAIN_PATH.fullmatch(value):
         return [value.encode()]
+    values = [value, _OF_EXPRESSION.sub(_meant, value)] if _EXPRESSION.search(value) else [value]
     paths = (
         spelling
-        for one in _BETWEEN_PATHS.split(value)
+        for given in values
+        for one in _BETWEEN_PATHS.split(given)
         if (written := one.strip(AROUND + _QUOTES)).strip(_LIST_MARKS)
         for path in _between_blanks(written)
         for spelling in _spellings(path)
     )
     return list(dict.fromkeys(paths))
+
+
+def _meant(found: re.Match[str]) -> str:
+    """Returns what a part of a regular expression is in a pattern."""
+    return found[1] or ("" if found[0] == "^" else "*")
 
 
 def _as_path(value: str) -> str:

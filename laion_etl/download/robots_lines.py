@@ -14,10 +14,16 @@ import unicodedata
 from collections.abc import Iterator
 from enum import Enum, auto
 from functools import lru_cache
+from html import unescape
 from itertools import pairwise
 
 _ENCODED_TEXT_BYTES = 400  # of the beginning, which show whether a file is in UTF-16 or UTF-32
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
+# The beginning of UTF-7: its mark, or `[` or `{` of JSON; and what it has for the letters that matter most.
+_UTF_7 = re.compile(rb"\s*\+(?:/v[89+/]|AFs|AHs)")
+_IN_UTF_7 = {b"+ACo-": b"*", b"+AC8-": b"/", b"+ACQ-": b"$", b"+ACI-": b'"'}
+
+_FEW_ZEROS = 8  # in text that is not UTF-16
 
 _LINE_END = re.compile("[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 _NOT_SHOWN = re.compile("[\\0-\x08\x0e-\x1b\x7f\u200b\u2060\ufeff\ufffe]+|\u00ef\u00bb\u00bf")
@@ -25,6 +31,9 @@ _SHOWN_AS_BLANK = re.compile("[\u00a0\udca0]")  # a non-breaking space, also in 
 _TAG = re.compile(
     r"</?(?:html|head|body|title|pre|code|p|br|div|span|font|li|ul|ol|td|tr|h[1-6]|b|i|em|strong)\b[^<>]{0,200}>",
     re.IGNORECASE,
+)
+_ENTITY = re.compile(
+    r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|ast|sol|colon|nbsp|quot|apos|lt|gt|hyphen|dash);"
 )
 _COMMENT_BEGINNINGS = ("//", ";", "!", "<!")
 _LEADING_COMMENT = re.compile(r"/\*.{0,200}?\*/\s*")
@@ -56,6 +65,8 @@ class LineKind(Enum):
     ALLOW = auto()
     USAGE = auto()
     NO_TRAINING = auto()  # `DisallowAITraining` of draft-canel-robots-ai-control
+    RESERVATION = auto()  # the header or the key of tdmrep.json as a line
+    DIRECTIVES = auto()  # `X-Robots-Tag: noai` as a line
 
 
 _KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}
@@ -70,7 +81,25 @@ def decoded(body: bytes) -> str:
     beginning = body[:_ENCODED_TEXT_BYTES]
     if beginning.count(0) * 4 >= len(beginning) > 0:
         return body.decode(json.detect_encoding(body), "replace")
-    return (body[2:] if body.startswith(_MARKS) else body).decode("utf-8", "surrogateescape")
+    if body.startswith(_MARKS):
+        # Letters of other scripts have no zero bytes; the rules have. Without any, only the mark is wrong.
+        if body.count(0) > _FEW_ZEROS:
+            return body.decode("utf-16", "replace")
+        body = body[2:]
+    return (_without_utf_7(body) if b"+A" in body or b"+/v" in beginning else body).decode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def _without_utf_7(body: bytes) -> bytes:
+    if _UTF_7.match(body) is not None:
+        try:
+            return body.decode("utf-7").encode()
+        except UnicodeError:
+            pass
+    for written, meant in _IN_UTF_7.items():
+        body = body.replace(written, meant)
+    return body
 
 
 def encoded(text: str) -> bytes:
@@ -86,6 +115,8 @@ def lines_of(body: bytes) -> Iterator[tuple[LineKind, str]]:
     text = _SHOWN_AS_BLANK.sub(" ", _NOT_SHOWN.sub("", decoded(body)))
     if text.lstrip().startswith("<") and "agent" not in text.lower():
         return  # a page of HTML that stands for every missing file
+    if "&" in text:
+        text = _ENTITY.sub(lambda found: unescape(found[0]), text)
     if "<" in text:
         text = _TAG.sub("\n", text)
     for line in _LINE_END.split(text):
@@ -133,6 +164,10 @@ def _kind(name: str) -> LineKind | None:
         return LineKind.USAGE
     if once in _LIKE_NO_TRAINING:
         return LineKind.NO_TRAINING
+    if once in _LIKE_RESERVATION:
+        return LineKind.RESERVATION
+    if once in _LIKE_DIRECTIVES:
+        return LineKind.DIRECTIVES
     for written in (once, once.removesuffix("ed"), once.removesuffix("al")):
         if written in _LIKE_DISALLOW and written not in _NOT_MISSPELT:
             return LineKind.DISALLOW
@@ -160,3 +195,5 @@ def _misspelt(word: str) -> frozenset[str]:
 _LIKE_DISALLOW, _LIKE_USER_AGENT = _misspelt(_without_doubles("disallow")), _misspelt("useragent")
 _LIKE_USAGE = _misspelt("contentsignal") | _misspelt("contentsignals") | _misspelt("contentusage")
 _LIKE_NO_TRAINING = _misspelt(_without_doubles("disallowaitraining")) | _misspelt("disalowtraining")
+_LIKE_RESERVATION = _misspelt("tdmreservation") | _misspelt("tdmreservations") | _misspelt("tdmreserved")
+_LIKE_DIRECTIVES = _misspelt("xrobotstag") | _misspelt("robotstag")

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from laion_etl.download.path_patterns import PathPattern, parse_path_pattern
 from laion_etl.download.robots_lines import AROUND
@@ -96,6 +97,7 @@ class NamesOfGroup:
         text = unicodedata.normalize("NFKC", value[:_MAX_NAMES_LENGTH])
         sure = _sure_names(text)
         self.sure |= sure
+        text = unquote(text)  # `%2A`, as in a path
         self.perhaps |= sure | _group_names(text)
         if _IN_WORDS.fullmatch(text):
             self.perhaps.add("*")

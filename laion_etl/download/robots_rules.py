@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from itertools import takewhile
 
-from laion_etl.download.content_opt_out import forbids_training
+from laion_etl.download.content_opt_out import forbids_training, is_reservation, opted_out_by_header
 from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
     PathPattern,
@@ -149,7 +149,7 @@ def _forbidding(rules: Iterable[RobotsLine]) -> list[RobotsLine]:
 
 
 class _Reserved:
-    """Paths whose prohibition no other line may lift. Looked up by their beginnings: a file may have thousands."""
+    """Paths that no other line may permit. Looked up by their beginnings: a file may have thousands."""
 
     def __init__(self, patterns: Iterable[PathPattern]) -> None:
         self._plain: dict[bytes, int] = {}  # the fewest octets by path
@@ -192,10 +192,20 @@ def _usage(value: str) -> list[RobotsLine]:
     return _disallow(path) if rest and begins_as_path(encoded(path)) else [_NO_TRAINING]
 
 
+def _reservation(value: str) -> list[RobotsLine]:
+    return [_NO_TRAINING] if is_reservation(value) else []
+
+
+def _directives(value: str) -> list[RobotsLine]:
+    return [_NO_TRAINING] if opted_out_by_header([value]) else []
+
+
 _RULES = {
     LineKind.DISALLOW: _disallow,
     LineKind.ALLOW: _allow,
     LineKind.USAGE: _usage,
     LineKind.NO_TRAINING: _disallow,
+    LineKind.RESERVATION: _reservation,
+    LineKind.DIRECTIVES: _directives,
 }
-_USAGES = (LineKind.USAGE, LineKind.NO_TRAINING)
+_USAGES = (LineKind.USAGE, LineKind.NO_TRAINING, LineKind.RESERVATION, LineKind.DIRECTIVES)

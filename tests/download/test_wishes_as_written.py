@@ -117,6 +117,7 @@ EVERYONE = [
     "'all'",
     "(all)",
 ]
+EVERYONE += ["%2A", "%2a", "&#42;", "&#x2a;", "&#X2A;", "&ast;", "BarBot, %2A", "+ACo-"]
 NAMES = [
     "FooBot;",
     "\u201cFooBot\u201d",
@@ -146,6 +147,7 @@ NAMES = [
     "BarBot/* BazBot/* FooBot/*",
     "BarBot/* foobot",
 ]
+NAMES += ["Foo%42ot", "%46oo%42ot", "&#70;ooBot", "%2ABot", "Foo%2A", "Foo&#66;ot/1.0", "Foo%2DBot"]
 NAMES += ["*FooBot", "*Bot", "*bot*", "Foo*", "F*t", "BarBot, *oobot", "foo-*", '"*bot"']
 # Whatever these mean, they permit FooBot nothing.
 NOT_FOR_SURE = [
@@ -289,6 +291,30 @@ VALUES = [
     ("\\news:", "/news:"),
     ("/a\\nHost: x", "/a/x"),
 ]
+VALUES += [
+    ("/a/.*", "/a/x"),
+    ("/a/.*$", "/a/x"),
+    ("/a/.+", "/a/x"),
+    ("/a/.*?", "/a/x"),
+    ("/a/(.*)", "/a/x"),
+    ("/(.*)", "/x"),
+    ("^/a/.*$", "/a/x"),
+    ("^/.*", "/x"),
+    ("^.*$", "/x"),
+    (".*\\.jpg", "/a/x.jpg"),
+    ("/.*\\.jpg$", "/a/x.jpg"),
+    ("/.*.jpg$", "/a/x.jpg"),
+    ("/a\\.jpg", "/a.jpg"),
+    ("\\/a\\/", "/a/x"),
+    ("/a/[^/]*", "/a/x"),
+    ("/a/[^/]+/b", "/a/x/b"),
+    ("/b, /a/.*", "/a/x"),
+    ("/.*", "/.git"),
+    ("/a/.*", "/a/.git"),
+    ("&#47;", "/x"),
+    ("&#x2F;a", "/a"),
+    ("&sol;a", "/a"),
+]
 NOT_THE_SITE = [
     ";",
     ",",
@@ -329,6 +355,15 @@ STILL_ALLOWED: list[tuple[str | bytes, str]] = [
     (OURS + "Disallow: /a/ (all)", "/b"),
     *((f"{OURS}Disallow: {value}", "/x") for value in NOT_THE_SITE),
     *((f"User-agent: {name}\nDisallow: /", "/x") for name in NOT_EVERYONE),
+    (OURS + "Disallow: /.*", "/x"),
+    (OURS + "Disallow: /.*$", "/x"),
+    (OURS + "Disallow: /*/.*", "/a/x"),
+    (OURS + "Disallow: /a/.*", "/ab"),
+    (OURS + "Disallow: /a.*", "/ab"),
+    (OURS + "Disallow: /.*\\.json$", "/x.jpg"),
+    (OURS + "Disallow: /a?b&copy=1", "/a?b"),
+    (OURS + "Disallow: /a+b", "/b"),
+    ("User-agent: %2ABot2\nDisallow: /", "/x"),
     ("Deny: /", "/x"),
     (ALL + "# Disallow: /", "/x"),
     (ALL + "// Disallow: /", "/x"),
@@ -383,6 +418,49 @@ TRAINING += [
         "Disallow-training: *",
     )
 ]
+TRAINING += [
+    (f"{ALL}Allow: /\n{line}", "/x")
+    for line in (
+        "TDM-Reservation: 1",
+        "tdm-reservation: true",
+        "TDM_Reservation = 1",
+        "tdm reservation: 1",
+        "TDM-Reservations: 1",
+        "TDM-Reserved: yes",
+        "TDM-Reservaton: 1",
+        "TDM-Reservation: 1 # all",
+        "X-Robots-Tag: noai, noimageai",
+        "X-Robots-Tag: noindex",
+        "Robots-Tag: noai",
+        "Content-Signal: ai-input=no",
+        "Content-Signal: search=yes, ai-input=no",
+        "Content-Signal: ai_input=no",
+        "Content-Usage: ai-use=n",
+        "Content-Usage: ai-use=no, search=y",
+        "Content-Usage: ai-output=n",
+        "Content-Signal: ai-input: no",
+        "Content-Signal: genai-use=no",
+    )
+]
+TRAINING += [
+    ("TDM-Reservation: 1\n" + ALL + "Allow: /", "/x"),
+    ("TDM-Reservation: 1", "/x"),
+    (OURS + "TDM-Reservation: 1\nAllow: /", "/x"),
+    ("X-Robots-Tag: noai\n\n" + ALL + "Disallow:", "/x"),
+    ("Content-Signal: ai-input=no\n" + ALL, "/x"),
+]
+STILL_ALLOWED += [
+    (ALL + "TDM-Reservation: 0\nAllow: /", "/x"),
+    (ALL + "TDM-Reservation:\nAllow: /", "/x"),
+    (ALL + "TDM-Policy: https://a.example/1", "/x"),
+    (ALL + "X-Robots-Tag: all", "/x"),
+    (OTHERS + "TDM-Reservation: 1\n" + OURS + "Allow: /", "/x"),
+    (ALL + "Content-Signal: ai-input=no, ai-train=yes", "/x"),
+    (ALL + "Content-Signal: search=yes, ai-train=yes, ai-input=no", "/x"),
+    (ALL + "Content-Usage: ai-use=n, train-ai=y", "/x"),
+    (ALL + "Content-Signal: ai-input=yes", "/x"),
+    (ALL + "Content-Signal: x-ai-input=no", "/x"),
+]
 TRAINING += [("DisallowAITraining: /\nUser-agent: *\nAllow: /", "/x")]
 STILL_ALLOWED += [
     (ALL + "DisallowAITraining: /a\nAllow: /b", "/b"),
@@ -404,6 +482,18 @@ NOT_PERMITTED = [
 ]
 
 
+CHINESE = "# \u672c\u7ad9\u7684\u56fe\u7247\u4e0d\u5f97\u7528\u4e8e\u8bad\u7ec3\n"
+UTF_7 = [
+    b"+/v8-User-agent: *\nDisallow: /",
+    b"+/v8-User-agent: +ACo-\r\nDisallow: /",
+    b"+/v8-User-agent: +ACo\r\nDisallow: +AC8",
+    "\ufeffUser-agent: *\nDisallow: /\n".encode("utf-7"),
+    b"User-agent: +ACo-\nDisallow: /",
+    b"User-agent: +ACo-\nDisallow: +AC8-",
+    b"+ACM- x\nUser-agent: +ACo-\nDisallow: /\nDisallow: /a+b",
+]
+
+
 def refused(found: list[tuple[str | bytes, str]], *, allowed: bool) -> list[tuple[str | bytes, str]]:
     """Returns the cases in which FooBot may fetch a path, or may not."""
     bodies = [(text.encode() if isinstance(text, str) else text, text, path) for text, path in found]
@@ -419,7 +509,11 @@ def test_a_disallow_is_obeyed_however_it_is_written() -> None:
     for encoding in ENCODINGS:
         cases += [(FORBIDS.encode(encoding), "/x"), (("\ufeff" + FORBIDS).encode(encoding), "/x")]
         cases.append((f"{ALL}Disallow: {UMLAUT}".encode(encoding), IN_UTF8))
+        cases.append((f"{CHINESE * 20}{ALL}Disallow: {UMLAUT}".encode(encoding), IN_UTF8))
+        cases.append((f"\ufeff{CHINESE * 20}{FORBIDS}".encode(encoding), "/x"))
     cases += [(mark + FORBIDS.encode(), "/x") for mark in (b"\xff\xfe", b"\xfe\xff")]
+    cases += [(mark + (CHINESE + FORBIDS).encode(), "/x") for mark in (b"\xff\xfe", b"\xfe\xff")]
+    cases += [(body, "/x") for body in UTF_7]
     cases += [(FORBIDS.replace("\n", end) + end, "/x") for end in LINE_ENDS]
     for blank in BLANKS:
         cases += [(f"User-agent:{blank}*{blank}\nDisallow:{blank}/{blank}", "/x")]
