@@ -6,9 +6,9 @@
   agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
 - `Content-Usage: train-ai=n` or `bots=n` (IETF AIPREF; `ai=n` in its first drafts) and
-  `Content-Signal: ai-train=no`, also as lines of robots.txt and in rules of tdmrep.json. By Cloudflare a signal
-  that is not given neither grants nor restricts; but who gives only `ai-input=no` keeps images from models, so
-  that counts as an opt-out from training.
+  `Content-Signal: ai-train=no`, also as lines of robots.txt and in rules of tdmrep.json. By Cloudflare a
+  signal that is not given neither grants nor restricts; but who gives only `ai-input=no` keeps images from
+  models, so that counts as an opt-out from training. All of these also in the trailers of a response.
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
   and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
   also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed

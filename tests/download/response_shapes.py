@@ -364,7 +364,25 @@ CHUNKS += [
     ),
     Shape("folded trailer", chunked(body=ONE + b"\r\n0\r\nX-A: 1\r\n 2\r\n\r\n"), held=True),
     Shape("trailer with a length", chunked(body=ONE + b"\r\n0\r\nContent-Length: 3\r\n\r\n"), held=True),
-    Shape("noai in a trailer", chunked(body=ONE + b"\r\n0\r\nX-Robots-Tag: noai\r\n\r\n"), held=True),
+    *(
+        Shape(
+            f"{line!r} in the trailers",
+            chunked(body=ONE + b"\r\n0\r\nX-A: 1\r\n" + line + b"\r\n\r\n"),
+            ours=ours,
+            why=OPTED_OUT,
+            held=True,
+        )
+        for line, ours in (
+            (b"X-Robots-Tag: noai", "opted_out_robots_tag"),
+            (b"x-robots-tag:noimageai", "opted_out_robots_tag"),
+            (b"X-Robots-Tag: all,\r\n noai", "opted_out_robots_tag"),
+            (b"TDM-Reservation: 1", "opted_out_tdm"),
+            (b"Content-Usage: train-ai=n", "opted_out_tdm"),
+        )
+    ),
+    Shape(
+        "X-Robots-Tag: all in a trailer", chunked(body=ONE + b"\r\n0\r\nX-Robots-Tag: all\r\n\r\n"), held=True
+    ),
     Shape("chunks of one byte", chunked(body=b"".join(b"1\r\n%c\r\n" % one for one in BODY) + b"0\r\n\r\n")),
 ]
 LINES += [
