@@ -677,6 +677,15 @@ def test_values_of_reservations_and_usage() -> None:
     ] == []
     forbidden = [
         "train-ai=n",
+        "ai-input=no",
+        "ai-use=no",
+        "ai-use=n",
+        "ai_input: no",
+        "search=yes, ai-input=no",
+        "ai-input=no; ai-train=yes",
+        "ai-input=no, ai-train",
+        "ai-input=no, bots=n, ai-train=yes",
+        "ai-output=n",
         "bots=y, train-ai=n",
         "ai-train=no",
         "train-ai=?0",
@@ -703,6 +712,11 @@ def test_values_of_reservations_and_usage() -> None:
     permitted = [
         "train-ai=y",
         "ai-train=yes",
+        "ai-input=no, ai-train=yes",
+        "search=yes, ai-input=no, train-ai=y",
+        "ai-use=n, train-ai=y",
+        "ai-input=yes",
+        "x-ai-input=no",
         "search=no",
         "bots=y",
         "bots=n, train-ai=y",
@@ -852,7 +866,63 @@ RESERVATIONS += [
     '[{"location": "/", "content-usage": {"train_ai": "n"}}]',
     '[{"location": "/", "ai-training": "disallowed"}]',
 ]
+PAIRS = [
+    '{"category": "train-ai", "value": "n"}',
+    '{"value": "n", "category": "train-ai"}',
+    '{"category": "ai-train", "value": "no"}',
+    '{"category": "train-ai", "value": false}',
+    '{"category": "bots", "value": "n"}',
+    '{"category": "ai-input", "value": "no"}',
+    '{"Category": "Train-AI", "Value": "N"}',
+    '{"category": "train-genai", "preference": "disallow"}',
+    '{"usage": "train-ai", "allowed": false}',
+    '{"name": "train-ai", "permission": "denied"}',
+]
+SAYS_NO = [
+    '"noai": true',
+    '"noai": 1',
+    '"noai": "yes"',
+    '"no-ai": true',
+    '"noimageai": true',
+    '"no_training": true',
+    '"robots": "noai, noimageai"',
+    '"x-robots-tag": "noai"',
+    '"X-Robots-Tag": ["noindex"]',
+    '"directives": ["noai"]',
+    '"ai": false',
+    '"genai": "no"',
+    '"content-usage": "ai-use=n"',
+    '"content-signal": "ai-input=no, search=yes"',
+]
+RESERVATIONS += [f"[{pair}]" for pair in PAIRS]
+RESERVATIONS += [f'[{{"location": "/", "content-usage": [{pair}]}}]' for pair in PAIRS]
+RESERVATIONS += [f'[{{"location": "/", "preferences": [{{"a": 1}}, {pair}]}}]' for pair in PAIRS]
+RESERVATIONS += [f'[{{"location": "/", {one}}}]' for one in SAYS_NO]
+RESERVATIONS += [f"{{{one}}}" for one in SAYS_NO]
+RESERVATIONS += [
+    "[{'category': 'train-ai', 'value': 'n'}]",
+    "- category: train-ai\n  value: n\n",
+    "{'noai': True}",
+    "noai: true",
+    "[{location: '/', noai: true}]",
+    "[{location: '/', ai: false}]",
+]
 NO_RESERVATIONS = [
+    '[{"category": "train-ai", "value": "y"}]',
+    '[{"category": "search", "value": "n"}]',
+    '[{"category": "bots", "value": "n"}, {"category": "x", "value": "y"}]'.replace("bots", "robots"),
+    '[{"location": "/other/", "content-usage": [{"category": "train-ai", "value": "n"}]}]',
+    '[{"location": "/other/", "noai": true}]',
+    '[{"location": "/", "noai": false}]',
+    '[{"location": "/", "noai": 0}]',
+    '[{"location": "/", "robots": "all"}]',
+    '[{"location": "/", "ai": true}]',
+    '[{"location": "/", "ai-generated": false}]',
+    '[{"location": "/", "name": "A", "value": "no"}]',
+    '[{"location": "/", "content-signal": "ai-input=no, ai-train=yes"}]',
+    "[{location: '/other/', noai: true}]",
+    "noai: false",
+    "- category: train-ai\n  value: y\n",
     "[{'location': '/', 'content-usage': {'bots': 'n', 'train-ai': 'y'}}]",
     "[{'location': '/other/', 'content-usage': {'train-ai': 'n'}}]",
     "[{'location': '/other/', 'meta': {'a': 1}, 'tdm-reservation': 1}]",
@@ -889,6 +959,15 @@ def test_reservations_in_files_that_are_nearly_json() -> None:
         wrong += [text for one in encodings if not is_reserved(parse_tdmrep(text.encode(one)), path)]
     wrong += [text for text in NO_RESERVATIONS if is_reserved(parse_tdmrep(text.encode()), path)]
     assert wrong == []
+
+
+IN_UTF_7 = {"[": "AFs", "{": "AHs", '"': "ACI", "}": "AH0", "]": "AF0"}
+
+
+def test_reservations_in_utf_7() -> None:
+    escaped = "".join(f"+{IN_UTF_7[one]}-" if one in IN_UTF_7 else one for one in RULE)
+    texts = [text.encode() for text in (escaped, f"+/v8-{escaped}", f"+/v8-{RULE}")]
+    assert [text for text in texts if not is_reserved(parse_tdmrep(text), "/x")] == []
 
 
 def test_locations_in_latin_1_are_those_of_either_encoding() -> None:
