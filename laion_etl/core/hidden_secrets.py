@@ -10,7 +10,7 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _LOGIN = re.compile(r"(://[^:/@\s]*):[^/\s]*@")  # `user:password@` of a URL, of each of its hosts
-# The same of a server, up to the last @ before the next URL: a password that is not escaped may have any sign.
+# The same of a server, up to the last @ before the next URL: an unescaped password may have any sign.
 _SERVER_LOGIN, _NEXT_URL = re.compile(r"://[^:/@\s]*:"), re.compile(r"\w://|\s|\Z")
 
 
