@@ -56,9 +56,16 @@ _NOT_ALLOWED = re.compile(
     re.DOTALL,
 )
 TRAINING = r"(?:train[_-]?(?:gen)?ai|(?:gen)?ai[_-]?train(?:ing)?)"
-REFUSED = r"(?:no?|none|den(?:y|ied)|disallow(?:ed)?|forbid(?:den)?|false|\?0|0)(?!\w)"
+REFUSED = (
+    r"(?:no?|none|off|never|den(?:y|ied)|disallow(?:ed)?|forbid(?:den)?|prohibit(?:ed)?|block(?:ed)?|refused?"
+    r"|reserved?|false|\?0|0)(?!\w)"
+)
 _IS_REFUSED = rf"\s*[=:]\s*[\"'\u201c\u2018]?{REFUSED}"
-_AI_USAGE = re.compile(rf"(?<![\w-])(?:{TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}", re.IGNORECASE)
+_AI_USAGE = re.compile(
+    rf"(?<![\w-])(?:{TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}|(?<![\w-]){TRAINING}\s+{REFUSED}"
+    rf"|(?<![\w=-])(?:!\s?|not?[\s_-]{{0,2}})(?:{TRAINING}|(?:gen)?ai|tdm|train(?:ing)?)(?![\w-])(?!\s*=)",
+    re.IGNORECASE,
+)
 # What training is a part of (AIPREF's "automated processing"). Only a permission that is more specific, in
 # the same dictionary (RFC 9651), lifts it; so what is not a dictionary from end to end permits nothing.
 _ANY_USAGE = re.compile(rf"(?<![\w-])(?:bots|all){_IS_REFUSED}", re.IGNORECASE)

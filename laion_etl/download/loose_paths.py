@@ -15,14 +15,17 @@ _BETWEEN_PATHS = re.compile(
     r"[,;\uff0c\uff1b\u3001]\s++(?=[^\w(\[{<]|\S+(?:[,;\uff0c\uff1b\u3001]|\Z))|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)"
 )
 _HOST = re.compile(
-    r"https?:/{0,3}[^/]*|www\.[^/]+(?=/)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)", re.IGNORECASE
+    r"https?:/{0,3}[^/]*|www\.[^/]+(?=/|\Z)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)", re.IGNORECASE
 )
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a<>[](){}"
 _LIST_MARKS = ",;"
 _PATH_BEGINNINGS = ("/", "*")
 _ENDINGS = ("/", "*", "$", *_LIST_MARKS)  # of a path with a remark behind it
 _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
-_FULL_WIDTH_SLASH = "\uff0f"
+_OTHER_SLASHES = ("\uff0f", "\u2215", "\u2044")
+_EVERYTHING = frozenset(
+    {"all", "any", "everything", "everyone", "true", "yes"}
+)  # or a path without its slash
 _WRITTEN_SLASH = re.compile(r"\A\^?(?:%2[fF]|(?<=\^)/)")  # escaped; behind the beginning of an expression
 
 # Regular expressions, which many take patterns for. `/.*` alone, or `/*/.*`, is more often files like `.git`.
@@ -34,6 +37,8 @@ def as_paths(value: str) -> list[bytes]:
     """Returns the patterns that a value must mean; none if it is empty."""
     if _PLAIN_PATH.fullmatch(value):
         return [value.encode()]
+    if value.strip(AROUND + _QUOTES).lower() in _EVERYTHING:
+        return [b"/"]
     values = [value, _OF_EXPRESSION.sub(_meant, value)] if _EXPRESSION.search(value) else [value]
     paths = (
         spelling
@@ -52,8 +57,8 @@ def _meant(found: re.Match[str]) -> str:
 
 
 def _as_path(value: str) -> str:
-    if value.startswith(_FULL_WIDTH_SLASH):
-        value = value.replace(_FULL_WIDTH_SLASH, "/")
+    if value.startswith(_OTHER_SLASHES):
+        value = value.replace(value[0], "/")
     value = _WRITTEN_SLASH.sub("/", value, count=1)
     if "\\" in value:  # as in URLs; a query may have it
         path, mark, query = value.partition("?")

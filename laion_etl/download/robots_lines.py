@@ -40,13 +40,22 @@ _LEADING_COMMENT = re.compile(r"/\*.{0,200}?\*/\s*")
 # Where another line begins within a line: also behind a line end that a template wrote as `\n`. A line
 # that we do not know has to end there too; but `\news: x` at the beginning of a value may be a path.
 _WITHIN = re.compile(
-    r"(?:\\r\\n|\\n|\\r)(?=\s{0,9}(?:(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\\[nr]|[\"'`]?\s{0,9}\Z))"
+    r"(?:\\r\\n|\\n|\\r|(?:%0[dD])?%0[aA])(?=\s{0,9}(?:(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\\[nr]|[\"'`]?\s{0,9}\Z))"
     r"|(?<!:)(?<!:\s)(?:\\r\\n|\\n|\\r)(?=\s{0,9}[a-z-]{1,20}\s{0,9}:)"
     r"|(?<=[\s,;|>\"'*)])(?=(?:user-?agent|disallow)\s{0,9}:)",
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile("[:=\uff1a\ufe55\u2236]")
-_NAME_BEGINNING = re.compile(r"(user[\s_:-]?agent|[a-z]+)[;.-]{0,2}\s+", re.IGNORECASE)
+_NAME_BEGINNING = re.compile(
+    r"(user[\s_:-]?agent|content[\s_-]?(?:signals?|usage)|tdm[\s_-]?reservation|x[_-]robots[_-]tag|[a-z]+)[;.-]{0,2}\s+",
+    re.IGNORECASE,
+)
+_PREFERENCE = re.compile(
+    r"(?:allow[\s_-]?)?(train[\s_-]?(?:gen)?ai|(?:gen)?ai[\s_-]?(?:train(?:ing)?|use|usage|input)"
+    r"|no[\s_-]?(?:image[\s_-]?)?(?:(?:gen)?ai|ml|tdm|llm|(?:(?:gen)?ai[\s_-]?)?train(?:ing)?))"
+    r"(?:\s*[:=]\s*(.*))?",
+    re.IGNORECASE,
+)
 _MAX_NAME = 40
 _HIDDEN = "\u00ad\u061c\u180e\u200b\u2060\ufe0f\ufeff\ufffd" + "".join(
     map(chr, (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
@@ -67,6 +76,9 @@ class LineKind(Enum):
     NO_TRAINING = auto()  # `DisallowAITraining` of draft-canel-robots-ai-control
     RESERVATION = auto()  # the header or the key of tdmrep.json as a line
     DIRECTIVES = auto()  # `X-Robots-Tag: noai` as a line
+    PREFERENCE = (
+        auto()
+    )  # a usage preference or directive as a line, `AI-Training: no`; its value has the name
 
 
 _KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}
@@ -143,6 +155,8 @@ def _line(line: str) -> tuple[LineKind, str] | None:
     name = line[: separator.start()] if separator else ""
     end = separator.end() if separator else 0
     kind = _kind(name) if "/" not in name else None
+    if kind is None and (preference := _PREFERENCE.fullmatch(line)) is not None:
+        return LineKind.PREFERENCE, f"{preference[1]}={preference[2] or ''}".removesuffix("=")
     if separator and kind is None and (second := _SEPARATOR.search(line, end, _MAX_NAME)):  # `User:agent:`
         longer = line[: second.start()]
         kind = _kind(longer) if "/" not in longer else None
@@ -194,6 +208,10 @@ def _misspelt(word: str) -> frozenset[str]:
 
 _LIKE_DISALLOW, _LIKE_USER_AGENT = _misspelt(_without_doubles("disallow")), _misspelt("useragent")
 _LIKE_USAGE = _misspelt("contentsignal") | _misspelt("contentsignals") | _misspelt("contentusage")
+_LIKE_USAGE |= {"aiusage", "aipolicy", "contentpolicy", "contentpreference", "contentpreferences", "usage"}
 _LIKE_NO_TRAINING = _misspelt(_without_doubles("disallowaitraining")) | _misspelt("disalowtraining")
+_LIKE_NO_TRAINING |= {
+    f"disalow{what}" for what in ("ai", "genai", "tdm", "ml", "mining", "datamining", "llm")
+}
 _LIKE_RESERVATION = _misspelt("tdmreservation") | _misspelt("tdmreservations") | _misspelt("tdmreserved")
 _LIKE_DIRECTIVES = _misspelt("xrobotstag") | _misspelt("robotstag")

@@ -117,6 +117,15 @@ EVERYONE = [
     "'all'",
     "(all)",
 ]
+EVERYONE += [
+    "",
+    *"\u2217\u204e\u2731\u066d\u2605",
+    "all bots",
+    "every crawler",
+    "AI",
+    "all AI bots",
+    "AI crawlers",
+]
 EVERYONE += ["%2A", "%2a", "&#42;", "&#x2a;", "&#X2A;", "&ast;", "BarBot, %2A", "+ACo-"]
 NAMES = [
     "FooBot;",
@@ -147,6 +156,7 @@ NAMES = [
     "BarBot/* BazBot/* FooBot/*",
     "BarBot/* foobot",
 ]
+NAMES += ["Foo Bot", "Foo  Bot", "FooBot\u2122", "Foo \u2013 Bot", "FooBot.", "FooBot.*", "Foo.Bot, FooBot."]
 NAMES += ["Foo%42ot", "%46oo%42ot", "&#70;ooBot", "%2ABot", "Foo%2A", "Foo&#66;ot/1.0", "Foo%2DBot"]
 NAMES += ["*FooBot", "*Bot", "*bot*", "Foo*", "F*t", "BarBot, *oobot", "foo-*", '"*bot"']
 # Whatever these mean, they permit FooBot nothing.
@@ -195,6 +205,12 @@ FOR_SURE = [
     "\uff26\uff4f\uff4f\uff22\uff4f\uff54",
 ]
 IN_ONE = [
+    "Disallow: /",
+    "User: *\nDisallow: /",
+    "User-agent: *%0D%0ADisallow: /",
+    "User-agent: *%0aDisallow: /",
+    "User-agent: *&#10;Disallow: /",
+    "User-agent: *&lt;br&gt;Disallow: /",
     "User-agent: * Disallow: /",
     "User-agent: *, Disallow: /",
     "User-agent: *; Disallow: /",
@@ -291,6 +307,8 @@ VALUES = [
     ("\\news:", "/news:"),
     ("/a\\nHost: x", "/a/x"),
 ]
+VALUES += [(word, "/x") for word in ("all", "ALL", "'all'", "everything", "yes", "true", "\u2215", "\u2044")]
+VALUES += [("www.foo.example", "/x"), ("\u2044a\u2044", "/a/x")]
 VALUES += [
     ("/a/.*", "/a/x"),
     ("/a/.*$", "/a/x"),
@@ -375,7 +393,18 @@ STILL_ALLOWED: list[tuple[str | bytes, str]] = [
     (ALL + "Disavow: /", "/x"),
     (ALL + "Disable: /", "/x"),
     (ALL + "Do not disallow: /", "/x"),
-    ("User: *\nDisallow: /", "/x"),
+    ("User: *\nDisallow: /\n" + OTHERS + "Disallow: /", "/x"),
+    ("User-agent: \u767e\u5ea6\nDisallow: /", "/x"),
+    (OTHERS + "AI-Training: no\n" + OURS + "Allow: /", "/x"),
+    (ALL + "AI-Training: yes", "/x"),
+    (ALL + "NoAI: false", "/x"),
+    (ALL + "NoAI: /a\nAllow: /", "/x"),
+    (ALL + "Content-Signal: ai-train, no-search", "/x"),
+    (ALL + "Content-Signal: note=none, ai-train=yes", "/x"),
+    (OURS + "Disallow: /all", "/x"),
+    (OURS + "Disallow: /yes", "/x"),
+    ("User-agent: airbot\nDisallow: /", "/x"),
+    ("User-agent: Foo Bar Bot\nDisallow: /", "/x"),
     ("<html>User-agent: BarBot<br>Disallow: /", "/x"),
     (OURS + "Disallow: /\nAllow: /%61", "/a"),
     (ALL + "Disallow: /\nUser-agent: FooBot/2\nDisallow:", "/x"),
@@ -403,6 +432,32 @@ TRAINING += [
     (f"{ALL}Allow: /\n{line}", "/x")
     for line in (
         "Content-Usage: ai=n",
+        "NoAI: /",
+        "noai: true",
+        "noai",
+        "No-AI-Training: 1",
+        "AI-Training: no",
+        "AI-Train: n",
+        "ai-train=no",
+        "Train-AI: ?0",
+        "AI_Training = disallowed",
+        "Allow-AI-Training: no",
+        "AllowAITraining: false",
+        "Disallow-AI: /",
+        "DisallowTDM: /",
+        "Disallow-Data-Mining: /",
+        "Usage: train-ai=n",
+        "AI-Usage: train-ai=n",
+        "Content-Policy: ai-train=no",
+        "Content-Signal ai-train=no",
+        "Content-Signal: ai-train no",
+        "Content-Signal: ai-train=off",
+        "Content-Signal: ai-train=never",
+        "Content-Signal: ai-train=reserved",
+        "Content-Signal: !ai-train",
+        "Content-Signal: no-ai-train",
+        "Content-Signal: noai, search=yes",
+        "Content-Usage: no training",
         "Content-Usage: search=y, ai=n",
         "Content-Signal: ai-train: no",
         "Content-Signal: ai_train=no",
