@@ -24,12 +24,15 @@ from email.utils import parsedate_to_datetime
 
 from laion_etl.download.png_chunks import chunks
 
-_RESERVED = frozenset({"1", "true", "yes", "on", "all", "reserved"})
+_RESERVED = frozenset(
+    {"1", "true", "yes", "on", "all", "reserved", "prohibited", "forbidden", "denied", "optout"}
+)
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _DIRECTIVE = re.compile(
     r"(?<![a-z0-9])(?:none(?!-such)|no[\s_-]{0,3}(?:image[\s_-]{0,3})?"
     r"(?:(?:gen)?ai(?:[\s_-]{0,3}(?:ml|images?))?|index|ml|tdm|llms?|(?:(?:gen)?ai[\s_-]{0,3})?train(?:ing)?)"
-    r"|disallow[\s_-]?(?:gen)?ai[\s_-]?train(?:ing)?)(?![a-z0-9])"
+    r"|disallow[\s_-]?(?:(?:gen)?ai|tdm|(?:(?:gen)?ai[\s_-]?)?train(?:ing)?)"
+    r"|(?:(?:ai|tdm|training)[\s_-]?)?opt(?:ed)?[\s_-]?out|tdm[\s_-]?reserv(?:ation|ed)\s*[:=]\s*(?:1|true|yes))(?![a-z0-9])"
 )
 _PREVIEW = re.compile(
     r"\bmax[\s_-]?(?:(?:image|video)[\s_-]?preview|snippet)\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
@@ -37,6 +40,7 @@ _PREVIEW = re.compile(
 _UNAVAILABLE_AFTER = re.compile(r"unavailable[\s_-]?after\s*[:=]?\s*[\"']?((?:[a-z]{3,9},)?[^,;\"']{0,60})")
 
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_OPT_OUT = re.compile(r"opt(?:ed)?[\s_-]out", re.IGNORECASE)
 _MINUS_ONE = re.compile(r"-\d+")
 
 _MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
@@ -86,7 +90,7 @@ def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
 
 
 def _forbids(tag: str) -> bool:
-    if _DIRECTIVE.search(_PREVIEW.sub(" ", tag)) is not None:
+    if _DIRECTIVE.search(_PREVIEW.sub(" ", tag)) is not None or forbids_training(tag):
         return True
     return any(_is_past(found[1]) for found in _UNAVAILABLE_AFTER.finditer(tag))
 
@@ -131,6 +135,7 @@ def is_reservation(value: str) -> bool:
     """Whether a value of tdm-reservation reserves the rights: `1`, `true` or a usage preference."""
     if forbids_training(value):
         return True
+    value = _OPT_OUT.sub("optout", value)
     words = _SEPARATORS.split(unicodedata.normalize("NFKC", _MINUS_ONE.sub(" ", value)).lower())
     return any(word in _RESERVED or (word.isdigit() and word.lstrip("0") == "1") for word in words)
 

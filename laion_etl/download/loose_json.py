@@ -17,13 +17,13 @@ _QUOTES = "[\"'`\u201c\u201d\u201e\u2018\u2019\\\\]"
 _ONE = "(?:1|true|yes|on|all|reserved)"
 # The same in what is not JSON, such as Python, JavaScript or YAML; every part is bounded.
 _LOOSE_RESERVATION = re.compile(
-    rf"\btdm[\W_]{{0,2}}(?:reservations?|reserved){_QUOTES}{{0,3}}\s{{0,9}}[:=;]\s{{0,9}}{_QUOTES}{{0,3}}[+?]?0{{0,3}}{_ONE}(?!\w)",
+    rf"\btdm[\W_]{{0,2}}(?:reservations?|reserved){_QUOTES}{{0,3}}\s{{0,9}}[:=;>\s]\s{{0,9}}{_QUOTES}{{0,3}}[+?]?0{{0,3}}{_ONE}(?!\w)",
     re.IGNORECASE,
 )
 _LOOSE_ONE = re.compile(rf"[:=]\s{{0,9}}{_QUOTES}{{0,3}}[+?]?0{{0,3}}{_ONE}(?!\w)", re.IGNORECASE)
 _LOOSE_LOCATION = re.compile(
-    rf"\blocation{_QUOTES}{{0,3}}\s{{0,9}}[:=][ \t]{{0,9}}{_QUOTES}{{0,3}}"
-    r"([^\s\"'`,\\\u201c\u201d\u2018\u2019{}]{1,2000})",
+    rf"\blocation{_QUOTES}{{0,3}}\s{{0,9}}[:=>][ \t]{{0,9}}{_QUOTES}{{0,3}}"
+    r"([^\s\"'`,\\\u201c\u201d\u2018\u2019{}<]{1,2000})",
     re.IGNORECASE,
 )
 _LOOSE_USAGE = re.compile(

@@ -6,6 +6,8 @@ Letters beyond ASCII are those of UTF-8 and, because old sites have both, of Lat
 """
 
 import re
+import unicodedata
+from html import unescape
 
 from laion_etl.download.robots_lines import AROUND, encoded
 
@@ -15,7 +17,8 @@ _BETWEEN_PATHS = re.compile(
     r"[,;\uff0c\uff1b\u3001]\s++(?=[^\w(\[{<]|\S+(?:[,;\uff0c\uff1b\u3001]|\Z))|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)"
 )
 _HOST = re.compile(
-    r"https?:/{0,3}[^/]*|www\.[^/]+(?=/|\Z)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)", re.IGNORECASE
+    r"(?:https?|\*):/{0,3}[^/]*|www\.[^/]+(?=/|\Z)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)",
+    re.IGNORECASE,
 )
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a<>[](){}"
 _LIST_MARKS = ",;"
@@ -89,9 +92,10 @@ def _between_blanks(written: str) -> list[str]:
 
 def _spellings(path: str) -> list[bytes]:
     written = encoded(path)
-    found = [written, encoded(path.replace("&amp;", "&"))]
+    found = [written, encoded(path.replace("&amp;", "&")), encoded(unescape(path))]
     if path.isascii():
         return found
+    found += [encoded(unicodedata.normalize(form, path)) for form in ("NFC", "NFD")]
     try:
         found.append(path.encode("windows-1252"))
     except UnicodeEncodeError:  # it has octets that are not UTF-8, or other letters

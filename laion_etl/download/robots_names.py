@@ -66,7 +66,7 @@ def product_token(user_agent: str) -> str:
     browser's is named by its comment, `MyBot` of `Mozilla/5.0 (compatible; MyBot/1.0; +url)`, or else by its
     first product that is not part of a browser, `MyBot` of `Mozilla/5.0 (MyBot/1.0; +url)`.
     """
-    first = _TOKEN.match(user_agent.strip())
+    first = _TOKEN.match(user_agent.strip(AROUND + _QUOTES))
     name = first[0] if first else ""
     if name.lower() != "mozilla":
         return name

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from html import unescape
 
 from laion_etl.download.content_opt_out import (
+    REFUSED,
     forbids_training,
     is_reservation,
     opted_out_by_header,
@@ -32,6 +33,7 @@ from laion_etl.download.robots_lines import decoded, encoded
 _NOT_RESERVED = frozenset({"0", "false"})
 _OTHER_LETTERS = re.compile("[^a-z]+")
 _MAX_USAGE_DEPTH = 5  # of lists and objects in a usage preference
+_MAX_PAIRED = 20  # categories, and as many values, of one rule
 _CATEGORY_KEYS = frozenset(
     {"category", "usage", "purpose", "preference", "key", "name", "use", "signal", "type"}
 )
@@ -43,7 +45,16 @@ _DIRECTIVE_KEYS = frozenset(
 )
 _ODD_OCTETS = re.compile("[\udc80-\udcff]")  # which are not UTF-8
 _USAGE_KEYS = ("contentusage", "contentsignal", "contentsignals", "usage")
-_RESERVATION_KEYS = ("tdmreservation", "tdmreservations", "tdmreserved", "reservation")
+_RESERVATION_KEYS = ("tdmreservation", "tdmreservations", "tdmreserved", "reservation", "reserved", "tdm")
+# A permission that is refused: `"allow-ai-training": false`. Of `"tdm": false` one cannot know what it means.
+_PERMISSION = re.compile(
+    r"(?!tdm\Z)(?:allow(?:ed)?)?(?:tdm|(?:text(?:and)?)?datamining|(?:gen)?ai(?:train(?:ing)?)?|train(?:ing)?(?:gen)?(?:ai)?)"
+    r"(?:allowed|permitted)?"
+)
+_REFUSAL = re.compile(REFUSED, re.IGNORECASE)
+_WHOLE_SITE = frozenset(
+    {".*", "/.*", "^.*$", "/.*$", "^/.*"}
+)  # in a list of hidden files they would be these
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order
@@ -100,7 +111,8 @@ def _reservations(rule: dict[str, object]) -> Iterator[TdmLine]:
     locations = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
     for location in locations or ["/"]:
         # A location without a character is the beginning of every path.
-        yield from ((path, True) for path in as_paths(location) or [b"/"])
+        paths = [] if location.strip() in _WHOLE_SITE else as_paths(location)
+        yield from ((path, True) for path in paths or [b"/"])
 
 
 def _reserves(rule: dict[str, object]) -> bool:
@@ -116,15 +128,26 @@ def _reserves(rule: dict[str, object]) -> bool:
 
 def _says_no(rule: dict[str, object]) -> bool:
     """Whether a rule has directives as in X-Robots-Tag, or one of them as a key: `"noai": true`."""
+    for key, value in rule.items():
+        if isinstance(value, dict):
+            within = {f"{key}{name}": one for name, one in value.items() if not isinstance(one, dict | list)}
+        else:
+            within = {key: value}
+        if any(_PERMISSION.fullmatch(_letters(name)) and _is_refusal(one) for name, one in within.items()):
+            return True
     texts = [value for name in _DIRECTIVE_KEYS for value in _values(rule, name)]
     given = [key for key, value in rule.items() if _is_one(value)]
     return opted_out_by_header([*_texts(texts), *given])
 
 
+def _is_refusal(value: object) -> bool:
+    return not isinstance(value, list) and _REFUSAL.match(str(value).strip()) is not None
+
+
 def _as_dictionary(rule: dict[str, object]) -> str:
     """Returns preferences whose category and value are keys of their own as a dictionary: `train-ai=n`."""
-    categories = [value for key, value in rule.items() if _letters(key) in _CATEGORY_KEYS]
-    values = [value for key, value in rule.items() if _letters(key) in _VALUE_KEYS]
+    categories = [value for key, value in rule.items() if _letters(key) in _CATEGORY_KEYS][:_MAX_PAIRED]
+    values = [value for key, value in rule.items() if _letters(key) in _VALUE_KEYS][:_MAX_PAIRED]
     return ", ".join(f"{category}={value}" for category in categories for value in values)
 
 

@@ -132,6 +132,7 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": raw_deflate,
     "x-gzip": bytes,
     "br": bytes,
+    "binary": gzip.compress,  # compressed, and not labelled so
 }
 
 LONG = b"".join(b"# %d\n" % n for n in range(300)) + RULES

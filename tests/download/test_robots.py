@@ -249,6 +249,7 @@ def test_rules(source: str, text: str | bytes, path: str, allowed: bool) -> None
         ("laion_etl/0.1 (operator contact not set)", "laion_etl"),
         ("MyBot", "MyBot"),
         ("MyBot/1.0", "MyBot"),
+        ('"MyBot/1.0"', "MyBot"),
         ("My-Bot_2 (+https://my.example)", "My-Bot_2"),
         ("Mozilla/5.0 (compatible; MyBot/1.0; +url)", "MyBot"),
         ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; MyBot/1.2; +url)", "MyBot"),
