@@ -32,7 +32,7 @@ _DIRECTIVE = re.compile(
     r"(?<![a-z0-9])(?:none(?!-such)|no[\s_-]{0,3}(?:image[\s_-]{0,3})?"
     r"(?:(?:gen)?ai(?:[\s_-]{0,3}(?:ml|images?))?|index|ml|tdm|llms?|(?:(?:gen)?ai[\s_-]{0,3})?train(?:ing)?)"
     r"|disallow[\s_-]?(?:(?:gen)?ai|tdm|(?:(?:gen)?ai[\s_-]?)?train(?:ing)?)"
-    r"|(?:(?:ai|tdm|training)[\s_-]?)?opt(?:ed)?[\s_-]?out|tdm[\s_-]?reserv(?:ation|ed)\s*[:=]\s*(?:1|true|yes))(?![a-z0-9])"
+    r"|(?:(?:ai|tdm|training)[\s_-]?)?opt(?:ed)?[\s_-]?out|tdm[\s_-]?(?:reservation|reserved)\s*[:=]\s*(?:1|true|yes))(?![a-z0-9])"
 )
 _PREVIEW = re.compile(
     r"\bmax[\s_-]?(?:(?:image|video)[\s_-]?preview|snippet)\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
