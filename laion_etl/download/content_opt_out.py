@@ -45,14 +45,22 @@ _MINUS_ONE = re.compile(r"-\d+")
 
 _MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
 _NO_DIGITS = re.compile(rb"[^0-9a-fA-F]+")
-_PROHIBITED = re.compile(rb"DMI(?:-|&#45;|&#[xX]2[dD];)PROHIBITED|dmi-prohibited")
-_PARTS_OF_IT = (b"PROHIBITED", b"dmi-prohibited")  # every match has one
+_PROHIBITED = re.compile(rb"DMI(?:-|&#0{0,4}45;|&#[xX]0{0,4}2[dD];|%2[dD])PROHIBITED")
+_PART_OF_IT = b"PROHIBITED"  # every match has it
 _WIDE = tuple(filling.join(bytes([one]) for one in b"DMI-PROHIBITED") for filling in (b"\0", b"\0\0\0"))
 # XMP of more than 64 kB: segments of a JPEG with a header of a namespace, a hash and two numbers.
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _EXTENSION = re.compile(rb"\xff\xe1.." + re.escape(_EXTENDED_XMP) + rb".{40}", re.DOTALL)
-_TDM_PROPERTY = b"tdm:reservation"
-_TDM_RESERVED = re.compile(_TDM_PROPERTY + rb"(?:\s*=\s*[\"']|[^<>]{0,100}>)\s*(?:1|true)\b", re.IGNORECASE)
+# The same property with another value, and that of tdmrep.json, in any case; first what is in all spellings.
+_MINING_PROPERTY, _TDM_PROPERTY = b"DataMining", b"eservation"
+_MINING_PROHIBITED = re.compile(
+    rb"DataMining(?:[^<>]{0,160}?|[^<>]{0,100}>[^<>]{0,80}?)prohibited(?![a-z])", re.IGNORECASE
+)
+_TDM_RESERVED = re.compile(
+    rb"tdm(?:rep)?[:_-]reservation(?:\s{0,9}=\s{0,9}[\"']|[\"']\s{0,9}:\s{0,9}[\"']?|[^<>]{0,100}>)"
+    rb"\s{0,9}(?:1|true|yes|reserved)\b",
+    re.IGNORECASE,
+)
 _TRAINING_ASSERTION = b"training-mining"
 _NOT_ALLOWED = re.compile(
     rb"(?:ai_generative_training|ai_training|data_mining)"
@@ -61,12 +69,13 @@ _NOT_ALLOWED = re.compile(
 )
 TRAINING = r"(?:train[_-]?(?:gen)?ai|(?:gen)?ai[_-]?train(?:ing)?)"
 REFUSED = (
-    r"(?:no?|none|off|never|den(?:y|ied)|disallow(?:ed)?|forbid(?:den)?|prohibit(?:ed)?|block(?:ed)?|refused?"
+    r"(?:no?|none|not(?:[\s_-]?(?:allowed|permitted))?|off|never|negative|den(?:y|ied)|disallow(?:ed)?|forbid(?:den)?|prohibit(?:ed)?|block(?:ed)?|refused?"
     r"|reserved?|false|\?0|0)(?!\w)"
 )
 _IS_REFUSED = rf"\s*[=:]\s*[\"'\u201c\u2018]?{REFUSED}"
+_MORE_TRAINING = r"(?:(?:ai[_-]?)?model[_-]?)?train(?:ing)?|foundation[_-]model[_-]production"
 _AI_USAGE = re.compile(
-    rf"(?<![\w-])(?:{TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}|(?<![\w-]){TRAINING}\s+{REFUSED}"
+    rf"(?<![\w-])(?:{TRAINING}|{_MORE_TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}|(?<![\w-]){TRAINING}\s+{REFUSED}"
     rf"|(?<![\w=-])(?:!\s?|not?[\s_-]{{0,2}})(?:{TRAINING}|(?:gen)?ai|tdm|train(?:ing)?)(?![\w-])(?!\s*=)",
     re.IGNORECASE,
 )
@@ -113,6 +122,7 @@ def forbids_training(usage: str) -> bool:
 
     Also `ai-input=no` without `ai-train=yes`.
     """
+    usage = unicodedata.normalize("NFKC", usage)
     if _AI_USAGE.search(usage) is not None:
         return True
     if _ANY_USAGE.search(usage) is not None and not _permits(usage, {_AI_PERMITTED}):
@@ -150,7 +160,9 @@ def _opts_out(data: bytes) -> bool:
         return True
     if data.count(_EXTENDED_XMP) > 1 and _prohibits(_EXTENSION.sub(b"", data)):
         return True
-    if (place := data.find(_TDM_PROPERTY)) >= 0 and _TDM_RESERVED.search(data, place):
+    if (place := data.find(_TDM_PROPERTY)) >= 0 and _TDM_RESERVED.search(data, max(0, place - 20)):
+        return True
+    if (place := data.find(_MINING_PROPERTY)) >= 0 and _MINING_PROHIBITED.search(data, place):
         return True
     place = data.find(_TRAINING_ASSERTION)
     return place >= 0 and _NOT_ALLOWED.search(data, place) is not None
@@ -158,7 +170,7 @@ def _opts_out(data: bytes) -> bool:
 
 def _prohibits(data: bytes) -> bool:
     """Whether the property forbids mining. Looking for its words first takes a twentieth of the time."""
-    return any(text in data for text in _PARTS_OF_IT) and _PROHIBITED.search(data) is not None
+    return _PART_OF_IT in data and _PROHIBITED.search(data) is not None
 
 
 def _packed_texts(image: bytes) -> Iterator[bytes]:

@@ -159,7 +159,7 @@ NAMES = [
     "BarBot/* foobot",
 ]
 NAMES += ["Foo Bot", "Foo  Bot", "FooBot\u2122", "Foo \u2013 Bot", "FooBot.", "FooBot.*", "Foo.Bot, FooBot."]
-NAMES += ["Foo%42%6ft", "%46oo%42%6ft", "&#70;ooBot", "%2ABot", "Foo%2A", "Foo&#66;ot/1.0", "Foo%2DBot"]
+NAMES += ["Foo%42%6ft", "%46oo%42%6ft", "&#70;ooBot", "%2ABot", "Foo%2A", "Foo&#66;&#111;t/1.0", "Foo%2DBot"]
 NAMES += ["*FooBot", "*Bot", "*bot*", "Foo*", "F*t", "BarBot, *oobot", "foo-*", '"*bot"']
 # Whatever these mean, they permit FooBot nothing.
 NOT_FOR_SURE = [
@@ -757,6 +757,12 @@ def test_values_of_reservations_and_usage() -> None:
     ] == []
     forbidden = [
         "train-ai=n",
+        "train-ai=\uff4e",
+        "train-ai=not allowed",
+        "train-ai=not-permitted",
+        "training=n",
+        "ai-model-training=no",
+        "foundation-model-production=n",
         "ai-input=no",
         "ai-use=no",
         "ai-use=n",
@@ -1130,6 +1136,18 @@ OPT_OUTS = [
     b'<x tdm:reservation="1"/>',
     b"<tdm:reservation> 1 </tdm:reservation>",
     b"<tdm:reservation a='b'>1<",
+    b"<tdm:Reservation>1</tdm:Reservation>",
+    b'<x TDM:reservation="1"/>',
+    b"<tdm:reservation>yes</tdm:reservation>",
+    b'{"tdm:reservation": 1}',
+    b'<x tdmrep:reservation="true"/>',
+    b'<x tdm-reservation="1"/>',
+    b'<x plus:DataMining="Prohibited"/>',
+    b'<x plus:DataMining="DMI_PROHIBITED"/>',
+    b"<plus:DataMining>dmi-Prohibited</plus:DataMining>",
+    b"<plus:DataMining rdf:resource='http://ns.useplus.org/ldf/vocab/DMI-Prohibited'/>",
+    PLUS.replace(b"DMI-P", b"DMI&#045;P"),
+    PLUS.replace(b"DMI-P", b"DMI%2DP"),
     c2pa(b"c2pa.ai_training\xa1cusejnotAllowed"),
     c2pa(b"cawg.data_mining\xa1cusekconstrained"),
     c2pa(
@@ -1141,6 +1159,8 @@ NO_OPT_OUTS = [
     b'<x tdm:reservation="0"/>',
     b"<tdm:reservation>0</tdm:reservation>",
     b'<x tdm:reservation="10"/>',
+    b'<x plus:DataMining="DMI-UNSPECIFIED"/><x y="prohibited"/>',
+    b"<dc:description>Our reservation: 1 table</dc:description>",
     c2pa(b"c2pa.ai_training\xa1cusegallowed"),
     c2pa(b'{"cawg.ai_inference":{"use":"notAllowed"}}'),
     c2pa(b'{"cawg.ai_training":{"use":"allowed"},"cawg.ai_inference":{"use":"notAllowed"}}'),
