@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,38 @@ def test_a_process_with_the_number_of_one_that_has_ended_keeps_its_counts(store:
             usage_counters._forget()  # what a new process knows
             count(Counter.WEB_BYTES, 5)
     assert recorded(store).usage.web_bytes == 10
+
+
+def test_the_folder_of_a_killed_command_is_removed_by_the_next_one_and_no_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "laion-etl-usage-file").touch()
+    (tmp_path / "laion-etl-usage-elsewhere").symlink_to(tmp_path / "store")
+    before, pids = set(tmp_path.iterdir()), []
+    for _ in range(2):
+        reading, writing = os.pipe()
+        if not (pid := os.fork()):
+            with usage_recorded(CRAWL, "parse", "0", store):
+                count(Counter.WEB_BYTES, 5)
+                os.write(writing, b"begun")
+                signal.pause()
+        os.close(writing)
+        assert os.read(reading, 5) == b"begun"
+        os.close(reading)
+        pids.append(pid)
+    killed, lives = pids
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    try:
+        assert len(set(tmp_path.iterdir()) - before) == 2
+        with usage_recorded(CRAWL, "parse", "0", store):
+            left = set(tmp_path.iterdir()) - before - {Path(os.environ[FOLDER])}
+            assert [file.name.split("-")[0] for one in left for file in one.iterdir()] == [str(lives)]
+            assert before <= set(tmp_path.iterdir())
+    finally:
+        os.kill(lives, signal.SIGKILL)
+        os.waitpid(lives, 0)
 
 
 def test_on_a_full_disk_the_work_goes_on_uncounted(

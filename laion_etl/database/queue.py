@@ -10,7 +10,8 @@ import os
 import secrets
 import socket
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum
 from typing import Any, Self
 
@@ -35,12 +36,25 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """What a batch was before it was claimed: its state, the attempts that this counts, and since when."""
+
+    state: str
+    attempts: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch held by this worker until its lease runs out; `file`: that of its pairs."""
+    """A batch held by this worker until its lease runs out; `file`: that of its pairs.
+
+    `former`: only of a batch that was asked for by its number.
+    """
 
     batch: int
     token: int
     file: Output
+    former: Former | None = None
 
 
 class QueueStage(Enum):
@@ -90,6 +104,7 @@ class BatchQueue:
         self._database = database
         self._stage = stage
         self._held: set[tuple[int, int]] = set()  # batch and token; shared with the queues of `through`
+        self._latest: Claim | None = None  # known before its transaction is committed
         self._is_claiming = False  # also after one that failed: it may have been committed
         self._keys = {
             "crawl_no": crawl_no,
@@ -161,6 +176,18 @@ class BatchQueue:
         """Returns the batch to the queue untouched: a clean stop costs no attempt."""
         return self._ended("queue.release", claim)
 
+    def put_back(self, claim: Claim) -> bool:
+        """Returns a batch that was asked for by its number to the state that it had: its result stays.
+
+        False when another worker has the batch, or gets it since it raced.
+        """
+        if claim.former is None:
+            return self.release(claim)
+        was = claim.former
+        return self._ended(
+            "queue.put_back", claim, {"state": was.state, "attempts": was.attempts, "since": was.since}
+        )
+
     def release_all(self) -> None:
         """Returns all batches that this worker holds, also one whose claim it was interrupted in."""
         self._held.clear()
@@ -222,17 +249,23 @@ class BatchQueue:
                 seen = {"batches": [one for one, _ in known], "tokens": [token for _, token in known]}
                 unseen = connection.execute(query("queue.claimed_unseen"), {**keys, **seen}).fetchone()
                 if unseen:
-                    return as_claim(*unseen)
+                    return self._with_former(as_claim(*unseen))
             connection.execute(query("queue.note_contact"), keys)
             connection.execute(query("queue.park_exhausted"), keys)
             row = connection.execute(query(name), keys).fetchone()
-            return as_claim(*row) if row else None
+            self._latest = as_claim(*row) if row else None
+            return self._latest
 
         claim = self._database.run(work)
         self._is_claiming = False
         if claim is not None:
             self._held.add((claim.batch, claim.token))
         return claim
+
+    def _with_former(self, claim: Claim) -> Claim:
+        latest = self._latest
+        is_same = latest is not None and (latest.batch, latest.token) == (claim.batch, claim.token)
+        return replace(claim, former=latest.former) if latest is not None and is_same else claim
 
     def _of(self, claim: Claim) -> dict[str, object]:
         return {**self._keys, "batch": claim.batch, "token": claim.token}
@@ -258,6 +291,6 @@ def queue_of(crawl: str, settings: DownloadSettings, database: Database, stage: 
     return BatchQueue(database, crawl_no, settings.lease_s, settings.max_attempts, stage)
 
 
-def as_claim(batch: int, token: int, file: dict[str, Any]) -> Claim:
-    """Returns a row of the queue as a claim."""
-    return Claim(batch, token, Output(**file))
+def as_claim(batch: int, token: int, file: dict[str, Any], *former: Any) -> Claim:
+    """Returns a row of the queue as a claim; `former`: what the batch was before, if the row has it."""
+    return Claim(batch, token, Output(**file), Former(*former) if former else None)

@@ -177,6 +177,8 @@ class Client:
         body = BufferedBody(self._budget)
         try:
             await self._read(connection, decode, body, deadline)
+            if settings.opt_out and connection.trailers is not None:
+                _refuse_opted_out(connection.trailers)
         except BaseException:
             body.release()
             body.data = bytearray()  # which an error, and the cycle that it is in, would keep for a while

@@ -2,10 +2,14 @@
 
 As browsers do it (Fetch, "handle content codings"): gzip and deflate are decoded, also raw deflate and also
 twice; what follows the compressed data is ignored; a label that names no compression (`none`, `utf-8`,
-`aws-chunked`, `image/jpeg`) means bytes as they are. Unlike browsers, but like curl and urllib, a body that
-is plainly not compressed is taken as it is whatever its label says.
+`aws-chunked`, `image/jpeg`) means bytes as they are. A wrong label ends a browser's request, and that of
+`curl --compressed`; curl without the option and urllib look at no label. Here the first bytes decide, where
+they can: what is neither gzip nor zlib is taken as it is under the names of these, and an image under the
+names of codings that are not decoded here (`br`, `zstd`). Other bytes under those may be compressed: without
+a magic number in Brotli that cannot be known.
 """
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -19,6 +23,8 @@ _MAX_LAYERS = 2
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAGIC_BYTES = 4  # how many bytes of a body say what it is
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+_TEXT_BYTES = 16  # in compressed data so many are never all printable
+_TEXT = re.compile(rb"(?:\xef\xbb\xbf)?[\t\r\n -~]{%d}" % (_TEXT_BYTES - 3))
 _MEMBERS_FREE = 1_000
 _MIN_MEAN_MEMBER_BYTES = 1_024  # a body of smaller gzip members, on average, is an attack on the reader
 
@@ -37,15 +43,13 @@ class ContentDecoder(Protocol):
 def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
     """Returns a function that decodes parts of a body into pieces of at most `max_bytes`.
 
-    `codings` are in lower case and in the order in which they were applied. Raises LinkFailed for those that
-    would have to be decoded and cannot be.
+    `codings` are in lower case and in the order in which they were applied. Raises LinkFailed for too many;
+    the function does so for what would have to be decoded and cannot be.
     """
-    layers = []
-    for coding in codings:
-        if coding in _NOT_DECODED:
-            raise bad_response(f"content-encoding {coding}")
-        if coding in DECODABLE:
-            layers.append(coding)
+    not_decoded = next((coding for coding in codings if coding in _NOT_DECODED), "")
+    if not_decoded:
+        return _NotDecoded(not_decoded)
+    layers = [coding for coding in codings if coding in DECODABLE]
     if not layers:
         return _AsItIs()
     if len(layers) > _MAX_LAYERS:
@@ -61,6 +65,29 @@ class _AsItIs:
 
     def __call__(self, part: bytes) -> tuple[bytes]:
         return (part,)
+
+
+class _NotDecoded:
+    """Takes what is plainly not compressed as it is, under the name of a coding that is not decoded."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._beginning = b""
+        self._plain = False
+
+    def __call__(self, part: bytes) -> Iterator[bytes]:
+        if not self._plain:
+            part = self._beginning = self._beginning + part
+            if len(part) < _TEXT_BYTES:
+                return
+            if not part.startswith(_IMAGES) and _TEXT.match(part) is None:
+                raise bad_response(f"content-encoding {self._coding}")
+            self._plain, self._beginning = True, b""
+        yield part
+
+    @property
+    def unfinished(self) -> bool:
+        return self._beginning != b""
 
 
 class _Inflater:

@@ -6,7 +6,9 @@
   agent: an owner who opts out of one AI crawler means us too. `unavailable_after` is noindex from its date.
 - `tdm-reservation: 1` (W3C TDM Reservation Protocol, final report of May 2024).
 - `Content-Usage: train-ai=n` or `bots=n` (IETF AIPREF; `ai=n` in its first drafts) and
-  `Content-Signal: ai-train=no`, also as lines of robots.txt and in rules of tdmrep.json.
+  `Content-Signal: ai-train=no`, also as lines of robots.txt and in rules of tdmrep.json. By Cloudflare a
+  signal that is not given neither grants nor restricts; but who gives only `ai-input=no` keeps images from
+  models, so that counts as an opt-out from training. All of these also in the trailers of a response.
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
   and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
   also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
@@ -16,18 +18,21 @@
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from laion_etl.download.png_chunks import chunks
 
-_RESERVED = frozenset({"1", "true", "yes", "on", "all", "reserved"})
+_RESERVED = frozenset(
+    {"1", "true", "yes", "on", "all", "reserved", "prohibited", "forbidden", "denied", "optout"}
+)
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _DIRECTIVE = re.compile(
     r"(?<![a-z0-9])(?:none(?!-such)|no[\s_-]{0,3}(?:image[\s_-]{0,3})?"
     r"(?:(?:gen)?ai(?:[\s_-]{0,3}(?:ml|images?))?|index|ml|tdm|llms?|(?:(?:gen)?ai[\s_-]{0,3})?train(?:ing)?)"
-    r"|disallow[\s_-]?(?:gen)?ai[\s_-]?train(?:ing)?)(?![a-z0-9])"
+    r"|disallow[\s_-]?(?:(?:gen)?ai|tdm|(?:(?:gen)?ai[\s_-]?)?train(?:ing)?)"
+    r"|(?:(?:ai|tdm|training)[\s_-]?)?opt(?:ed)?[\s_-]?out|tdm[\s_-]?(?:reservation|reserved)\s*[:=]\s*(?:1|true|yes))(?![a-z0-9])"
 )
 _PREVIEW = re.compile(
     r"\bmax[\s_-]?(?:(?:image|video)[\s_-]?preview|snippet)\s*[:=]\s*[\"']?(?:none|standard|large|-?\d+)(?![\w-])"
@@ -35,18 +40,27 @@ _PREVIEW = re.compile(
 _UNAVAILABLE_AFTER = re.compile(r"unavailable[\s_-]?after\s*[:=]?\s*[\"']?((?:[a-z]{3,9},)?[^,;\"']{0,60})")
 
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_OPT_OUT = re.compile(r"opt(?:ed)?[\s_-]out", re.IGNORECASE)
 _MINUS_ONE = re.compile(r"-\d+")
 
 _MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
 _NO_DIGITS = re.compile(rb"[^0-9a-fA-F]+")
-_PROHIBITED = re.compile(rb"DMI(?:-|&#45;|&#[xX]2[dD];)PROHIBITED|dmi-prohibited")
-_PARTS_OF_IT = (b"PROHIBITED", b"dmi-prohibited")  # every match has one
+_PROHIBITED = re.compile(rb"DMI(?:-|&#0{0,4}45;|&#[xX]0{0,4}2[dD];|%2[dD])PROHIBITED")
+_PART_OF_IT = b"PROHIBITED"  # every match has it
 _WIDE = tuple(filling.join(bytes([one]) for one in b"DMI-PROHIBITED") for filling in (b"\0", b"\0\0\0"))
 # XMP of more than 64 kB: segments of a JPEG with a header of a namespace, a hash and two numbers.
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _EXTENSION = re.compile(rb"\xff\xe1.." + re.escape(_EXTENDED_XMP) + rb".{40}", re.DOTALL)
-_TDM_PROPERTY = b"tdm:reservation"
-_TDM_RESERVED = re.compile(_TDM_PROPERTY + rb"(?:\s*=\s*[\"']|[^<>]{0,100}>)\s*(?:1|true)\b", re.IGNORECASE)
+# The same property with another value, and that of tdmrep.json, in any case; first what is in all spellings.
+_MINING_PROPERTY, _TDM_PROPERTY = b"DataMining", b"eservation"
+_MINING_PROHIBITED = re.compile(
+    rb"DataMining(?:[^<>]{0,160}?|[^<>]{0,100}>[^<>]{0,80}?)prohibited(?![a-z])", re.IGNORECASE
+)
+_TDM_RESERVED = re.compile(
+    rb"tdm(?:rep)?[:_-]reservation(?:\s{0,9}=\s{0,9}[\"']|[\"']\s{0,9}:\s{0,9}[\"']?|[^<>]{0,100}>)"
+    rb"\s{0,9}(?:1|true|yes|reserved)\b",
+    re.IGNORECASE,
+)
 _TRAINING_ASSERTION = b"training-mining"
 _NOT_ALLOWED = re.compile(
     rb"(?:ai_generative_training|ai_training|data_mining)"
@@ -54,16 +68,29 @@ _NOT_ALLOWED = re.compile(
     re.DOTALL,
 )
 TRAINING = r"(?:train[_-]?(?:gen)?ai|(?:gen)?ai[_-]?train(?:ing)?)"
-REFUSED = r"(?:no?|none|den(?:y|ied)|disallow(?:ed)?|forbid(?:den)?|false|\?0|0)(?!\w)"
+REFUSED = (
+    r"(?:no?|none|not(?:[\s_-]?(?:allowed|permitted))?|off|never|negative|den(?:y|ied)|disallow(?:ed)?|forbid(?:den)?|prohibit(?:ed)?|block(?:ed)?|refused?"
+    r"|reserved?|false|\?0|0)(?!\w)"
+)
 _IS_REFUSED = rf"\s*[=:]\s*[\"'\u201c\u2018]?{REFUSED}"
-_AI_USAGE = re.compile(rf"(?<![\w-])(?:{TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}", re.IGNORECASE)
+_MORE_TRAINING = r"(?:(?:ai[_-]?)?model[_-]?)?train(?:ing)?|foundation[_-]model[_-]production"
+_AI_USAGE = re.compile(
+    rf"(?<![\w-])(?:{TRAINING}|{_MORE_TRAINING}|(?:gen)?ai|tdm){_IS_REFUSED}|(?<![\w-]){TRAINING}\s+{REFUSED}"
+    rf"|(?<![\w=-])(?:!\s?|not?[\s_-]{{0,2}})(?:{TRAINING}|(?:gen)?ai|tdm|train(?:ing)?)(?![\w-])(?!\s*=)",
+    re.IGNORECASE,
+)
 # What training is a part of (AIPREF's "automated processing"). Only a permission that is more specific, in
 # the same dictionary (RFC 9651), lifts it; so what is not a dictionary from end to end permits nothing.
 _ANY_USAGE = re.compile(rf"(?<![\w-])(?:bots|all){_IS_REFUSED}", re.IGNORECASE)
+# The use of images by AI models. Who refuses that and says nothing of training does not want it either.
+_MODEL_USE = re.compile(
+    rf"(?<![\w-])(?:gen)?ai[_-]?(?:input|use|usage|output|grounding|rag){_IS_REFUSED}", re.IGNORECASE
+)
 _LEADING_PATH = re.compile(r"\A\s*+/\S*+\s++")  # of a line in robots.txt
 _KEY_AND_VALUE = r"[a-z][a-z0-9_.-]*+(?:=[^\s,;=\"']++)?"
 _MEMBER = re.compile(rf"({_KEY_AND_VALUE})(?:; ?{_KEY_AND_VALUE})*+")
 _AI_PERMITTED = "train-ai=y"
+_TRAINING_PERMITTED = frozenset({_AI_PERMITTED, "ai-train=yes", "train-ai=yes", "ai-train=y"})
 
 
 def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
@@ -72,7 +99,7 @@ def opted_out_by_header(robots_tags: Iterable[str]) -> bool:
 
 
 def _forbids(tag: str) -> bool:
-    if _DIRECTIVE.search(_PREVIEW.sub(" ", tag)) is not None:
+    if _DIRECTIVE.search(_PREVIEW.sub(" ", tag)) is not None or forbids_training(tag):
         return True
     return any(_is_past(found[1]) for found in _UNAVAILABLE_AFTER.finditer(tag))
 
@@ -91,15 +118,22 @@ def _is_past(written: str) -> bool:
 
 
 def forbids_training(usage: str) -> bool:
-    """Whether a usage preference forbids training: `train-ai=n`, or `bots=n` without `train-ai=y`."""
+    """Whether a usage preference forbids training: `train-ai=n`, or `bots=n` without `train-ai=y`.
+
+    Also `ai-input=no` without `ai-train=yes`.
+    """
+    usage = unicodedata.normalize("NFKC", usage)
     if _AI_USAGE.search(usage) is not None:
         return True
-    return _ANY_USAGE.search(usage) is not None and not _permits_training(usage)
+    if _ANY_USAGE.search(usage) is not None and not _permits(usage, {_AI_PERMITTED}):
+        return True
+    return _MODEL_USE.search(usage) is not None and not _permits(usage, _TRAINING_PERMITTED)
 
 
-def _permits_training(usage: str) -> bool:
+def _permits(usage: str, permissions: Set[str]) -> bool:
+    """Whether a usage preference is a dictionary from end to end that has a permission."""
     members = [_MEMBER.fullmatch(one.strip()) for one in _LEADING_PATH.sub("", usage).split(",")]
-    return _AI_PERMITTED in [member and member[1] for member in members] and None not in members
+    return None not in members and any(member and member[1] in permissions for member in members)
 
 
 def reserved_by_header(reservations: Iterable[str]) -> bool:
@@ -111,6 +145,7 @@ def is_reservation(value: str) -> bool:
     """Whether a value of tdm-reservation reserves the rights: `1`, `true` or a usage preference."""
     if forbids_training(value):
         return True
+    value = _OPT_OUT.sub("optout", value)
     words = _SEPARATORS.split(unicodedata.normalize("NFKC", _MINUS_ONE.sub(" ", value)).lower())
     return any(word in _RESERVED or (word.isdigit() and word.lstrip("0") == "1") for word in words)
 
@@ -125,7 +160,9 @@ def _opts_out(data: bytes) -> bool:
         return True
     if data.count(_EXTENDED_XMP) > 1 and _prohibits(_EXTENSION.sub(b"", data)):
         return True
-    if (place := data.find(_TDM_PROPERTY)) >= 0 and _TDM_RESERVED.search(data, place):
+    if (place := data.find(_TDM_PROPERTY)) >= 0 and _TDM_RESERVED.search(data, max(0, place - 20)):
+        return True
+    if (place := data.find(_MINING_PROPERTY)) >= 0 and _MINING_PROHIBITED.search(data, place):
         return True
     place = data.find(_TRAINING_ASSERTION)
     return place >= 0 and _NOT_ALLOWED.search(data, place) is not None
@@ -133,7 +170,7 @@ def _opts_out(data: bytes) -> bool:
 
 def _prohibits(data: bytes) -> bool:
     """Whether the property forbids mining. Looking for its words first takes a twentieth of the time."""
-    return any(text in data for text in _PARTS_OF_IT) and _PROHIBITED.search(data) is not None
+    return _PART_OF_IT in data and _PROHIBITED.search(data) is not None
 
 
 def _packed_texts(image: bytes) -> Iterator[bytes]:

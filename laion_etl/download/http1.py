@@ -25,6 +25,7 @@ _CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _BEGINNING = re.compile(rb"[\r\n]{0,4}HTTP/", re.IGNORECASE)  # some servers send empty lines first
 _LONGEST_BEGINNING = 9
+_BEFORE_TRAILERS = b"HTTP/1.1 200"  # they are parsed like a head
 _SETTINGS_FRAME = re.compile(rb"\x00[\s\S]{2}\x04[\s\S]\x00{4}")
 
 
@@ -53,6 +54,7 @@ class Connection:
         self._buffer = bytearray()
         self._limits: StepLimits
         self.framing: Framing  # of the last response
+        self.trailers: Head | None = None  # of the last response, once its body was read
         self._length: int | None = 0  # bytes left of the body or the chunk; None: until the connection ends
         self._chunked = False
         self._keeps = False
@@ -63,7 +65,7 @@ class Connection:
 
     async def request(self, message: bytes, limits: StepLimits) -> Head:
         """Sends a request without body and reads the head of the response, skipping 1xx responses."""
-        self._limits, self.reusable = limits, False
+        self._limits, self.reusable, self.trailers = limits, False, None
         self._received = self._receives = self._chunks = self._body_bytes = 0
         limits.waiting_for_answer()
         await self.stream.send(message)
@@ -174,21 +176,22 @@ class Connection:
         self._length = int(size[1], 16)
         if self._length:
             return True
-        await self._skip_trailers()
+        await self._read_trailers()
         self._end()
         return False
 
-    async def _skip_trailers(self) -> None:
-        """Reads past the trailers. The connection may end instead: after the last chunk the body is whole."""
-        size = 0
-        while await self._has_line():
-            line = self._take_line()
-            if not line:
-                return
+    async def _read_trailers(self) -> None:
+        """Reads the trailers. The connection may end instead: after the last chunk the body is whole."""
+        lines, size = [_BEFORE_TRAILERS], 0
+        while (has_line := await self._has_line()) and (line := self._take_line()):
+            lines.append(line)
             size += len(line)
             if size > MAX_HEAD_BYTES:
                 raise self._broken("trailers too long")
-        self._keeps = False
+        if not has_line:
+            self._keeps = False
+        if len(lines) > 1:
+            self.trailers = parse_head(b"\n".join(lines))
 
     async def _line(self) -> bytes:
         """Reads a line of chunk framing, without its line end."""

@@ -6,6 +6,8 @@ Letters beyond ASCII are those of UTF-8 and, because old sites have both, of Lat
 """
 
 import re
+import unicodedata
+from html import unescape
 
 from laion_etl.download.robots_lines import AROUND, encoded
 
@@ -15,24 +17,36 @@ _BETWEEN_PATHS = re.compile(
     r"[,;\uff0c\uff1b\u3001]\s++(?=[^\w(\[{<]|\S+(?:[,;\uff0c\uff1b\u3001]|\Z))|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)"
 )
 _HOST = re.compile(
-    r"https?:/{0,3}[^/]*|www\.[^/]+(?=/)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)", re.IGNORECASE
+    r"(?:https?|\*):/{0,3}[^/]*|www\.[^/]+(?=/|\Z)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)",
+    re.IGNORECASE,
 )
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a<>[](){}"
 _LIST_MARKS = ",;"
 _PATH_BEGINNINGS = ("/", "*")
 _ENDINGS = ("/", "*", "$", *_LIST_MARKS)  # of a path with a remark behind it
 _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
-_FULL_WIDTH_SLASH = "\uff0f"
+_OTHER_SLASHES = ("\uff0f", "\u2215", "\u2044")
+_EVERYTHING = frozenset(
+    {"all", "any", "everything", "everyone", "true", "yes"}
+)  # or a path without its slash
 _WRITTEN_SLASH = re.compile(r"\A\^?(?:%2[fF]|(?<=\^)/)")  # escaped; behind the beginning of an expression
+
+# Regular expressions, which many take patterns for. `/.*` alone, or `/*/.*`, is more often files like `.git`.
+_EXPRESSION = re.compile(r"\A\^|\\[./]|\(\.[*+]|\[\^|[^\s/*]/\.[*+]|/\.[*+]\??[^\s?$*]")
+_OF_EXPRESSION = re.compile(r"\\([./])|\(?(?:\.|\[\^/\])[*+]\??\)?|\A\^")
 
 
 def as_paths(value: str) -> list[bytes]:
     """Returns the patterns that a value must mean; none if it is empty."""
     if _PLAIN_PATH.fullmatch(value):
         return [value.encode()]
+    if value.strip(AROUND + _QUOTES).lower() in _EVERYTHING:
+        return [b"/"]
+    values = [value, _OF_EXPRESSION.sub(_meant, value)] if _EXPRESSION.search(value) else [value]
     paths = (
         spelling
-        for one in _BETWEEN_PATHS.split(value)
+        for given in values
+        for one in _BETWEEN_PATHS.split(given)
         if (written := one.strip(AROUND + _QUOTES)).strip(_LIST_MARKS)
         for path in _between_blanks(written)
         for spelling in _spellings(path)
@@ -40,9 +54,14 @@ def as_paths(value: str) -> list[bytes]:
     return list(dict.fromkeys(paths))
 
 
+def _meant(found: re.Match[str]) -> str:
+    """Returns what a part of a regular expression is in a pattern."""
+    return found[1] or ("" if found[0] == "^" else "*")
+
+
 def _as_path(value: str) -> str:
-    if value.startswith(_FULL_WIDTH_SLASH):
-        value = value.replace(_FULL_WIDTH_SLASH, "/")
+    if value.startswith(_OTHER_SLASHES):
+        value = value.replace(value[0], "/")
     value = _WRITTEN_SLASH.sub("/", value, count=1)
     if "\\" in value:  # as in URLs; a query may have it
         path, mark, query = value.partition("?")
@@ -73,9 +92,10 @@ def _between_blanks(written: str) -> list[str]:
 
 def _spellings(path: str) -> list[bytes]:
     written = encoded(path)
-    found = [written, encoded(path.replace("&amp;", "&"))]
+    found = [written, encoded(path.replace("&amp;", "&")), encoded(unescape(path))]
     if path.isascii():
         return found
+    found += [encoded(unicodedata.normalize(form, path)) for form in ("NFC", "NFD")]
     try:
         found.append(path.encode("windows-1252"))
     except UnicodeEncodeError:  # it has octets that are not UTF-8, or other letters

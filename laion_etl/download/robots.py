@@ -8,6 +8,7 @@ their own reason.
 """
 
 import random
+import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -32,6 +33,7 @@ from laion_etl.download.tdmrep import TdmLine, TdmRules, compiled, is_reserved, 
 from laion_etl.settings import DownloadSettings
 
 MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
+_GZIP = b"\x1f\x8b"
 _LARGE_BYTES = 20_000  # larger files are parsed in a thread
 _MANY_PARTS = 1_500  # of patterns, which take about a millisecond; more are compiled and tried in a thread
 _FIRST_WAIT_S = 1.0  # before robots.txt is asked for again; doubles, and is spread by half
@@ -223,10 +225,12 @@ class RobotsPolicy:
                 DownloadStatus.ROBOTS_UNREACHABLE, str(answer.status), answer.retry_after_s
             )
         body = answer.body
-        if not _is_success(answer.status) or not body.strip():
+        if not _is_success(answer.status):
             return ()
         if answer.cut_off:  # rules may be missing
             raise RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
+        if not body.strip():
+            return ()
         if len(body) >= MAX_POLICY_FILE_BYTES:
             body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
         return await _run(lines_for, body, self._agent, in_thread=len(body) >= _LARGE_BYTES)
@@ -244,7 +248,16 @@ class RobotsPolicy:
 
     async def _answer(self, target: RequestUrl) -> PolicyFile:
         self.requests += 1
-        return await self._get(target)
+        answer = await self._get(target)
+        return answer if not answer.body.startswith(_GZIP) else answer._replace(body=_inflated(answer.body))
+
+
+def _inflated(body: bytes) -> bytes:
+    """Returns the text of a file that is compressed and not labelled so."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_POLICY_FILE_BYTES)
+    except zlib.error:
+        return body
 
 
 def _is_success(status: int) -> bool:

@@ -14,10 +14,16 @@ import unicodedata
 from collections.abc import Iterator
 from enum import Enum, auto
 from functools import lru_cache
+from html import unescape
 from itertools import pairwise
 
 _ENCODED_TEXT_BYTES = 400  # of the beginning, which show whether a file is in UTF-16 or UTF-32
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
+# The beginning of UTF-7: its mark, or `[` or `{` of JSON; and what it has for the letters that matter most.
+_UTF_7 = re.compile(rb"\s*\+(?:/v[89+/]|AFs|AHs)")
+_IN_UTF_7 = {b"+ACo-": b"*", b"+AC8-": b"/", b"+ACQ-": b"$", b"+ACI-": b'"'}
+
+_FEW_ZEROS = 8  # in text that is not UTF-16
 
 _LINE_END = re.compile("[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 _NOT_SHOWN = re.compile("[\\0-\x08\x0e-\x1b\x7f\u200b\u2060\ufeff\ufffe]+|\u00ef\u00bb\u00bf")
@@ -26,18 +32,30 @@ _TAG = re.compile(
     r"</?(?:html|head|body|title|pre|code|p|br|div|span|font|li|ul|ol|td|tr|h[1-6]|b|i|em|strong)\b[^<>]{0,200}>",
     re.IGNORECASE,
 )
+_ENTITY = re.compile(
+    r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|ast|sol|colon|nbsp|quot|apos|lt|gt|hyphen|dash);"
+)
 _COMMENT_BEGINNINGS = ("//", ";", "!", "<!")
 _LEADING_COMMENT = re.compile(r"/\*.{0,200}?\*/\s*")
 # Where another line begins within a line: also behind a line end that a template wrote as `\n`. A line
 # that we do not know has to end there too; but `\news: x` at the beginning of a value may be a path.
 _WITHIN = re.compile(
-    r"(?:\\r\\n|\\n|\\r)(?=\s{0,9}(?:(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\\[nr]|[\"'`]?\s{0,9}\Z))"
+    r"(?:\\r\\n|\\n|\\r|(?:%0[dD])?%0[aA])(?=\s{0,9}(?:(?:user-?agent|disallow|allow|sitemap)\s{0,9}:|\\[nr]|[\"'`]?\s{0,9}\Z))"
     r"|(?<!:)(?<!:\s)(?:\\r\\n|\\n|\\r)(?=\s{0,9}[a-z-]{1,20}\s{0,9}:)"
     r"|(?<=[\s,;|>\"'*)])(?=(?:user-?agent|disallow)\s{0,9}:)",
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile("[:=\uff1a\ufe55\u2236]")
-_NAME_BEGINNING = re.compile(r"(user[\s_:-]?agent|[a-z]+)[;.-]{0,2}\s+", re.IGNORECASE)
+_NAME_BEGINNING = re.compile(
+    r"(user[\s_:-]?agent|content[\s_-]?(?:signals?|usage)|tdm[\s_-]?reservation|x[_-]robots[_-]tag|[a-z]+)[;.-]{0,2}\s+",
+    re.IGNORECASE,
+)
+_PREFERENCE = re.compile(
+    r"(?:allow[\s_-]?)?(train[\s_-]?(?:gen)?ai|(?:gen)?ai[\s_-]?(?:train(?:ing)?|use|usage|input)"
+    r"|no[\s_-]?(?:image[\s_-]?)?(?:(?:gen)?ai|ml|tdm|llm|(?:(?:gen)?ai[\s_-]?)?train(?:ing)?))"
+    r"(?:\s*[:=]\s*(.*))?",
+    re.IGNORECASE,
+)
 _MAX_NAME = 40
 _HIDDEN = "\u00ad\u061c\u180e\u200b\u2060\ufe0f\ufeff\ufffd" + "".join(
     map(chr, (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
@@ -56,6 +74,11 @@ class LineKind(Enum):
     ALLOW = auto()
     USAGE = auto()
     NO_TRAINING = auto()  # `DisallowAITraining` of draft-canel-robots-ai-control
+    RESERVATION = auto()  # the header or the key of tdmrep.json as a line
+    DIRECTIVES = auto()  # `X-Robots-Tag: noai` as a line
+    PREFERENCE = (
+        auto()
+    )  # a usage preference or directive as a line, `AI-Training: no`; its value has the name
 
 
 _KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}
@@ -70,7 +93,25 @@ def decoded(body: bytes) -> str:
     beginning = body[:_ENCODED_TEXT_BYTES]
     if beginning.count(0) * 4 >= len(beginning) > 0:
         return body.decode(json.detect_encoding(body), "replace")
-    return (body[2:] if body.startswith(_MARKS) else body).decode("utf-8", "surrogateescape")
+    if body.startswith(_MARKS):
+        # Letters of other scripts have no zero bytes; the rules have. Without any, only the mark is wrong.
+        if body.count(0) > _FEW_ZEROS:
+            return body.decode("utf-16", "replace")
+        body = body[2:]
+    return (_without_utf_7(body) if b"+A" in body or b"+/v" in beginning else body).decode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def _without_utf_7(body: bytes) -> bytes:
+    if _UTF_7.match(body) is not None:
+        try:
+            return body.decode("utf-7").encode()
+        except UnicodeError:
+            pass
+    for written, meant in _IN_UTF_7.items():
+        body = body.replace(written, meant)
+    return body
 
 
 def encoded(text: str) -> bytes:
@@ -86,6 +127,8 @@ def lines_of(body: bytes) -> Iterator[tuple[LineKind, str]]:
     text = _SHOWN_AS_BLANK.sub(" ", _NOT_SHOWN.sub("", decoded(body)))
     if text.lstrip().startswith("<") and "agent" not in text.lower():
         return  # a page of HTML that stands for every missing file
+    if "&" in text:
+        text = _ENTITY.sub(lambda found: unescape(found[0]), text)
     if "<" in text:
         text = _TAG.sub("\n", text)
     for line in _LINE_END.split(text):
@@ -112,6 +155,8 @@ def _line(line: str) -> tuple[LineKind, str] | None:
     name = line[: separator.start()] if separator else ""
     end = separator.end() if separator else 0
     kind = _kind(name) if "/" not in name else None
+    if kind is None and (preference := _PREFERENCE.fullmatch(line)) is not None:
+        return LineKind.PREFERENCE, f"{preference[1]}={preference[2] or ''}".removesuffix("=")
     if separator and kind is None and (second := _SEPARATOR.search(line, end, _MAX_NAME)):  # `User:agent:`
         longer = line[: second.start()]
         kind = _kind(longer) if "/" not in longer else None
@@ -133,6 +178,10 @@ def _kind(name: str) -> LineKind | None:
         return LineKind.USAGE
     if once in _LIKE_NO_TRAINING:
         return LineKind.NO_TRAINING
+    if once in _LIKE_RESERVATION:
+        return LineKind.RESERVATION
+    if once in _LIKE_DIRECTIVES:
+        return LineKind.DIRECTIVES
     for written in (once, once.removesuffix("ed"), once.removesuffix("al")):
         if written in _LIKE_DISALLOW and written not in _NOT_MISSPELT:
             return LineKind.DISALLOW
@@ -159,4 +208,10 @@ def _misspelt(word: str) -> frozenset[str]:
 
 _LIKE_DISALLOW, _LIKE_USER_AGENT = _misspelt(_without_doubles("disallow")), _misspelt("useragent")
 _LIKE_USAGE = _misspelt("contentsignal") | _misspelt("contentsignals") | _misspelt("contentusage")
+_LIKE_USAGE |= {"aiusage", "aipolicy", "contentpolicy", "contentpreference", "contentpreferences", "usage"}
 _LIKE_NO_TRAINING = _misspelt(_without_doubles("disallowaitraining")) | _misspelt("disalowtraining")
+_LIKE_NO_TRAINING |= {
+    f"disalow{what}" for what in ("ai", "genai", "tdm", "ml", "mining", "datamining", "llm")
+}
+_LIKE_RESERVATION = _misspelt("tdmreservation") | _misspelt("tdmreservations") | _misspelt("tdmreserved")
+_LIKE_DIRECTIVES = _misspelt("xrobotstag") | _misspelt("robotstag")

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from laion_etl.download.path_patterns import PathPattern, parse_path_pattern
 from laion_etl.download.robots_lines import AROUND
@@ -24,9 +25,16 @@ _PATTERN_OF_NAMES = re.compile(
     r"(?<![^\s,;|\"'])(?=[*_\-]*[A-Za-z0-9])[A-Za-z0-9_\-]*+\*[A-Za-z0-9_\-*]*+(?![^\s,;|\"'])"
 )
 _IN_WORDS = re.compile(
-    r"\W*(?:all|any|every(?:one|body)?|any(?:one|body))(?:\s+(?:ro)?bots?|\s+crawlers?|\s+(?:user[\s-]?)?agents?)?\W*",
+    r"\W*(?:(?:all|any|every(?:one|body)?|any(?:one|body))(?:\s+(?:gen)?ai)?(?:[\s-]+{0})?|(?:gen)?ai(?:[\s-]+{0})?)\W*".replace(
+        "{0}", r"(?:(?:ro)?bots?|crawlers?|spiders?|scrapers?|(?:user[\s-]?)?agents?)"
+    ),
     re.IGNORECASE,
 )
+# Signs that look like `*`, and what a name in words has between its letters.
+_STARS = str.maketrans(
+    dict.fromkeys("\u066d\u2042\u204e\u2055\u2217\u22c6\u2605\u2606\u2731\u2732\u273d", "*")
+)
+_NOT_IN_TOKENS = re.compile(r"[^A-Za-z0-9.]+")
 _MAX_NAMES = 100  # on one line
 _MAX_NAMES_LENGTH = 4_000
 
@@ -58,7 +66,7 @@ def product_token(user_agent: str) -> str:
     browser's is named by its comment, `MyBot` of `Mozilla/5.0 (compatible; MyBot/1.0; +url)`, or else by its
     first product that is not part of a browser, `MyBot` of `Mozilla/5.0 (MyBot/1.0; +url)`.
     """
-    first = _TOKEN.match(user_agent.strip())
+    first = _TOKEN.match(user_agent.strip(AROUND + _QUOTES))
     name = first[0] if first else ""
     if name.lower() != "mozilla":
         return name
@@ -69,7 +77,7 @@ def product_token(user_agent: str) -> str:
 
 def comparable_name(name: str) -> str:
     """Returns a product token without what owners write in several ways: `Foo-Bot`, `foo_bot`, `FooBot`."""
-    return name.lower().translate(_HYPHENS)
+    return name.lower().translate(_HYPHENS).rstrip(".")
 
 
 @dataclass(slots=True)
@@ -78,24 +86,33 @@ class NamesOfGroup:
 
     A line such as `*!FooBot`, `all but FooBot` or `*bot` may mean a crawler or all others. What such a group
     forbids is forbidden; it permits nothing, and does not take the place of the rules for everyone.
+    `for_everyone`: a line of its own is `*`, whatever the other lines of the group mean. `unnamed`: a line is
+    empty.
     """
 
     sure: set[str] = field(default_factory=set)
     perhaps: set[str] = field(default_factory=set)
+    for_everyone: bool = False
+    unnamed: bool = False
 
     def add(self, value: str, agent: str) -> None:
         """Takes note of a user-agent line."""
+        self.unnamed = self.unnamed or not value
         if _PLAIN_NAME.fullmatch(value):  # nearly all
             names = {comparable_name(value)} - {""}
+            self.for_everyone = self.for_everyone or value == "*"
             self.sure |= names
             self.perhaps |= names | ({"*"} if _IN_WORDS.fullmatch(value) else set())
             return
         text = unicodedata.normalize("NFKC", value[:_MAX_NAMES_LENGTH])
         sure = _sure_names(text)
         self.sure |= sure
+        text = unquote(text).translate(_STARS)  # `%2A`, as in a path
         self.perhaps |= sure | _group_names(text)
         if _IN_WORDS.fullmatch(text):
             self.perhaps.add("*")
+        if comparable_name(_NOT_IN_TOKENS.sub("", value[:_MAX_NAMES_LENGTH])) == agent:  # `Foo Bot`
+            self.perhaps.add(agent)
         patterns = map(_name_pattern, _PATTERN_OF_NAMES.findall(text)[:_MAX_NAMES])
         if any(pattern.matches(agent.encode()) for pattern in patterns):
             self.perhaps.add(agent)

@@ -13,9 +13,10 @@ link some microseconds. Those with wildcards are tried one by one.
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import takewhile
 
-from laion_etl.download.content_opt_out import forbids_training
+from laion_etl.download.content_opt_out import forbids_training, is_reservation, opted_out_by_header
 from laion_etl.download.loose_paths import as_paths
 from laion_etl.download.path_patterns import (
     PathPattern,
@@ -103,39 +104,79 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
 
     Where they say that nothing may be used for training, they are one that forbids everything.
     """
-    agent = comparable_name(agent)
-    own: list[RobotsLine] = []
-    general: list[RobotsLine] = []
-    for_all: list[RobotsLine] = []  # whatever other groups say
-    trained: list[bytes] = []  # paths that must not be used for training
+    found = _LinesByGroup(comparable_name(agent))
     group = NamesOfGroup()
-    named = in_rules = False
+    in_rules = has_groups = False
     for kind, value in lines_of(body):
         if kind is LineKind.USER_AGENT:
             if in_rules:
                 group, in_rules = NamesOfGroup(), False
-            group.add(value, agent)
-            named = named or (agent != "" and agent in group.sure)
+            group.add(value, found.agent)
+            has_groups = True
+            found.named = found.named or (found.agent != "" and found.agent in group.sure)
             continue
         is_usage = kind in _USAGES
         in_rules = in_rules or not is_usage
         rules = _RULES[kind](value)
-        is_ours = agent != "" and agent in group.perhaps
-        if is_usage and (not group.perhaps or is_ours or "*" in group.perhaps):
-            trained += [path for _, path in rules]
-        if is_ours and agent in group.sure:
-            own += rules
-        elif is_ours:
-            for_all += _forbidding(rules)
+        if is_usage:
+            found.add_usage(rules, group)
+        found.add(rules, group)
+        if not is_usage and not has_groups:
+            found.ungrouped += _forbidding(rules)
+    if not has_groups:  # what is in front of a group is ignored by RFC 9309, but a whole file was meant
+        found.general += found.ungrouped
+    return found.decided()
+
+
+@dataclass(slots=True)
+class _LinesByGroup:
+    """The lines of a file by whom they concern. `trained`: paths that must not be used for training."""
+
+    agent: str
+    named: bool = False  # a group is ours for sure
+    own: list[RobotsLine] = field(default_factory=list)
+    general: list[RobotsLine] = field(default_factory=list)
+    for_all: list[RobotsLine] = field(default_factory=list)  # whatever other groups say
+    mixed: list[RobotsLine] = field(default_factory=list)  # for everyone, and for names that may be ours
+    ungrouped: list[RobotsLine] = field(default_factory=list)
+    trained: list[bytes] = field(default_factory=list)
+
+    def _may_be_ours(self, group: NamesOfGroup) -> bool:
+        return self.agent != "" and self.agent in group.perhaps
+
+    def add_usage(self, rules: list[RobotsLine], group: NamesOfGroup) -> None:
+        """Takes note of what must not be used; in front of the first group for everyone."""
+        if not group.perhaps:
+            self.for_all += rules
+        if not group.perhaps or self._may_be_ours(group) or "*" in group.perhaps:
+            self.trained += [path for _, path in rules]
+
+    def add(self, rules: list[RobotsLine], group: NamesOfGroup) -> None:
+        """Takes note of the rules of a group."""
+        if self._may_be_ours(group):
+            if self.agent in group.sure:
+                self.own += rules
+            elif group.for_everyone:
+                self.general += rules
+                self.mixed += _forbidding(rules)
+            else:
+                self.for_all += _forbidding(rules)
         elif "*" in group.perhaps:
-            general += rules if "*" in group.sure else _forbidding(rules)
-        elif not group.perhaps and is_usage:  # in front of the first group
-            for_all += rules
-    found = for_all + (own if named else general)
-    if _NO_TRAINING in found:
-        return [(False, b"/")]
-    reserved = _Reserved(map(parse_path_pattern, trained)) if trained else None
-    return [line for line in found if reserved is None or not line[0] or not reserved.outdone_by(line[1])]
+            self.general += rules if "*" in group.sure else _forbidding(rules)
+        elif group.unnamed:
+            self.general += _forbidding(rules)
+
+    def decided(self) -> list[RobotsLine]:
+        """Returns the lines that are the rules."""
+        found = self.for_all + (self.mixed + self.own if self.named else self.general)
+        if _NO_TRAINING in found:
+            return [(False, b"/")]
+        # Nor does a permission for everyone outdo what is forbidden to a name that may be ours.
+        kept = self.trained if self.named else self.trained + [path for _, path in self.for_all]
+        if not kept:
+            return found
+        reserved = _Reserved(map(parse_path_pattern, kept))
+        return [line for line in found if not line[0] or not reserved.outdone_by(line[1])]
 
 
 def _forbidding(rules: Iterable[RobotsLine]) -> list[RobotsLine]:
@@ -143,7 +184,7 @@ def _forbidding(rules: Iterable[RobotsLine]) -> list[RobotsLine]:
 
 
 class _Reserved:
-    """Paths that must not be used for training. Looked up by their beginnings: a file may have thousands."""
+    """Paths that no other line may permit. Looked up by their beginnings: a file may have thousands."""
 
     def __init__(self, patterns: Iterable[PathPattern]) -> None:
         self._plain: dict[bytes, int] = {}  # the fewest octets by path
@@ -186,10 +227,30 @@ def _usage(value: str) -> list[RobotsLine]:
     return _disallow(path) if rest and begins_as_path(encoded(path)) else [_NO_TRAINING]
 
 
+def _reservation(value: str) -> list[RobotsLine]:
+    return [_NO_TRAINING] if is_reservation(value) else []
+
+
+def _preference(value: str) -> list[RobotsLine]:
+    """Returns what a line forbids whose name is a usage preference: `AI-Training: no`, `NoAI: true`."""
+    name, _, given = value.partition("=")
+    if begins_as_path(encoded(given)):
+        return _disallow(given) if opted_out_by_header([name]) else []
+    refuses = opted_out_by_header([name]) and (not given or is_reservation(given))
+    return [_NO_TRAINING] if refuses or forbids_training(value) else []
+
+
+def _directives(value: str) -> list[RobotsLine]:
+    return [_NO_TRAINING] if opted_out_by_header([value]) else []
+
+
 _RULES = {
     LineKind.DISALLOW: _disallow,
     LineKind.ALLOW: _allow,
     LineKind.USAGE: _usage,
     LineKind.NO_TRAINING: _disallow,
+    LineKind.RESERVATION: _reservation,
+    LineKind.DIRECTIVES: _directives,
+    LineKind.PREFERENCE: _preference,
 }
-_USAGES = (LineKind.USAGE, LineKind.NO_TRAINING)
+_USAGES = frozenset(LineKind) - {LineKind.USER_AGENT, LineKind.DISALLOW, LineKind.ALLOW}

@@ -51,11 +51,7 @@ class BatchFileError(InputError):
 
 
 class EmptyResultError(InputError):
-    """Nothing of a batch could be fetched whose shard has samples. `earlier`: the stats of that shard."""
-
-    def __init__(self, message: str, earlier: StageStats) -> None:
-        super().__init__(message)
-        self.earlier = earlier
+    """Nothing of a batch could be fetched whose shard has samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +84,7 @@ class Earlier:
         raise EmptyResultError(
             f"cannot replace the shard of batch {self.stats.unit} of {self.stats.crawl}: it has "
             f"{quantity(self.stats.kept, 'sample')}, and no link could be fetched now{often}; try again "
-            "later, or replace it with --allow-empty",
-            self.stats,
+            "later, or replace it with --allow-empty"
         )
 
 

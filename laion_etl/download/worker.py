@@ -125,9 +125,8 @@ class Worker:
         except BatchFileError as error:
             self._fail(claim, error)
             raise
-        except EmptyResultError as error:
-            kept = error.earlier
-            self.outages.outlast(lambda: self.queue.complete(claim, kept))
+        except EmptyResultError:
+            self.outages.outlast(lambda: self.queue.put_back(claim))
             raise
         if stats is None and self._stopped:
             raise Stopped(f"stopped; batch {batch} was returned to the queue")

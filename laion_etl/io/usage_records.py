@@ -13,12 +13,11 @@ import json
 import logging
 import os
 import secrets
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.usage import Usage, amount, cpu_seconds, machine_seconds
 from laion_etl.core.usage_counters import FOLDER, NO_FOLDER, Counter, counted
+from laion_etl.io.abandoned_folders import locked_folder
 from laion_etl.io.storage import Store
 
 FORMAT = 1
@@ -115,13 +115,12 @@ def usage_recorded(
 @contextmanager
 def _folder() -> Iterator[str]:
     """Make the folder of the counters; without one requests and bytes are not counted."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="laion-etl-usage-", ignore_cleanup_errors=True)
-    except OSError as error:
-        _log.warning("cannot count requests and bytes: %s", error)
-        yield NO_FOLDER
-        return
-    with folder as name:
+    with ExitStack() as stack:
+        try:
+            name = stack.enter_context(locked_folder("laion-etl-usage-"))
+        except OSError as error:
+            _log.warning("cannot count requests and bytes: %s", error)
+            name = NO_FOLDER
         yield name
 
 

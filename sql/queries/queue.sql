@@ -46,9 +46,12 @@ where batch.batch = open.batch
 returning batch.batch, token, file
 
 -- name: claim_one
--- To be downloaded, whatever its state, unless a worker of either stage holds it.
+-- To be downloaded, whatever its state, unless a worker of either stage holds it. Also returns what it was before; one
+-- whose worker was lost waits for another one.
 with open as materialized (
-    select batch, case when state in ('ready', 'downloading') or state = 'parked' and stats is null then attempts else 0 end as attempts,
+    select batch, attempts as attempts_before, updated_at as since,
+           case state when 'downloading' then 'ready' when 'scoring' then 'downloaded' else state::text end as state_before,
+           case when state in ('ready', 'downloading') or state = 'parked' and stats is null then attempts else 0 end as attempts,
            (state in ('downloading', 'scoring') and lease_expires between silent_from and silent_until and outages < 10)::integer
            as by_outage
     from batch, queue_silence(%(crawl_no)s::smallint, make_interval(secs => %(lease_s)s))
@@ -64,7 +67,7 @@ set state = 'downloading', token = greatest(token, race_token) + 1, attempts = o
     race_owner = null, race_expires = null, updated_at = now(), claimed_at = now()
 from open
 where batch.batch = open.batch
-returning batch.batch, token, file
+returning batch.batch, token, file, state_before, attempts_before, since
 
 -- name: race
 -- The batch that another worker has held the longest, if it is much longer than the latest ones took, and than `least_s`.
@@ -173,6 +176,14 @@ set state = case when race_expires > now() then state else %(waiting)s::batch_st
     race_owner = null, race_expires = null, updated_at = now()
 where crawl_no = %(crawl_no)s and state = %(held)s::batch_state
   and (batch = %(batch)s and token = %(token)s or %(batch)s::bigint is null and lease_owner = %(owner)s)
+
+-- name: put_back
+-- Only the lease ends: results and error are those from before the claim. Not while another worker races for the batch.
+update batch
+set state = %(state)s::batch_state, attempts = %(attempts)s, updated_at = %(since)s,
+    lease_owner = null, race_owner = null, race_expires = null
+where batch = %(batch)s and token = %(token)s and state = %(held)s::batch_state
+  and (race_expires is null or race_expires <= now())
 
 -- name: leave_race
 update batch

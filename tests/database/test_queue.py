@@ -1,9 +1,10 @@
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, tzinfo
+from typing import Any
 
 import pytest
 from psycopg import Connection
@@ -13,7 +14,7 @@ from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.interrupts import uninterrupted
 from laion_etl.database.load import crawl_number, load_partition
-from laion_etl.database.queue import BatchQueue, Claim, QueueCounts
+from laion_etl.database.queue import BatchQueue, Claim, QueueCounts, QueueStage
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
@@ -159,6 +160,79 @@ def test_a_certain_batch_can_be_claimed_unless_held(queue: BatchQueue) -> None:
     again = queue.claim_one(batch_no(2))
     assert again is not None
     assert queue.claim_one(99) is None
+
+
+def asked_for(queue: BatchQueue) -> Claim:
+    claim = queue.claim_one(batch_no(0))
+    assert claim is not None
+    return claim
+
+
+def scored(queue: BatchQueue, scoring: BatchQueue) -> None:
+    queue.complete(asked_for(queue), DONE)
+    scoring.complete(claimed(scoring), DONE)
+
+
+def parked_in_scoring(queue: BatchQueue, scoring: BatchQueue) -> None:
+    queue.complete(asked_for(queue), DONE)
+    for _ in range(2):
+        scoring.fail(claimed(scoring), "no memory")
+
+
+@pytest.mark.parametrize(
+    ("before", "state"),
+    [
+        (lambda queue, _: queue.fail(asked_for(queue), "disk full"), "ready"),
+        (lambda queue, _: [queue.fail(asked_for(queue), "disk full") for _ in range(2)], "parked"),
+        (lambda queue, _: queue.complete(asked_for(queue), DONE), "downloaded"),
+        (scored, "scored"),
+        (parked_in_scoring, "parked"),
+    ],
+    ids=("ready", "parked", "downloaded", "scored", "parked in scoring"),
+)
+def test_a_batch_that_is_put_back_is_what_it_was(
+    queue: BatchQueue, connection: Connection, before: Callable[[BatchQueue, BatchQueue], object], state: str
+) -> None:
+    scoring = BatchQueue(queue._database, crawl_number(connection, "C"), 60, 2, QueueStage.SCORE)
+    before(queue, scoring)
+    was = everything(connection)
+    assert was[0][0]["state"] == state
+    assert queue.put_back(asked_for(queue))
+    assert everything(connection) == was
+
+
+def test_a_batch_whose_worker_was_lost_is_put_back_for_another_one(
+    queue: BatchQueue, connection: Connection
+) -> None:
+    asked_for(queue)
+    expire_leases(connection)
+    assert queue.put_back(asked_for(queue))
+    assert queue.counts() == QueueCounts(ready=4)
+    assert attempts(connection) == [1, 0, 0, 0]
+
+
+def test_a_batch_is_put_back_also_if_the_answer_to_its_claim_was_lost(
+    queue: BatchQueue, connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert queue.complete(asked_for(queue), DONE)
+    was = everything(connection)
+    with answers_lost(database, monkeypatch), pytest.raises(DatabaseOutageError):
+        asked_for(queue)
+    assert queue.put_back(asked_for(queue))
+    assert everything(connection) == was
+
+
+def everything(connection: Connection) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What is known of the first batch but for its claims, and the counts of all."""
+    one = connection.execute(
+        "select to_jsonb(one) - array['token', 'lease_expires', 'claimed_at'] from batch as one"
+        " where batch = %s",
+        [batch_no(0)],
+    ).fetchone()
+    counts = connection.execute("select * from batch_count").fetchone()
+    assert one is not None
+    assert counts is not None
+    return one, counts
 
 
 def test_a_claim_whose_answer_an_outage_lost_is_found_by_the_next(

@@ -167,7 +167,7 @@ ANSWERS: dict[str, Callable[[Send, socket.socket], None]] = {
     "/announces-too-much": lambda send, _: send(HEAD + b"Content-Length: 99999999999\r\n\r\n" + GOOD),
     "/gzip-bomb": lambda send, _: send(ok(large()["gzip"], "Content-Encoding: gzip")),
     "/broken-gzip": lambda send, _: send(ok(b"\x1f\x8b\x08" + bytes(9000), "Content-Encoding: gzip")),
-    "/brotli": lambda send, _: send(ok(GOOD, "Content-Encoding: br")),
+    "/brotli": lambda send, _: send(ok(b"\x0b\x02\x80" + GOOD, "Content-Encoding: br")),
     "/cut-off": lambda send, _: send(ok(GOOD)[:-1000]),
     "/cut-off-chunk": lambda send, _: send(chunked(GOOD, 1000)[:-500]),
     "/bad-chunk": lambda send, _: send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n" + GOOD),

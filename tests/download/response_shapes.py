@@ -364,7 +364,25 @@ CHUNKS += [
     ),
     Shape("folded trailer", chunked(body=ONE + b"\r\n0\r\nX-A: 1\r\n 2\r\n\r\n"), held=True),
     Shape("trailer with a length", chunked(body=ONE + b"\r\n0\r\nContent-Length: 3\r\n\r\n"), held=True),
-    Shape("noai in a trailer", chunked(body=ONE + b"\r\n0\r\nX-Robots-Tag: noai\r\n\r\n"), held=True),
+    *(
+        Shape(
+            f"{line!r} in the trailers",
+            chunked(body=ONE + b"\r\n0\r\nX-A: 1\r\n" + line + b"\r\n\r\n"),
+            ours=ours,
+            why=OPTED_OUT,
+            held=True,
+        )
+        for line, ours in (
+            (b"X-Robots-Tag: noai", "opted_out_robots_tag"),
+            (b"x-robots-tag:noimageai", "opted_out_robots_tag"),
+            (b"X-Robots-Tag: all,\r\n noai", "opted_out_robots_tag"),
+            (b"TDM-Reservation: 1", "opted_out_tdm"),
+            (b"Content-Usage: train-ai=n", "opted_out_tdm"),
+        )
+    ),
+    Shape(
+        "X-Robots-Tag: all in a trailer", chunked(body=ONE + b"\r\n0\r\nX-Robots-Tag: all\r\n\r\n"), held=True
+    ),
     Shape("chunks of one byte", chunked(body=b"".join(b"1\r\n%c\r\n" % one for one in BODY) + b"0\r\n\r\n")),
 ]
 LINES += [
@@ -462,8 +480,29 @@ CODING = [
     Shape("gzip labelled as deflate", coded(b"deflate", ZIPPED), "exit 61", why=UNASKED, compressed=True),
     Shape("deflate labelled as gzip", coded(b"gzip", zlib.compress(BODY)), compressed=True),
     Shape("deflate of what is not", coded(b"deflate", BODY), "exit 61", why=UNASKED, compressed=True),
-    Shape("br of what is not", coded(b"br", BODY), "exit 61", "bad_response", compressed=True),
-    Shape("zstd of what is not", coded(b"zstd", BODY), "exit 61", "bad_response", compressed=True),
+    *(
+        Shape(f"{label.decode()} of what is not", coded(label, BODY), "exit 61", why=UNASKED, compressed=True)
+        for label in (b"br", b"zstd", b"gzip, br", b"br, gzip")
+    ),
+    *(
+        Shape(f"{label.decode()} of what is not, not asked for", coded(label, BODY), held=True)
+        for label in (b"br", b"zstd", b"BR", b"dcb", b"br, gzip")
+    ),
+    Shape("br of what is not, chunked", chunked(b"Content-Encoding: br"), held=True),
+    Shape(
+        "zstd",
+        coded(b"zstd", bytes.fromhex("28b52ffd") + BODY),
+        "other bytes",
+        "bad_response",
+        "only what was asked for could be expected to be decoded",
+    ),
+    Shape(
+        "bytes that may be br",
+        coded(b"br", b"\x0b\x02\x80" + BODY),
+        "exit 61",
+        "bad_response",
+        compressed=True,
+    ),
 ]
 CODING += [
     Shape(

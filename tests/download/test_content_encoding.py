@@ -48,6 +48,8 @@ LABELLED: dict[str, tuple[list[str], bytes]] = {
     "twice by name, once in fact": (["gzip", "gzip"], gzip.compress(BODY)),
     "not gzip": (["gzip"], BODY),
     "not deflate": (["deflate"], BODY),
+    "not br": (["br"], BODY),
+    "not zstd": (["zstd", "none"], BODY),
 }
 
 
@@ -61,9 +63,10 @@ def test_every_way_to_compress_is_undone_in_parts_of_any_size(
 
 
 @pytest.mark.parametrize(
-    "beginning", [b"RIFF\x10\0\0\0WEBP", b"\x89PNG\r\n\x1a\n", b"User-agent: *\n", b"<html>"]
+    "beginning",
+    [b"RIFF\x10\0\0\0WEBP", b"\x89PNG\r\n\x1a\n", b"User-agent: *\n# All\n", b"<html><head><title>"],
 )
-@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate"])
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "br"])
 def test_what_is_not_compressed_is_taken_as_it_is(coding: str, beginning: bytes) -> None:
     assert decoded([coding], beginning + BODY) == beginning + BODY
 
@@ -103,7 +106,7 @@ EMPTY = gzip.compress(b"", 9)
         (["gzip", "gzip"], gzip.compress(EMPTY * 45_000), "tiny gzip members"),
         (["gzip", "gzip"], gzip.compress(gzip.compress(bytes(9_000_000), 0), 1), ""),
         (["gzip", "gzip", "gzip"], BODY, "too many content-encodings"),
-        (["gzip", "br"], BODY, "content-encoding br"),
+        (["gzip", "br"], b"\x0b\x02" + BODY, "content-encoding br"),
     ],
     ids=["empty members", "small members", "outer", "inner", "bomb in between", "three layers", "brotli"],
 )
@@ -128,6 +131,8 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip, gzip": lambda data: gzip.compress(gzip.compress(data)),
     "deflate": raw_deflate,
     "x-gzip": bytes,
+    "br": bytes,
+    "binary": gzip.compress,  # compressed, and not labelled so
 }
 
 LONG = b"".join(b"# %d\n" % n for n in range(300)) + RULES
@@ -143,7 +148,8 @@ def test_a_body_without_its_end_is_known(name: str) -> None:
 
 
 def test_robots_txt_is_obeyed_however_it_is_labelled_and_one_that_cannot_be_decoded_allows_nothing() -> None:
-    labelled = [(label, compress(RULES)) for label, compress in COMPRESSORS.items()] + [("br", RULES)]
+    labelled = [(label, compress(RULES)) for label, compress in COMPRESSORS.items()]
+    labelled += [("zstd", b"\x28\xb5\x2f\xfd" + RULES), ("dcb", RULES[:12])]
     labelled += [(f"{label},none", compress(LONG)[: -len(LONG) // 40]) for label, compress in CUT_OFF.items()]
     with site() as running:
         running.by_host = {
@@ -158,6 +164,6 @@ def test_robots_txt_is_obeyed_however_it_is_labelled_and_one_that_cannot_be_deco
     outcomes = {
         label: (found[f"{host}/private/1"], found[f"{host}/public/1"]) for label, host in hosts.items()
     }
-    for label in ("br", *(f"{label},none" for label in CUT_OFF)):
+    for label in ("zstd", "dcb", *(f"{label},none" for label in CUT_OFF)):
         assert outcomes.pop(label) == (S.ROBOTS_UNREACHABLE, S.ROBOTS_UNREACHABLE), label
     assert outcomes == dict.fromkeys(COMPRESSORS, (S.OPTED_OUT_ROBOTS_TXT, GOOD))

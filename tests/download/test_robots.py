@@ -47,13 +47,14 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (ALL + "Disallow: /a\n\n" + ALL + "Disallow: /b", "/a", False),
         (ALL + OURS + "Disallow: /", "/x", False),
         (ALL + OTHER + "Disallow: /", "/x", False),
-        ("Disallow: /", "/x", True),  # a rule of no group
+        ("Disallow: /", "/x", False),  # no group at all: ignored by crawlers, but it can mean nothing else
+        ("Allow: /\nDisallow: /a", "/b", True),
         ("Disallow: /\n" + OURS + "Disallow: /a", "/x", True),
         ("User-agent: Foo\nDisallow: /", "/x", True),
         ("User-agent: FooBotNews\nDisallow: /", "/x", True),
         ("User-agent: FooBot-News\nDisallow: /", "/x", True),
         ("User-agent: xFooBot\nDisallow: /", "/x", True),
-        ("User-agent:\nDisallow: /", "/x", True),
+        ("User-agent:\nDisallow: /", "/x", False),  # likewise
     ],
     "crawlers: names with more behind them": [
         ("User-agent: FooBot/1.2\nDisallow: /", "/x", False),
@@ -248,6 +249,7 @@ def test_rules(source: str, text: str | bytes, path: str, allowed: bool) -> None
         ("laion_etl/0.1 (operator contact not set)", "laion_etl"),
         ("MyBot", "MyBot"),
         ("MyBot/1.0", "MyBot"),
+        ('"MyBot/1.0"', "MyBot"),
         ("My-Bot_2 (+https://my.example)", "My-Bot_2"),
         ("Mozilla/5.0 (compatible; MyBot/1.0; +url)", "MyBot"),
         ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; MyBot/1.2; +url)", "MyBot"),

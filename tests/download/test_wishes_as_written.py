@@ -5,7 +5,9 @@ same wishes, which no owner takes back by a mistake.
 """
 
 import struct
+import unicodedata
 import zlib
+from base64 import b64encode
 
 from laion_etl.download.content_opt_out import (
     forbids_training,
@@ -117,6 +119,16 @@ EVERYONE = [
     "'all'",
     "(all)",
 ]
+EVERYONE += [
+    "",
+    *"\u2217\u204e\u2731\u066d\u2605",
+    "all bots",
+    "every crawler",
+    "AI",
+    "all AI bots",
+    "AI crawlers",
+]
+EVERYONE += ["%2A", "%2a", "&#42;", "&#x2a;", "&#X2A;", "&ast;", "BarBot, %2A", "+ACo-"]
 NAMES = [
     "FooBot;",
     "\u201cFooBot\u201d",
@@ -146,6 +158,8 @@ NAMES = [
     "BarBot/* BazBot/* FooBot/*",
     "BarBot/* foobot",
 ]
+NAMES += ["Foo Bot", "Foo  Bot", "FooBot\u2122", "Foo \u2013 Bot", "FooBot.", "FooBot.*", "Foo.Bot, FooBot."]
+NAMES += ["Foo%42%6ft", "%46oo%42%6ft", "&#70;ooBot", "%2ABot", "Foo%2A", "Foo&#66;&#111;t/1.0", "Foo%2DBot"]
 NAMES += ["*FooBot", "*Bot", "*bot*", "Foo*", "F*t", "BarBot, *oobot", "foo-*", '"*bot"']
 # Whatever these mean, they permit FooBot nothing.
 NOT_FOR_SURE = [
@@ -177,6 +191,7 @@ NOT_FOR_SURE = [
     "/*",
     "all *",
 ]
+NAMES_LIKE_OURS = ["*bot", "*FooBot", "Foo*", "*oobo*", "BarBot FooBot", "-FooBot", "all but FooBot"]
 FOR_SURE = [
     "FooBot",
     "FOOBOT",
@@ -192,6 +207,12 @@ FOR_SURE = [
     "\uff26\uff4f\uff4f\uff22\uff4f\uff54",
 ]
 IN_ONE = [
+    "Disallow: /",
+    "User: *\nDisallow: /",
+    "User-agent: *%0D%0ADisallow: /",
+    "User-agent: *%0aDisallow: /",
+    "User-agent: *&#10;Disallow: /",
+    "User-agent: *&lt;br&gt;Disallow: /",
     "User-agent: * Disallow: /",
     "User-agent: *, Disallow: /",
     "User-agent: *; Disallow: /",
@@ -276,6 +297,9 @@ VALUES = [
     ("/a<br>", "/a"),
     ("/a?b&amp;c", "/a?b&c"),
     (UMLAUT, IN_LATIN1),
+    (unicodedata.normalize("NFD", UMLAUT), IN_UTF8),
+    (UMLAUT, "/gro%CC%88%C3%9Fe/1.jpg"),
+    ("/gr&ouml;&szlig;e", IN_UTF8),
     (UMLAUT + "*", IN_UTF8),
     ("/\u0444", "/%D1%84"),
     ("/.git", "/.git/x"),
@@ -287,6 +311,32 @@ VALUES = [
     ("/b,  /a/ (all)", "/a/x"),
     ("\\news:", "/news:"),
     ("/a\\nHost: x", "/a/x"),
+]
+VALUES += [(word, "/x") for word in ("all", "ALL", "'all'", "everything", "yes", "true", "\u2215", "\u2044")]
+VALUES += [("www.foo.example", "/x"), ("\u2044a\u2044", "/a/x")]
+VALUES += [
+    ("/a/.*", "/a/x"),
+    ("/a/.*$", "/a/x"),
+    ("/a/.+", "/a/x"),
+    ("/a/.*?", "/a/x"),
+    ("/a/(.*)", "/a/x"),
+    ("/(.*)", "/x"),
+    ("^/a/.*$", "/a/x"),
+    ("^/.*", "/x"),
+    ("^.*$", "/x"),
+    (".*\\.jpg", "/a/x.jpg"),
+    ("/.*\\.jpg$", "/a/x.jpg"),
+    ("/.*.jpg$", "/a/x.jpg"),
+    ("/a\\.jpg", "/a.jpg"),
+    ("\\/a\\/", "/a/x"),
+    ("/a/[^/]*", "/a/x"),
+    ("/a/[^/]+/b", "/a/x/b"),
+    ("/b, /a/.*", "/a/x"),
+    ("/.*", "/.git"),
+    ("/a/.*", "/a/.git"),
+    ("&#47;", "/x"),
+    ("&#x2F;a", "/a"),
+    ("&sol;a", "/a"),
 ]
 NOT_THE_SITE = [
     ";",
@@ -328,6 +378,15 @@ STILL_ALLOWED: list[tuple[str | bytes, str]] = [
     (OURS + "Disallow: /a/ (all)", "/b"),
     *((f"{OURS}Disallow: {value}", "/x") for value in NOT_THE_SITE),
     *((f"User-agent: {name}\nDisallow: /", "/x") for name in NOT_EVERYONE),
+    (OURS + "Disallow: /.*", "/x"),
+    (OURS + "Disallow: /.*$", "/x"),
+    (OURS + "Disallow: /*/.*", "/a/x"),
+    (OURS + "Disallow: /a/.*", "/ab"),
+    (OURS + "Disallow: /a.*", "/ab"),
+    (OURS + "Disallow: /.*\\.json$", "/x.jpg"),
+    (OURS + "Disallow: /a?b&copy=1", "/a?b"),
+    (OURS + "Disallow: /a+b", "/b"),
+    ("User-agent: %2ABot2\nDisallow: /", "/x"),
     ("Deny: /", "/x"),
     (ALL + "# Disallow: /", "/x"),
     (ALL + "// Disallow: /", "/x"),
@@ -339,7 +398,18 @@ STILL_ALLOWED: list[tuple[str | bytes, str]] = [
     (ALL + "Disavow: /", "/x"),
     (ALL + "Disable: /", "/x"),
     (ALL + "Do not disallow: /", "/x"),
-    ("User: *\nDisallow: /", "/x"),
+    ("User: *\nDisallow: /\n" + OTHERS + "Disallow: /", "/x"),
+    ("User-agent: \u767e\u5ea6\nDisallow: /", "/x"),
+    (OTHERS + "AI-Training: no\n" + OURS + "Allow: /", "/x"),
+    (ALL + "AI-Training: yes", "/x"),
+    (ALL + "NoAI: false", "/x"),
+    (ALL + "NoAI: /a\nAllow: /", "/x"),
+    (ALL + "Content-Signal: ai-train, no-search", "/x"),
+    (ALL + "Content-Signal: note=none, ai-train=yes", "/x"),
+    (OURS + "Disallow: /all", "/x"),
+    (OURS + "Disallow: /yes", "/x"),
+    ("User-agent: airbot\nDisallow: /", "/x"),
+    ("User-agent: Foo Bar Bot\nDisallow: /", "/x"),
     ("<html>User-agent: BarBot<br>Disallow: /", "/x"),
     (OURS + "Disallow: /\nAllow: /%61", "/a"),
     (ALL + "Disallow: /\nUser-agent: FooBot/2\nDisallow:", "/x"),
@@ -367,6 +437,32 @@ TRAINING += [
     (f"{ALL}Allow: /\n{line}", "/x")
     for line in (
         "Content-Usage: ai=n",
+        "NoAI: /",
+        "noai: true",
+        "noai",
+        "No-AI-Training: 1",
+        "AI-Training: no",
+        "AI-Train: n",
+        "ai-train=no",
+        "Train-AI: ?0",
+        "AI_Training = disallowed",
+        "Allow-AI-Training: no",
+        "AllowAITraining: false",
+        "Disallow-AI: /",
+        "DisallowTDM: /",
+        "Disallow-Data-Mining: /",
+        "Usage: train-ai=n",
+        "AI-Usage: train-ai=n",
+        "Content-Policy: ai-train=no",
+        "Content-Signal ai-train=no",
+        "Content-Signal: ai-train no",
+        "Content-Signal: ai-train=off",
+        "Content-Signal: ai-train=never",
+        "Content-Signal: ai-train=reserved",
+        "Content-Signal: !ai-train",
+        "Content-Signal: no-ai-train",
+        "Content-Signal: noai, search=yes",
+        "Content-Usage: no training",
         "Content-Usage: search=y, ai=n",
         "Content-Signal: ai-train: no",
         "Content-Signal: ai_train=no",
@@ -381,6 +477,49 @@ TRAINING += [
         "DisallowAITrainning: /",
         "Disallow-training: *",
     )
+]
+TRAINING += [
+    (f"{ALL}Allow: /\n{line}", "/x")
+    for line in (
+        "TDM-Reservation: 1",
+        "tdm-reservation: true",
+        "TDM_Reservation = 1",
+        "tdm reservation: 1",
+        "TDM-Reservations: 1",
+        "TDM-Reserved: yes",
+        "TDM-Reservaton: 1",
+        "TDM-Reservation: 1 # all",
+        "X-Robots-Tag: noai, noimageai",
+        "X-Robots-Tag: noindex",
+        "Robots-Tag: noai",
+        "Content-Signal: ai-input=no",
+        "Content-Signal: search=yes, ai-input=no",
+        "Content-Signal: ai_input=no",
+        "Content-Usage: ai-use=n",
+        "Content-Usage: ai-use=no, search=y",
+        "Content-Usage: ai-output=n",
+        "Content-Signal: ai-input: no",
+        "Content-Signal: genai-use=no",
+    )
+]
+TRAINING += [
+    ("TDM-Reservation: 1\n" + ALL + "Allow: /", "/x"),
+    ("TDM-Reservation: 1", "/x"),
+    (OURS + "TDM-Reservation: 1\nAllow: /", "/x"),
+    ("X-Robots-Tag: noai\n\n" + ALL + "Disallow:", "/x"),
+    ("Content-Signal: ai-input=no\n" + ALL, "/x"),
+]
+STILL_ALLOWED += [
+    (ALL + "TDM-Reservation: 0\nAllow: /", "/x"),
+    (ALL + "TDM-Reservation:\nAllow: /", "/x"),
+    (ALL + "TDM-Policy: https://a.example/1", "/x"),
+    (ALL + "X-Robots-Tag: all", "/x"),
+    (OTHERS + "TDM-Reservation: 1\n" + OURS + "Allow: /", "/x"),
+    (ALL + "Content-Signal: ai-input=no, ai-train=yes", "/x"),
+    (ALL + "Content-Signal: search=yes, ai-train=yes, ai-input=no", "/x"),
+    (ALL + "Content-Usage: ai-use=n, train-ai=y", "/x"),
+    (ALL + "Content-Signal: ai-input=yes", "/x"),
+    (ALL + "Content-Signal: x-ai-input=no", "/x"),
 ]
 TRAINING += [("DisallowAITraining: /\nUser-agent: *\nAllow: /", "/x")]
 STILL_ALLOWED += [
@@ -403,6 +542,18 @@ NOT_PERMITTED = [
 ]
 
 
+CHINESE = "# \u672c\u7ad9\u7684\u56fe\u7247\u4e0d\u5f97\u7528\u4e8e\u8bad\u7ec3\n"
+UTF_7 = [
+    b"+/v8-User-agent: *\nDisallow: /",
+    b"+/v8-User-agent: +ACo-\r\nDisallow: /",
+    b"+/v8-User-agent: +ACo\r\nDisallow: +AC8",
+    "\ufeffUser-agent: *\nDisallow: /\n".encode("utf-7"),
+    b"User-agent: +ACo-\nDisallow: /",
+    b"User-agent: +ACo-\nDisallow: +AC8-",
+    b"+ACM- x\nUser-agent: +ACo-\nDisallow: /\nDisallow: /a+b",
+]
+
+
 def refused(found: list[tuple[str | bytes, str]], *, allowed: bool) -> list[tuple[str | bytes, str]]:
     """Returns the cases in which FooBot may fetch a path, or may not."""
     bodies = [(text.encode() if isinstance(text, str) else text, text, path) for text, path in found]
@@ -418,7 +569,11 @@ def test_a_disallow_is_obeyed_however_it_is_written() -> None:
     for encoding in ENCODINGS:
         cases += [(FORBIDS.encode(encoding), "/x"), (("\ufeff" + FORBIDS).encode(encoding), "/x")]
         cases.append((f"{ALL}Disallow: {UMLAUT}".encode(encoding), IN_UTF8))
+        cases.append((f"{CHINESE * 20}{ALL}Disallow: {UMLAUT}".encode(encoding), IN_UTF8))
+        cases.append((f"\ufeff{CHINESE * 20}{FORBIDS}".encode(encoding), "/x"))
     cases += [(mark + FORBIDS.encode(), "/x") for mark in (b"\xff\xfe", b"\xfe\xff")]
+    cases += [(mark + (CHINESE + FORBIDS).encode(), "/x") for mark in (b"\xff\xfe", b"\xfe\xff")]
+    cases += [(body, "/x") for body in UTF_7]
     cases += [(FORBIDS.replace("\n", end) + end, "/x") for end in LINE_ENDS]
     for blank in BLANKS:
         cases += [(f"User-agent:{blank}*{blank}\nDisallow:{blank}/{blank}", "/x")]
@@ -441,7 +596,23 @@ def test_a_group_that_may_not_be_ours_permits_nothing() -> None:
     cases += [(f"{FORBIDS}\n\n{group}", "/x") for group in groups]
     cases += [(f"User-agent: {name}\nDisallow: /a\n\n{FORBIDS}", "/x") for name in NOT_FOR_SURE]
     cases += [(f"{OURS}Disallow: /\n\nUser-agent: {name}\nAllow: /", "/x") for name in NOT_FOR_SURE]
+    cases += [(f"User-agent: {name}\nDisallow: /\n\n{ALL}Allow: /", "/x") for name in NAMES_LIKE_OURS]
+    cases += [(f"{ALL}Allow: /a/b\n\nUser-agent: {name}\nDisallow: /a", "/a/b") for name in NAMES_LIKE_OURS]
     assert refused(cases, allowed=True) == []
+
+
+def test_a_group_for_everyone_and_for_a_name_that_may_be_ours_is_one_for_everyone() -> None:
+    permitted: list[tuple[str | bytes, str]] = []
+    forbidden: list[tuple[str | bytes, str]] = []
+    for name in NAMES_LIKE_OURS:
+        for agents in (f"{ALL}User-agent: {name}\n", f"User-agent: {name}\n{ALL}"):
+            group = f"{agents}Disallow: /\nAllow: /a\n"
+            permitted += [(group, "/a"), (f"{group}\n{OTHERS}Disallow: /", "/a")]
+            forbidden += [(group, "/x"), (f"{group}\n{ALL}Disallow: /a/", "/a/x")]
+            # Where another group is ours, it is a name that may be ours and permits nothing.
+            forbidden += [(f"{group}\n{OURS}Disallow: /a", "/a"), (f"{OURS}Disallow: /b\n\n{group}", "/x")]
+    assert refused(permitted, allowed=False) == []
+    assert refused(forbidden, allowed=True) == []
 
 
 def test_a_group_that_is_ours_permits_what_it_says() -> None:
@@ -495,7 +666,27 @@ TAGS = [
     "unavailable_after: yesterday",
     "unavailable_after: 25 Jun 99999999999999999999 15:00:00 GMT",
 ]
+TAGS += [
+    "ai-train=no",
+    "train-ai=n",
+    "DisallowAI",
+    "disallow-training",
+    "ai-training: disallow",
+    "tdm-reservation: 1",
+    "tdm=n",
+    "opt-out",
+    "ai-opt-out",
+    "opted out",
+    "noai&#44;noimageai",
+    "all: noai",
+    "max-image-preview: none noindex",
+]
 OTHER_TAGS = [
+    "tdm-reservation: 0",
+    "ai-train=yes",
+    "opt-in",
+    "max-image-preview=none",
+    "noarchive",
     "AllowAITraining",
     "noaisle",
     "notdmx",
@@ -566,6 +757,21 @@ def test_values_of_reservations_and_usage() -> None:
     ] == []
     forbidden = [
         "train-ai=n",
+        "train-ai=\uff4e",
+        "train-ai=not allowed",
+        "train-ai=not-permitted",
+        "training=n",
+        "ai-model-training=no",
+        "foundation-model-production=n",
+        "ai-input=no",
+        "ai-use=no",
+        "ai-use=n",
+        "ai_input: no",
+        "search=yes, ai-input=no",
+        "ai-input=no; ai-train=yes",
+        "ai-input=no, ai-train",
+        "ai-input=no, bots=n, ai-train=yes",
+        "ai-output=n",
         "bots=y, train-ai=n",
         "ai-train=no",
         "train-ai=?0",
@@ -592,6 +798,11 @@ def test_values_of_reservations_and_usage() -> None:
     permitted = [
         "train-ai=y",
         "ai-train=yes",
+        "ai-input=no, ai-train=yes",
+        "search=yes, ai-input=no, train-ai=y",
+        "ai-use=n, train-ai=y",
+        "ai-input=yes",
+        "x-ai-input=no",
         "search=no",
         "bots=y",
         "bots=n, train-ai=y",
@@ -662,6 +873,13 @@ RESERVATIONS = [
             "/\u200b",
             "\uff0fimages",
             "[/images/]",
+            "/.*",
+            ".*",
+            "/images/.*",
+            "^/images/.+$",
+            "*://*/*",
+            "all",
+            "/images&#47;",
             "/ (all)",
         )
     ),
@@ -741,7 +959,88 @@ RESERVATIONS += [
     '[{"location": "/", "content-usage": {"train_ai": "n"}}]',
     '[{"location": "/", "ai-training": "disallowed"}]',
 ]
+PAIRS = [
+    '{"category": "train-ai", "value": "n"}',
+    '{"value": "n", "category": "train-ai"}',
+    '{"category": "ai-train", "value": "no"}',
+    '{"category": "train-ai", "value": false}',
+    '{"category": "bots", "value": "n"}',
+    '{"category": "ai-input", "value": "no"}',
+    '{"Category": "Train-AI", "Value": "N"}',
+    '{"category": "train-genai", "preference": "disallow"}',
+    '{"usage": "train-ai", "allowed": false}',
+    '{"name": "train-ai", "permission": "denied"}',
+]
+SAYS_NO = [
+    '"noai": true',
+    '"noai": 1',
+    '"noai": "yes"',
+    '"no-ai": true',
+    '"noimageai": true',
+    '"no_training": true',
+    '"robots": "noai, noimageai"',
+    '"x-robots-tag": "noai"',
+    '"X-Robots-Tag": ["noindex"]',
+    '"directives": ["noai"]',
+    '"ai": false',
+    '"tdm": 1',
+    '"tdm": "reserved"',
+    '"tdm": {"allowed": false}',
+    '"ai": {"training": "no"}',
+    '"reserved": true',
+    '"tdm-opt-out": true',
+    '"tdmOptOut": 1',
+    '"opt-out": "yes"',
+    '"allow-ai-training": false',
+    '"allowAiTraining": false',
+    '"tdm-allowed": "no"',
+    '"data-mining": "prohibited"',
+    '"text-and-data-mining": false',
+    '"training": false',
+    '"tdm-reservation": "opt-out"',
+    '"tdm-reservation": "prohibited"',
+    '"genai": "no"',
+    '"content-usage": "ai-use=n"',
+    '"content-signal": "ai-input=no, search=yes"',
+]
+RESERVATIONS += [f"[{pair}]" for pair in PAIRS]
+RESERVATIONS += [f'[{{"location": "/", "content-usage": [{pair}]}}]' for pair in PAIRS]
+RESERVATIONS += [f'[{{"location": "/", "preferences": [{{"a": 1}}, {pair}]}}]' for pair in PAIRS]
+RESERVATIONS += [f'[{{"location": "/", {one}}}]' for one in SAYS_NO]
+RESERVATIONS += [f"{{{one}}}" for one in SAYS_NO]
+RESERVATIONS += [
+    "[{'category': 'train-ai', 'value': 'n'}]",
+    "- category: train-ai\n  value: n\n",
+    "{'noai': True}",
+    "noai: true",
+    "tdm-reservation 1",
+    "<rule><location>/</location><tdm-reservation>1</tdm-reservation></rule>",
+    "[{location: '/', noai: true}]",
+    "[{location: '/', ai: false}]",
+]
 NO_RESERVATIONS = [
+    '[{"category": "train-ai", "value": "y"}]',
+    '[{"category": "search", "value": "n"}]',
+    '[{"category": "bots", "value": "n"}, {"category": "x", "value": "y"}]'.replace("bots", "robots"),
+    '[{"location": "/other/", "content-usage": [{"category": "train-ai", "value": "n"}]}]',
+    '[{"location": "/other/", "noai": true}]',
+    '[{"location": "/", "noai": false}]',
+    '[{"location": "/", "noai": 0}]',
+    '[{"location": "/", "robots": "all"}]',
+    '[{"location": "/", "ai": true}]',
+    '[{"location": "/", "tdm": 0}]',
+    '[{"location": "/", "tdm": false}]',
+    '[{"location": "/", "allow-ai-training": true}]',
+    '[{"location": "/", "opt-out": false}]',
+    '[{"location": "/", "training": "yes"}]',
+    "<rule><location>/other/</location><tdm-reservation>1</tdm-reservation></rule>",
+    "<tdm-reservation>0</tdm-reservation>",
+    '[{"location": "/", "ai-generated": false}]',
+    '[{"location": "/", "name": "A", "value": "no"}]',
+    '[{"location": "/", "content-signal": "ai-input=no, ai-train=yes"}]',
+    "[{location: '/other/', noai: true}]",
+    "noai: false",
+    "- category: train-ai\n  value: y\n",
     "[{'location': '/', 'content-usage': {'bots': 'n', 'train-ai': 'y'}}]",
     "[{'location': '/other/', 'content-usage': {'train-ai': 'n'}}]",
     "[{'location': '/other/', 'meta': {'a': 1}, 'tdm-reservation': 1}]",
@@ -778,6 +1077,17 @@ def test_reservations_in_files_that_are_nearly_json() -> None:
         wrong += [text for one in encodings if not is_reserved(parse_tdmrep(text.encode(one)), path)]
     wrong += [text for text in NO_RESERVATIONS if is_reserved(parse_tdmrep(text.encode()), path)]
     assert wrong == []
+
+
+def in_utf_7(sign: str) -> str:
+    """Returns a sign as encoders write it that take none for granted."""
+    return f"+{b64encode(sign.encode('utf-16-be')).decode().rstrip('=')}-"
+
+
+def test_reservations_in_utf_7() -> None:
+    escaped = "".join(in_utf_7(one) if one in '[]{}"' else one for one in RULE)
+    texts = [text.encode() for text in (escaped, f"+/v8-{escaped}", f"+/v8-{RULE}")]
+    assert [text for text in texts if not is_reserved(parse_tdmrep(text), "/x")] == []
 
 
 def test_locations_in_latin_1_are_those_of_either_encoding() -> None:
@@ -826,6 +1136,18 @@ OPT_OUTS = [
     b'<x tdm:reservation="1"/>',
     b"<tdm:reservation> 1 </tdm:reservation>",
     b"<tdm:reservation a='b'>1<",
+    b"<tdm:Reservation>1</tdm:Reservation>",
+    b'<x TDM:reservation="1"/>',
+    b"<tdm:reservation>yes</tdm:reservation>",
+    b'{"tdm:reservation": 1}',
+    b'<x tdmrep:reservation="true"/>',
+    b'<x tdm-reservation="1"/>',
+    b'<x plus:DataMining="Prohibited"/>',
+    b'<x plus:DataMining="DMI_PROHIBITED"/>',
+    b"<plus:DataMining>dmi-Prohibited</plus:DataMining>",
+    b"<plus:DataMining rdf:resource='http://ns.useplus.org/ldf/vocab/DMI-Prohibited'/>",
+    PLUS.replace(b"DMI-P", b"DMI&#045;P"),
+    PLUS.replace(b"DMI-P", b"DMI%2DP"),
     c2pa(b"c2pa.ai_training\xa1cusejnotAllowed"),
     c2pa(b"cawg.data_mining\xa1cusekconstrained"),
     c2pa(
@@ -837,6 +1159,8 @@ NO_OPT_OUTS = [
     b'<x tdm:reservation="0"/>',
     b"<tdm:reservation>0</tdm:reservation>",
     b'<x tdm:reservation="10"/>',
+    b'<x plus:DataMining="DMI-UNSPECIFIED"/><x y="prohibited"/>',
+    b"<dc:description>Our reservation: 1 table</dc:description>",
     c2pa(b"c2pa.ai_training\xa1cusegallowed"),
     c2pa(b'{"cawg.ai_inference":{"use":"notAllowed"}}'),
     c2pa(b'{"cawg.ai_training":{"use":"allowed"},"cawg.ai_inference":{"use":"notAllowed"}}'),

@@ -1,0 +1,41 @@
+"""Passwords of servers' URLs are hidden in linear time, and as one expression would hide them."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laion_etl.core import hidden_secrets
+from laion_etl.core.hidden_secrets import hide_parameters, hide_secrets_of_servers
+
+AS_ONE_EXPRESSION = re.compile(r"(://[^:/@\s]*):(?:(?!\w://)\S)*@")
+PARTS = ("://", ":", "/", "@", "a", "b", " ", ",", "x://", "://u:", "p@h")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=14).map("".join))
+def test_the_same_is_hidden_as_by_one_expression(text: str) -> None:
+    assert hide_secrets_of_servers(text) == hide_parameters(AS_ONE_EXPRESSION.sub(r"\1:***@", text))
+
+
+class Counting:
+    """An expression that counts the characters it reads."""
+
+    def __init__(self, expression: re.Pattern[str]) -> None:
+        self.expression, self.read = expression, 0
+
+    def search(self, text: str, place: int) -> re.Match[str] | None:
+        found = self.expression.search(text, place)
+        self.read += (found.end() if found else len(text)) - place
+        return found
+
+
+@pytest.mark.parametrize("part", ["://:", "://u:", "x://u:p", "x://:", "a://b:c@d,", " ://:"])
+def test_thousands_of_urls_are_read_a_few_times_each(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, counted = part * 5_000, []
+    for name in ("_SERVER_LOGIN", "_NEXT_URL"):
+        counted.append(Counting(getattr(hidden_secrets, name)))
+        monkeypatch.setattr(hidden_secrets, name, counted[-1])
+    hide_secrets_of_servers(text)
+    assert 0 < sum(one.read for one in counted) <= 4 * len(text)
