@@ -50,7 +50,10 @@ class ParseReason(Reason):
     NO_URL = "no_url", "The image has no URL."
     NO_ALT = "no_alt", "The image has no caption."
     ALT_TOO_SHORT = "alt_too_short", "The caption has fewer than `min_alt_chars` characters after cleaning."
-    URL_INVALID = "url_invalid", "The address is not a valid URL, or contains a user name."
+    URL_INVALID = (
+        "url_invalid",
+        "The address is not a valid URL, contains a user name, or is a template (`{{ src }}`) not filled in.",
+    )
     URL_SCHEME = "url_scheme", "The URL is not http(s): `data:`, `javascript:`, `blob:` ..."
     URL_EXTENSION = "url_extension", "The URL ends in one of `refused_extensions`: `.svg`, `.gif`."
     HOST_TOO_LONG = "host_too_long", "The host name is longer than `max_host_chars`."

@@ -40,7 +40,7 @@ from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls
 # Raise it whenever the rules of this package, or of urls/hosts.py, keep other links than before, or give a
 # caption, title, language or licence another value, with the same settings: then finished partitions are
 # parsed again. The form of URLs has a version of its own (urls/normalize.py).
-RULES_VERSION = 8
+RULES_VERSION = 9
 
 _CHUNK_ROWS = 1 << 14
 _BLOCKED = {

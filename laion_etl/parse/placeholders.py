@@ -15,12 +15,14 @@ from laion_etl.core.funnel import ParseReason
 from laion_etl.core.kernels import Bytes, Hashes, Ints, constant, hash_of
 from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.core.wordlists import words
-from laion_etl.parse.kernels.texts import (
+from laion_etl.parse.kernels.placeholders import (
     IS_DATE,
     IS_FILE_NAME,
     IS_WORD,
     MAX_BYTES,
     MAY_BE,
+    SENTENCE_BYTES,
+    Lists,
     find_placeholders,
 )
 from laion_etl.settings import ParseSettings
@@ -46,31 +48,31 @@ _COUNT_WORDS = ("of", "de", "von", "di", "du", "sur", "van", "из")  # "1 of 12
 _CAMERA_WORDS = words("camera-words")
 _CAMERA_ENDINGS = words("camera-endings")
 _LAYER_WORDS = words("layer-words")
-_PROGRAM_WORDS = ("signal", "viber", "image", "received", "inbound", "fb", "img", "screenshot")
+_LEADING_WORDS = ("signal", "viber", "received", "fb", "screenshot")  # of names that may end in other words
+_PROGRAM_WORDS = (*_LEADING_WORDS, "image", "inbound", "img")
 _ENDINGS = (
     *("jpg", "jpeg", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff", "svg", "avif", "heic", "heif"),
     *("ico", "psd", "eps", "pdf", "raw", "cr2", "nef", "dng", "jp2", "mp4", "mov"),
 )
 _IMAGE_ENDINGS = "|".join(_ENDINGS)
 
+# These match texts in lower case: with IGNORECASE, "i" is also Turkish "ı", and "s" the long "ſ".
 _FILE_NAME = re.compile(
-    rf"(?:\S+|(?:\S+ ){{1,3}}\S+)\.(?:{_IMAGE_ENDINGS})|[!-~]+\.(?:{_IMAGE_ENDINGS})[?#][!-~]*", re.IGNORECASE
+    rf"(?:\S+|(?:\S+ ){{1,3}}\S+)\.(?:{_IMAGE_ENDINGS})|[!-~]+\.(?:{_IMAGE_ENDINGS})[?#][!-~]*"
 )
 # Possessive quantifiers (++): without them a text of many digits takes exponential time.
 _CAMERA_NAME = re.compile(
     rf"(?:{'|'.join(_CAMERA_WORDS)}|whatsapp[ _-]image)[ _-]?[0-9]{{3,}}+"
     rf"(?:\.(?:{_IMAGE_ENDINGS})\Z|[ _.-]++|{'|'.join(_CAMERA_ENDINGS)}|[0-9]++|\([0-9]++\))*+"
     r"|(?:signal|viber[ _]image|received|fb_img|screenshot)[ _-]"
-    r"(?:20[0-9]{2}[ -][0-9]{2}[ -][0-9]{2}|[0-9]{6,})(?:[0-9 .-]|_(?=[0-9]))*+(?:_[A-Za-z. ]{2,40})?"
+    r"(?:20[0-9]{2}[ -][0-9]{2}[ -][0-9]{2}|[0-9]{6,})(?:[0-9 .-]|_(?=[0-9]))*+(?:_[a-z. ]{2,40})?"
     r"|inbound[0-9]{6,}+|telegram-cloud-photo-size-[0-9-]++[a-z]?"
-    r"|gemini_generated_image_\w++|hq720(?:_[a-z0-9_]++)?",
-    re.IGNORECASE,
+    r"|gemini_generated_image_[a-z0-9_]++|hq720(?:_[a-z0-9_]++)?"
 )
 # What design programs name a part of a drawing: "Artboard 1 copy 2", "Asset 12@2x", "Mask Group 3".
 _LAYER = re.compile(
     rf"(?:{'|'.join(_LAYER_WORDS)})[ _-]?[0-9]{{1,10}}(?:[ _-]copy(?:[ _-][0-9]{{1,3}})?)?(?:@[0-9]x)?"
-    rf"(?: ?\([0-9]{{1,3}}\))?|(?:{'|'.join(_LAYER_WORDS)}) ?\([0-9]{{1,3}}\)",
-    re.IGNORECASE,
+    rf"(?: ?\([0-9]{{1,3}}\))?|(?:{'|'.join(_LAYER_WORDS)}) ?\([0-9]{{1,3}}\)"
 )
 _FILE_STEM = re.compile(r"(?=.*[0-9])[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+(?:-[0-9]+x[0-9]+)?")
 _HEX = re.compile(
@@ -88,7 +90,7 @@ _PART_OF_NAME = re.compile(
 )
 _PARTS_OF_NAME = re.compile(r"[_-]+")
 _LONG_WORD = 7  # letters; a single one in a name is enough, if it is not one of WORDS
-_ADDRESS = re.compile(r"(?:https?://|www\.|data:[a-z]+/)[!-~]+", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:https?://|www\.|data:[a-z]+/)[!-~]+")
 _DIMENSION_MARKS = ("x", "×", "px", "p", "i")
 _SIZE = r"[0-9]{2,5} ?(?:x|×|X|by) ?[0-9]{2,5} ?(?:px)?"
 _DIMENSIONS = re.compile(rf"{_SIZE}|[0-9]{{3,4}}[pi]|[0-9]{{2,5}} ?px")
@@ -104,8 +106,9 @@ _MAY_BE_A_TEMPLATE = re.compile(r"[{<\[%@]")  # each of these has one of them
 # What WordPress and others write for an image without a text, in the language of the reader; its file name
 # follows.
 _NO_TEXT = re.compile(
-    rf"(?:{'|'.join(map(re.escape, words('no-text-sentences')))}).*\.[!-~]{{2,5}}.{{0,9}}",
-    re.IGNORECASE | re.DOTALL,
+    rf"(?:{'|'.join(re.escape(sentence.lower()) for sentence in words('no-text-sentences'))})"
+    r".*\.[!-~]{2,5}.{0,9}",
+    re.DOTALL,
 )
 _DIGIT_OR_DOT = re.compile(r"[0-9.]")
 _LETTERS = re.compile(r"[A-Za-z\x80-\U0010ffff]+")
@@ -132,17 +135,18 @@ def placeholder(text: str) -> ParseReason | None:
         return None
     if _MAY_BE_A_TEMPLATE.search(text) and _TEMPLATE.search(text):
         return ParseReason.PLACEHOLDER_WORD
-    if "." in text and _NO_TEXT.fullmatch(text):
+    lowered = text.lower()
+    if "." in text and _NO_TEXT.fullmatch(lowered):
         return ParseReason.PLACEHOLDER_WORD
     stripped = text.strip(_EDGES)
     is_word = stripped.lower() in WORDS
     if (is_word and stripped == text) or not _DIGIT_OR_DOT.search(text):
         return ParseReason.PLACEHOLDER_WORD if is_word or _has_only_words(text) else None
     if (
-        ("." in text and _FILE_NAME.fullmatch(text))
-        or _CAMERA_NAME.fullmatch(text)
-        or _ADDRESS.fullmatch(text)
-        or _LAYER.fullmatch(text)
+        ("." in text and _FILE_NAME.fullmatch(lowered))
+        or _CAMERA_NAME.fullmatch(lowered)
+        or _ADDRESS.fullmatch(lowered)
+        or _LAYER.fullmatch(lowered)
     ):
         return ParseReason.PLACEHOLDER_FILE_NAME
     if _is_date(text):
@@ -223,24 +227,30 @@ def _is_slug(text: str) -> bool:
     return len(said) > 1 or any(len(part) >= _LONG_WORD for part in said)
 
 
-def _hashes(words: Iterable[str]) -> Hashes:
-    """Returns sorted hashes of the words in their usual spellings: kernels lower-case only ASCII letters."""
-    spellings = {form for word in words for form in (word, word.upper(), word.capitalize(), word.title())}
-    arrays = (constant(spelling.encode()) for spelling in spellings)
+def _hashes(words: Iterable[str], first_bytes: int | None = None) -> Hashes:
+    """Returns sorted hashes of the words, or of their first bytes, in their usual spellings: kernels
+    lower-case only ASCII letters. Capitals of another word (SCHLIESSEN of "schließen") are left out.
+    """
+    spellings = {
+        form
+        for word in words
+        for form in (word, word.upper(), word.capitalize(), word.title())
+        if form.lower() == word.lower()
+    }
+    arrays = (constant(spelling.encode()[:first_bytes]) for spelling in spellings)
     return np.unique(np.array([hash_of(array, 0, array.size) for array in arrays], np.uint64))
 
 
 @cache
-def _lists() -> tuple[Hashes, Hashes, Hashes, Hashes]:
-    """Returns the lists of the kernel: WORDS, every word that a placeholder of several may have, words that
-    cameras begin names with, and endings.
-    """
+def _lists() -> Lists:
     words_in_phrases = (part for word in WORDS for part in _LETTERS.findall(word))
     layer_parts = (part for word in _LAYER_WORDS for part in word.split())
     camera_parts = (part for word in _CAMERA_WORDS for part in _LETTERS.findall(word))
     others = (*_DATE_WORDS, *camera_parts, *_CAMERA_ENDINGS, *_DIMENSION_MARKS, *_ADDITIONS, *_PROGRAM_WORDS)
     parts = _hashes((*others, *layer_parts, *words_in_phrases))
-    return _hashes(WORDS), parts, _hashes(_CAMERA_WORDS), _hashes(_ENDINGS)
+    sentences = _hashes(words("no-text-sentences"), SENTENCE_BYTES)
+    names = (_hashes(listed) for listed in (_CAMERA_WORDS, _ENDINGS, _LEADING_WORDS))
+    return Lists(_hashes(WORDS), parts, *names, sentences)
 
 
 _SIMPLE = {

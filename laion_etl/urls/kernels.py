@@ -192,6 +192,8 @@ def _plain_end(data: Bytes, start: int, end: int) -> int:
                 return position
             if byte != 37 or (not in_query and _begins_dot_segment(data, start, position, end)):
                 return -1
+            if _begins_template(data, position, end):
+                return -1
             continue  # an escape stays as it is, even a wrong one
         if byte == 63:
             in_query = True
@@ -209,6 +211,20 @@ def _begins_dot_segment(data: Bytes, start: int, percent: int, end: int) -> bool
         and data[percent + 1] == 50
         and data[percent + 2] | 32 == 101
     )
+
+
+@borrowing_kernel
+def _begins_template(data: Bytes, percent: int, end: int) -> bool:
+    """Whether escaped braces begin here, two or one behind a dollar sign: `is_template` looks at the rest."""
+    if percent + 3 > end or not _is_brace(data, percent):
+        return False
+    return bool(data[percent - 1] == 36) or (percent + 6 <= end and _is_brace(data, percent + 3))
+
+
+@borrowing_kernel
+def _is_brace(data: Bytes, percent: int) -> bool:
+    """Whether `%7B` is at a place."""
+    return data[percent] == 37 and data[percent + 1] == 55 and data[percent + 2] | 32 == 98
 
 
 @borrowing_kernel

@@ -19,6 +19,7 @@ Two URLs that differ only in how they escape a character are two: servers compar
 it was signed. Blocklists compare another form (escapes.py).
 """
 
+import re
 from collections.abc import Callable
 
 import ada_url
@@ -75,6 +76,21 @@ def resolve(raw: str, base: str) -> str | ParseReason:
         return ParseReason.URL_INVALID
     url.hash = ""
     return str(url.href)
+
+
+# What a template leaves when it is not filled in: {{ image.src }}, ${src}, <%= src %>, <?php ... ?>, and what
+# JavaScript makes of an object, in URLs as `resolve` writes them. One brace alone, two brackets or
+# underscores (`{guid}.jpg`, `[[1]]`, `__A__.jpg`) are in URLs of images that exist.
+_TEMPLATE = re.compile(
+    r"(?:\{|%7B){2}(?:(?!\{|%7B).){0,200}?(?:\}|%7D){2}|\$(?:\{|%7B)(?:(?!\{|%7B).){0,200}?(?:\}|%7D)"
+    r"|%3C([%?]).{0,300}?\1%3E|\[object%20\w{1,40}\]",
+    re.IGNORECASE,
+)
+
+
+def is_template(url: str) -> bool:
+    """Whether an absolute URL is a template that was not filled in; a server has nothing there."""
+    return _TEMPLATE.search(url) is not None
 
 
 def _resolve_1(raw: str, base: str) -> str | ParseReason:
@@ -149,7 +165,10 @@ def _resolve_span(
 ) -> str | ParseReason:
     if url[1] - url[0] > FAR_TOO_LONG * max_chars:
         return ParseReason.URL_TOO_LONG
-    return resolve(arena.text(*url), arena.text(*base))
+    resolved = resolve(arena.text(*url), arena.text(*base))
+    if not isinstance(resolved, ParseReason) and is_template(resolved):
+        return ParseReason.URL_INVALID
+    return resolved
 
 
 class UrlRule:

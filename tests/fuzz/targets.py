@@ -8,13 +8,14 @@ from functools import cache
 import numpy as np
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.funnel import ParseReason
 from laion_etl.core.reason_codes import REASON_CODES
 from laion_etl.parse.page import Page
 from laion_etl.parse.placeholders import PlaceholderRule, placeholder
 from laion_etl.parse.text import clean_alt, clean_texts
 from laion_etl.parse.wat_record import records_of
 from laion_etl.settings import ParseSettings
-from laion_etl.urls.normalize import page_base, resolve, resolve_urls
+from laion_etl.urls.normalize import is_template, page_base, resolve, resolve_urls
 from tests.fuzz.foreign_targets import FOREIGN
 from tests.parse.outcomes import FoundPage, read, read_without_kernels
 from tests.parse.wat_files import plain_record, record
@@ -121,6 +122,8 @@ def urls(data: bytes) -> None:
     page, base, url, *_ = [part.decode("utf-8", "replace") for part in data.split(b"\n", 2)] + ["", ""]
     against = page_base(page, base)
     expected = resolve(url, against)
+    if is_template(expected):
+        expected = ParseReason.URL_INVALID
     arena = ByteArena(16)
     starts, ends, base_starts, base_ends = (
         np.array([edge], np.int32) for text in (url, against) for edge in arena.add(text.encode())

@@ -140,6 +140,31 @@ def test_trackers(url: str, is_tracker: bool) -> None:
     assert (found is ParseReason.TRACKER) == is_tracker
 
 
+@pytest.mark.parametrize(
+    ("host", "is_public"),
+    [
+        ("nas.home.arpa", False),
+        ("pc.nas.home.arpa", False),
+        ("a.pc.nas.home.arpa", False),
+        ("nas.home.arpa.", False),
+        ("home.arpa", False),
+        ("www.home.arpa.example", True),
+        ("nas.home.example", True),
+        ("home.co.uk", True),
+        ("img.home.co.uk", True),
+        ("arpa.home.pl", True),
+        ("www.in-addr.arpa", True),
+        ("shop.com.au", True),
+        ("nas.lan", False),
+        ("shop.co.internal", False),
+    ],
+)
+def test_a_host_is_judged_alike_alone_and_by_the_endings_of_a_column(host: str, is_public: bool) -> None:
+    assert host_is_public(host) is is_public
+    found = url_outcome(f"https://{host}/x.jpg", "https://page.example.org/")
+    assert found == (f"https://{host}/x.jpg" if is_public else ParseReason.HOST_NOT_PUBLIC)
+
+
 def test_parse_and_downloader_refuse_the_same_addresses() -> None:
     addresses = [f"{first}.{second}.99.1" for first in range(256) for second in (0, 64, 88, 168, 254)]
     policy = AddressPolicy()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
 from laion_etl.core.reason_codes import REASON_CODES
+from laion_etl.core.wordlists import words
 from laion_etl.parse.placeholders import WORDS, PlaceholderRule, placeholder
 from laion_etl.settings import ParseSettings
 from tests.parse.outcomes import link_outcome
@@ -167,23 +168,97 @@ def judged(texts: list[str], settings: ParseSettings | None = None) -> list[int]
     return [int(reason) for reason in reasons]
 
 
-PARTS = st.sampled_from(
-    [*sorted(WORDS)[::9], "IMG", "_", "-", " ", ".", "12", "2024", ".jpg", ".JPEG", "March", "марта", "МАРТА",
-     "年", "ab12", "deadbeef", "D41D", "(", ")", "「", "»", "…", "Übung", "x", "(1)", "at", "?w=1",
-     "{{", "}}", "${", "[[", "]]", "<%", "%>", "%", "a.b", "×", " px", "640", "https://", "www.", "фото/",
-     "Dieses Bild hat ein leeres Alt-Attribut", "of", "undefined", "Canon-", "Screen Shot", "on X", "@Model.",
-     "Artboard ", " copy", "@2x", "white", "Mask Group", "received", "lundi", "[object ", "data:image/",
-     "EOS"]
-)  # fmt: skip
+def odd_case(text: str) -> str:
+    """Every other letter as a capital."""
+    return "".join(letter.upper() if place % 2 else letter.lower() for place, letter in enumerate(text))
 
 
-@pytest.mark.parametrize("text", ["640 × 480 px", "800×600", "300 x 250", "1080p", "{{ a }}", "Slide 2 of 3"])
-def test_a_column_finds_what_its_texts_are(text: str) -> None:
-    assert judged([text]) == [REASON_CODES[WORD]]
+LISTS = (
+    "camera-endings",
+    "camera-words",
+    "date-words",
+    "image-words",
+    "layer-words",
+    "months",
+    "no-text-sentences",
+    "placeholder-additions",
+)
+OTHERS = [
+    "_", "-", " ", " ", ".", "12", "2024", ".jpg", ".JPEG", "年", "ab12", "deadbeef", "D41D", "(", ")", "「",
+    "»", "…", "Übung", "x", "(1)", "at", "?w=1", "{", "}", "{{", "}}", "${", "#{", "[", "]", "[[", "]]",
+    "<%", "%>", "<?", "?>", "%", "a.b", "×", " px", "640", "https://", "www.", "фото/", "of", "undefined",
+    "Canon-", "on X", "@Model.", "@item.b", "@2x", "received", "[object ", "[object Object]",
+    "[native code]", "[no_image]", "{name}", "data:image/", "EOS", "by", ".jpg (2)", "signal-",
+    "viber image ", "fb_img_", "screenshot_", "20231102-091544_Google Maps", "hq720",
+    "gemini_generated_image_", "telegram-cloud-photo-size-", "ı", "İ", "ſ", "é", "0x", "10:45",
+]  # fmt: skip
+PARTS = st.one_of(
+    st.sampled_from(OTHERS),
+    *(st.sampled_from(sorted(words(name))) for name in LISTS),
+    st.sampled_from(sorted(WORDS)),
+)
+SPELLINGS = st.sampled_from([str, str.upper, str.capitalize, str.title, str.swapcase, odd_case])
+SPELLED = st.builds(lambda part, spelling: spelling(part), PARTS, SPELLINGS)
+JOINED = st.builds(str.join, st.sampled_from(["", " ", "-", "_"]), st.lists(SPELLED, min_size=1, max_size=6))
 
 
-@settings(max_examples=1500)
-@given(st.one_of(st.lists(PARTS, min_size=1, max_size=6).map("".join), st.text(min_size=1, max_size=30)))
+BRACKETS = [
+    ("[object Object]", True),
+    ("Photo of [object Object]", True),
+    ("The red house [object Object] in winter", True),
+    ("Das rote Haus, [object HTMLImageElement]", True),
+    ("赤い家 [object Object]", True),
+    ("function Ne() { [native code] }", True),
+    ("A red house [native code]", True),
+    ("[[ photo.title ]]", True),
+    ("[[photo.title]] in winter", True),
+    ("[no_image]", True),
+    ("[", False),
+    ("A red house [", False),
+    ("A red house [1]", False),
+    ("A red house [object]", False),
+    ("A red house [object of desire]", False),
+    ("A red house [now with a garden]", False),
+    ("A red house [[photo.title]]", False),
+    ("A red house [no_image]", False),
+    ("[Official] A red house", False),
+    ("A [red] house", False),
+    ("赤い家 [新築]", False),
+]
+
+
+@pytest.mark.parametrize(("text", "is_placeholder"), BRACKETS)
+def test_brackets_mean_the_same_in_a_text_and_in_a_column(text: str, is_placeholder: bool) -> None:
+    assert placeholder(text) is (WORD if is_placeholder else None)
+    assert judged([text]) == [REASON_CODES[WORD] if is_placeholder else 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("640 × 480 px", WORD),
+        ("800×600", WORD),
+        ("300 x 250", WORD),
+        ("1080p", WORD),
+        ("{{ a }}", WORD),
+        ("Slide 2 of 3", WORD),
+        ("карТИНКа", WORD),
+        ("ЛОГОТИП", WORD),
+        ("SCHLIESSEN", WORD),
+        ("ADSIZ", WORD),
+        ("This image has an empty alt attribute; its file name is tree.png (2)", WORD),
+        ("Screenshot_20231102-091544_Google Maps", FILE),
+        ("ımg_1234", None),
+        ("www.juniſ", None),
+    ],
+)
+def test_a_column_finds_what_its_texts_are(text: str, reason: ParseReason | None) -> None:
+    assert placeholder(text) is reason
+    assert judged([text]) == [REASON_CODES[reason] if reason else 0]
+
+
+@settings(max_examples=1000)
+@given(st.one_of(JOINED, st.text(min_size=1, max_size=30)))
 def test_a_column_is_judged_as_its_texts_are(text: str) -> None:
     text = text.encode(errors="replace").decode()
     reason = placeholder(text)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from laion_etl.core.byte_arena import ByteArena
 from laion_etl.core.funnel import ParseReason
+from laion_etl.parse.kernels.text_repairs import characters_between_quotes
 from laion_etl.parse.kernels.texts import plain_capitals, plain_characters
-from laion_etl.parse.text import clean_alt, clean_texts, repaired
+from laion_etl.parse.text import _MAY_BE_MOJIBAKE, clean_alt, clean_texts, repaired
 from laion_etl.settings import ParseSettings
 from tests.parse.outcomes import link_outcome, read_pairs
 from tests.parse.wat_files import image, page_record
@@ -154,6 +155,16 @@ def test_every_pair_of_plain_characters_is_clean_as_it_is() -> None:
         assert not is_bad(line)
         assert ftfy.fix_text(line) == unicodedata.normalize("NFC", line) == line
     assert column(texts)[0] == texts
+
+
+def test_characters_that_kernels_leave_next_to_quotation_marks_cannot_be_mojibake() -> None:
+    between = characters_between_quotes()
+    assert set(between) <= set(plain_characters())
+    assert [hex(point) for point in between if _MAY_BE_MOJIBAKE.match(chr(point))] == []
+    for line in (
+        " ".join(f"{chr(p)}{q} {q}{chr(p)}" for p in between) for q in "\u2018\u2019\u201c\u201d\u201e\xa0"
+    ):
+        assert not is_bad(line)
 
 
 @given(TEXTS)

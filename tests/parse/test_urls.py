@@ -84,6 +84,48 @@ def test_links_do_not_take_the_user_name_of_their_page(raw: str, url: str | Pars
     )
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "{{ image.src }}",
+        "/i/{{image.src}}.jpg?w=2",
+        "https://cdn.example/i.jpg?of={{ id }}",
+        "%7B%7Burl%7D%7D",
+        "/i/%7b%7b url %7d%7d.jpg",
+        "https://{{ host }}.example/i.jpg",
+        "${src}",
+        "/i/$%7Bsrc%7D.jpg",
+        "i.jpg?of=${id}",
+        "<%= src %>",
+        "/i/<?php echo $src; ?>",
+        "[object Object]",
+        "/i/[object HTMLImageElement]",
+    ],
+)
+def test_a_template_that_was_not_filled_in_is_not_a_url(raw: str) -> None:
+    assert url_outcome(raw, PAGE) is ParseReason.URL_INVALID
+
+
+@pytest.mark.parametrize(
+    ("raw", "url"),
+    [
+        ("/{0F3A-11}.jpg", "https://www.example.org/%7B0F3A-11%7D.jpg"),
+        ("/%7B0F3A-11%7D.jpg", "https://www.example.org/%7B0F3A-11%7D.jpg"),
+        ('/i.jpg?q={"a":{"b":1}}', "https://www.example.org/i.jpg?q={%22a%22:{%22b%22:1}}"),
+        ("/i_{width}x.jpg", "https://www.example.org/i_%7Bwidth%7Dx.jpg"),
+        ("/i.jpg?price=$%7b", "https://www.example.org/i.jpg?price=$%7b"),
+        ("/a{{b.jpg", "https://www.example.org/a%7B%7Bb.jpg"),
+        ("/a%7B%7B", "https://www.example.org/a%7B%7B"),
+        ("/[[1]].jpg", "https://www.example.org/[[1]].jpg"),
+        ("/__URL__.jpg", "https://www.example.org/__URL__.jpg"),
+        ("/a<b>.jpg", "https://www.example.org/a%3Cb%3E.jpg"),
+        ("/undefined", "https://www.example.org/undefined"),
+    ],
+)
+def test_what_only_resembles_a_template_is_kept(raw: str, url: str) -> None:
+    assert url_outcome(raw, PAGE) == url
+
+
 @pytest.mark.parametrize("raw", ["https://www.facebook.com/photo/tr.jpg", "/shop/my-pixel.png", "/1x1/a.png"])
 def test_what_only_resembles_a_tracker_is_kept(raw: str) -> None:
     assert not isinstance(url_outcome(raw, PAGE), ParseReason)

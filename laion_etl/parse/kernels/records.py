@@ -3,7 +3,8 @@
 The extractor writes compact JSON in which a quote inside a string is always escaped, so `{"path":"IMG@/src"`
 can only be the beginning of an image entry; what follows is parsed as a JSON object. A page is left to Python
 (state ODD) if anything deviates from the extractor's form, or if it needs the whole JSON: for a licence, or a
-base that is ambiguous.
+base that is ambiguous. JSON that is broken in other places is not noticed, nor are letters of names and paths
+that are escaped without need (`"B\\u0061se"`) on a page that has images written as usual.
 """
 
 import numpy as np
@@ -23,9 +24,11 @@ LINKS, PREVIEWS = 1, 2  # bits of what is wanted besides images
 _HTML = constant(b'"HTML-Metadata":{')
 _BASE = constant(b'"Base":"')
 _BASE_NAME = constant(b'"Base"')
+_HEAD = constant(b'"Head":{')
 _COMMONS = constant(b"commons")
 _HEADERS = constant(b'"Headers":')
 _PREVIEW = constant(b"og:image:alt")
+_ESCAPED = constant(rb"\u004")  # what I, M, G and @ may be written as, which the extractor never does
 _HTML_NAME = _HTML[:15]  # "HTML-Metadata" with its quotes
 _ONE = np.uint64(1)
 
@@ -98,7 +101,7 @@ def _scan_page(
 ) -> int:
     """Adds the image links of a page; returns the new count, or -1 if the page needs its whole JSON."""
     start, end = span
-    position = start
+    position, first = start, count
     for block in range(start, end, LANES):
         if _names_commons(data, span, block):
             return -1
@@ -110,6 +113,8 @@ def _scan_page(
                 continue
             if data[sign] == 66:  # B
                 if equals(data, sign - 1, _BASE):
+                    if not _may_be_of_head(data, sign - 1):
+                        return -1
                     position = _read_base(data, span, sign - 1 + _BASE.size, records, record)
                 elif _is_odd_name(data, sign - 1):
                     return -1
@@ -122,6 +127,9 @@ def _scan_page(
                     count += 1
             if position < 0:
                 return -1
+    # Looked for only where nothing was found: a writer that escapes a character does so everywhere.
+    if count == first and _find(data, start, end, _ESCAPED) >= 0:
+        return -1
     return count
 
 
@@ -139,6 +147,15 @@ def _signs(data: Bytes, block: int, wanted: int) -> np.uint64:
     if not wanted & LINKS:
         return images | bases
     return images | bases | (ats & equal_mask(data, block - 1, 65) & equal_mask(data, block - 2, 34))
+
+
+@borrowing_kernel
+def _may_be_of_head(data: Bytes, name: int) -> bool:
+    """Whether a name is the first of "Head", or behind a value that is not an object: it has no objects."""
+    before = data[name - 1]
+    if before == 123:  # {
+        return equals(data, name - _HEAD.size, _HEAD)
+    return bool(before == 44 and data[name - 2] != 125)  # a comma, not behind }
 
 
 @borrowing_kernel
