@@ -54,8 +54,8 @@ def run() -> None:
 
 def _fail(error: LaionEtlError) -> NoReturn:
     print("error:", shown(str(error)), file=sys.stderr)
-    # Where Ctrl-C interrupted a string that an import executes (namedtuple, dataclass), CPython remembers it and
-    # `python -m` ends by SIGINT, whatever the exit code: until another string has been executed.
+    # Where Ctrl-C interrupted a string that an import executes (namedtuple, dataclass), CPython remembers it,
+    # and `python -m` ends by SIGINT whatever the exit code, until another string has been executed.
     exec("")  # noqa: S102
     sys.exit(error.exit_code)
 

@@ -1,7 +1,6 @@
-"""`laion-etl` that gets Ctrl-C while it imports a module: python -m tests.interrupted_start MODULE ARGUMENT..."""
+"""`laion-etl` that gets Ctrl-C while it imports: python -m tests.interrupted_start MODULE ARGUMENT..."""
 
 import runpy
-import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -16,6 +15,7 @@ class Interrupting:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> None:
+        del path, target
         if name == self._name:
             exec("signal.raise_signal(signal.SIGINT)")  # noqa: S102 - as namedtuple executes strings
 

@@ -46,7 +46,7 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _imported(path: Path) -> dict[str, Path]:
-    """Return the modules of this package that names are imported from; none is renamed in a kernel's module."""
+    """Return the modules of this package that names are imported from; none is renamed there."""
     found = {}
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("laion_etl."):

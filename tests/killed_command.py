@@ -19,7 +19,9 @@ import laion_etl
 from laion_etl.command_line import run as run_command
 
 _PACKAGE = str(Path(laion_etl.__file__).parent)
-_NOT_COUNTED = tuple(f"{_PACKAGE}/{name}" for name in ("cli/", "settings/", "command_line", "core/numba_cache"))
+_NOT_COUNTED = tuple(
+    f"{_PACKAGE}/{name}" for name in ("cli/", "settings/", "command_line", "core/numba_cache")
+)
 
 
 @cache

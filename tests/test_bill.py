@@ -91,9 +91,7 @@ def test_nothing_is_counted_before_a_record_begins(store: Store) -> None:
     assert recorded(store).usage.web_bytes == 0
 
 
-def test_ctrl_c_while_a_record_begins_leaves_no_thread(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_while_a_record_begins_leaves_no_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[threading.Thread] = []
     start = threading.Thread.start
 

@@ -75,7 +75,7 @@ def test_a_signal_ends_a_command_whose_messages_have_no_reader() -> None:
 
 
 def interrupted(process: subprocess.Popen[bytes]) -> int:
-    """Press Ctrl-C until a process ends: one that comes just before it waits for a thread does not wake it."""
+    """Press Ctrl-C until a process ends: just before it waits for a thread, a signal does not wake it."""
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

@@ -1,8 +1,8 @@
 """Compiles loops over bytes with numba, and caches the compiled code.
 
 The code is cached in the user's cache folder (or NUMBA_CACHE_DIR) under a hash of the sources, the versions
-of numba, LLVM and numpy, and the CPU, so an outdated compilation of a kernel is never used, and environments with the same
-sources share one.
+of numba, LLVM and numpy, and the CPU, so an outdated compilation of a kernel is never used, and environments
+with the same sources share one.
 
 numba is imported when a kernel is first called, not with the modules that have kernels: it takes 0.15 CPU s
 and 40 MB, and most processes, such as download workers and short commands, call none.

@@ -140,9 +140,7 @@ class OneUser:
         if scope["method"] == "GET" and hmac.compare_digest(given, self._token):
             rest = f"?{urlencode(query, doseq=True)}" if query else ""
             answer = RedirectResponse(f"{scope['path']}{rest}", 303, _HEADERS)
-            answer.set_cookie(
-                _COOKIE, self._session, path=f"{self._path}/", httponly=True, samesite="strict"
-            )
+            answer.set_cookie(_COOKIE, self._session, path=f"{self._path}/", httponly=True, samesite="strict")
             return answer
         return None if self._is_let_in(headers) else _unknown()
 
@@ -151,7 +149,7 @@ class OneUser:
         return path[: len(self._path)].encode() if path[len(self._path) :].startswith("/") else b""
 
     def _is_let_in(self, headers: Headers) -> bool:
-        """Whether a cookie is that of the session, whichever others are among them or how they are written."""
+        """Whether a cookie is that of the session, whatever other servers have set."""
         pairs = (one.strip().partition("=") for one in "; ".join(headers.getlist("cookie")).split(";"))
         given = [value.encode() for name, _, value in pairs if name == _COOKIE]
         return any(hmac.compare_digest(one, self._session.encode()) for one in given)
