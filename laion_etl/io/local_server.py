@@ -5,11 +5,11 @@ Other users of the machine can connect to 127.0.0.1 too, and a web page can reso
 it every request is refused, and so is every Host header but this machine's. Waiting connections cost memory
 and open files: their number and the time that headers and bodies may take are limited.
 
-Browsers send the cookies of a host to all of its ports (RFC 6265, 8.5): another user's server could read
-the cookie of whoever opens a page of it. So all pages are below a path that is random, too, and the cookie
-is sent to that path only: nobody else can name it. A server of another port can set cookies of the same name
-as well; those are passed over. Refused: a name of its own below `localhost` (not every system resolves it)
-and a cookie that is valid for one Host header only (whoever reads a cookie can send that header as well).
+Browsers send the cookies of a host to all of its ports (RFC 6265, 8.5): another user's server could read the
+cookie when the user opens a page of it. So all pages are below a path that is random, too, and the cookie is
+sent to that path only, which others cannot name. A server of another port can set cookies of the same name;
+those are passed over. Refused: a host name of its own below `localhost` (not every system resolves it) and a
+cookie that is valid for one Host header only (a server that reads a cookie can send that header as well).
 """
 
 import asyncio
