@@ -7,8 +7,8 @@ ImageRule, Head and AlertChannel are what others can write. All are imported whe
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # true for type checkers; importing `typing` takes longer than the rest
 if TYPE_CHECKING:
     from laion_etl.alerts.alert import Alert as Alert
     from laion_etl.alerts.channels import AlertChannel as AlertChannel

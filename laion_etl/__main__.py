@@ -1,107 +1,27 @@
-"""`laion-etl` and `python -m laion_etl`: expected errors end as one line on stderr and an exit code."""
+"""`laion-etl` and `python -m laion_etl`: Ctrl-C and SIGTERM end it in plain words from its first moment on.
 
-import atexit
-import errno
-import logging
+What the command line imports takes a while, in which Python would answer with a traceback.
+"""
+
 import os
 import signal
-import sys
-import time
-from contextlib import suppress
-from typing import NoReturn
-
-from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
-from laion_etl.core.shown_text import ShownLines, shown
-
-_STOPPED = "stopped; run the same command again to continue"
-_LONGEST_END_S = 5.0  # for threads that still read, after which a signal ends the process
 
 
 def main() -> None:
-    """Runs the command line; exit code 0 done, 1 failed, 2 usage or settings, 75 outage, 130 stopped."""
-    run = os.environ.get("LAION_ETL_RUN_ID", "").replace("%", "%%")
-    of_run = f"[{run}] " if run else ""  # joins the lines of a pod with a task of Airflow
-    handler = logging.StreamHandler()
-    handler.setFormatter(ShownLines(f"%(levelname)s {of_run}%(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for library in ("urllib3", "psycopg"):  # retries are their business, failures ours
-        logging.getLogger(library).setLevel(logging.ERROR)
-    # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand. What a
-    # script starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, on_sigterm)
-    atexit.register(_ignore_signals)
-    try:
-        try:
-            _run()
-        finally:
-            _end_uninterrupted()
-    except KeyboardInterrupt:  # one more, while the first ended the work
-        _end_uninterrupted()
-        _fail(Stopped(_STOPPED))
-    except LaionEtlError as error:
-        _fail(error)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try to write the rest again at the end
-        print(
-            "error: cannot write the output, or a temporary file: the disk is full; free some space",
-            file=sys.stderr,
-        )
-        sys.exit(OutageError.exit_code)
-
-
-def _fail(error: LaionEtlError) -> NoReturn:
-    print("error:", shown(str(error)), file=sys.stderr)
-    sys.exit(error.exit_code)
-
-
-def _end_uninterrupted() -> None:
-    """Put off further signals: what libraries do at the end of the process would print a traceback.
-
-    The end waits for threads, of pools whose own wait was interrupted, and one may read from a store that
-    does not answer. So a signal that comes `_LONGEST_END_S` later ends the process: all that a command holds
-    it has returned by now.
-    """
-    over = time.monotonic() + _LONGEST_END_S
-
-    def end_at_once(*_: object) -> None:
-        if time.monotonic() >= over:
-            with suppress(OSError):  # it may be closed, or have no reader
-                os.write(2, f"error: {_STOPPED}\n".encode())  # `sys.stderr` may be in use
-            os._exit(Stopped.exit_code)
-
+    """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end_at_once)
+        signal.signal(number, _end)
+    from laion_etl.command_line import run
+
+    run()
 
 
-def _ignore_signals() -> None:
-    """For the last moments, in which Python would give signals their default action, which kills."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _run() -> None:
-    from laion_etl.cli import app
-
+def _end(*_: object) -> None:
+    """End at once: nothing has begun."""
     try:
-        app()
-    except SystemExit as end:
-        if sys.stdout is not None:  # None: it was closed
-            sys.stdout.flush()  # at the end an error would be a traceback
-        if end.code == Stopped.exit_code:  # Typer's answer to one more Ctrl-C, which says nothing
-            raise Stopped(_STOPPED) from end
-        raise
-
-
-def on_sigterm(*_: object) -> None:
-    """The first SIGTERM is Ctrl-C. More of them change nothing: the batch may be on its way to the queue.
-
-    A second Ctrl-C ends that, too. Not SIG_IGN, which processes started from now on would inherit.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.raise_signal(signal.SIGINT)
+        os.write(2, b"error: stopped; run the same command again to continue\n")
+    finally:
+        os._exit(130)
 
 
 if __name__ == "__main__":

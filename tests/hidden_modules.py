@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-from laion_etl.__main__ import main
+from laion_etl.command_line import run
 
 
 class AllBut:
@@ -23,10 +23,10 @@ class AllBut:
 def hide(modules: set[str]) -> None:
     """From now on these can't be found; raises ValueError when one was imported already."""
     if imported := modules & sys.modules.keys():
-        raise ValueError(f"laion_etl.__main__ itself imports {imported}")
+        raise ValueError(f"laion_etl.command_line itself imports {imported}")
     sys.meta_path[sys.meta_path.index(PathFinder)] = AllBut(modules)
 
 
 if __name__ == "__main__":
     hide(set(sys.argv.pop(1).split(",")))
-    main()
+    run()

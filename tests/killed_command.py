@@ -16,10 +16,12 @@ from pathlib import Path
 from types import FrameType
 
 import laion_etl
-from laion_etl.__main__ import main
+from laion_etl.command_line import run as run_command
 
 _PACKAGE = str(Path(laion_etl.__file__).parent)
-_NOT_COUNTED = tuple(f"{_PACKAGE}/{name}" for name in ("cli/", "settings/", "__main__", "core/numba_cache"))
+_NOT_COUNTED = tuple(
+    f"{_PACKAGE}/{name}" for name in ("cli/", "settings/", "command_line", "core/numba_cache")
+)
 
 
 @cache
@@ -45,7 +47,7 @@ def run() -> None:
     threading.setprofile(count)
     sys.setprofile(count)
     try:
-        main()
+        run_command()
     finally:
         sys.setprofile(None)
         counted_to.write_text(str(moments))

@@ -7,10 +7,10 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from laion_etl import __main__ as command
+from laion_etl import command_line
 
 if __name__ == "__main__":
-    command._LONGEST_END_S = float(sys.argv.pop(1))
+    command_line._LONGEST_END_S = float(sys.argv.pop(1))
     ThreadPoolExecutor(1).submit(sys.stdin.read)
     threading._register_atexit(print, "ending", flush=True)  # type: ignore[attr-defined]
-    command.main()
+    command_line.run()

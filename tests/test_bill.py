@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +90,24 @@ def test_nothing_is_counted_before_a_record_begins(store: Store) -> None:
     with usage_recorded(CRAWL, "parse", "0", store):
         pass
     assert recorded(store).usage.web_bytes == 0
+
+
+def test_ctrl_c_while_a_record_begins_leaves_no_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), usage_recorded(CRAWL, "parse", "0", store):
+        pass
+    [thread] = started
+    thread.join(60)
+    assert not thread.is_alive()
+    assert FOLDER not in os.environ
 
 
 def test_a_failed_attempt_is_recorded_too_unless_it_was_short(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def test_a_thread_that_reads_on_cannot_hold_the_end_of_a_command(
             ending.send_signal(number)
         if code == 0:
             ending.stdin.close()
-        assert ending.wait() == code
+            assert ending.wait() == code
+        assert interrupted(ending) == code
         assert ending.stderr.read().startswith(said)
 
 
@@ -69,8 +71,24 @@ def test_a_signal_ends_a_command_whose_messages_have_no_reader() -> None:
         while ending.stdout.readline() != b"ending\n":
             assert ending.poll() is None
         ending.stderr.close()
-        ending.send_signal(signal.SIGINT)
-        assert ending.wait() == 130
+        assert interrupted(ending) == 130
+
+
+def interrupted(process: subprocess.Popen[bytes]) -> int:
+    """Press Ctrl-C until a process ends: just before it waits for a thread, a signal does not wake it."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    return process.returncode
+
+
+@pytest.mark.parametrize("module", ["laion_etl.command_line", "laion_etl.cli", "laion_etl.cli.score"])
+def test_ctrl_c_while_a_command_starts_ends_it_in_plain_words(module: str) -> None:
+    command = [sys.executable, "-m", "tests.interrupted_start", module, "stage", "score", "--crawl", "C"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert one_line_error(done) == "error: stopped; run the same command again to continue"
 
 
 def test_known_crawls_newest_first(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from laion_etl.core import numba_cache
 from laion_etl.score import kernels
+from tests.kernel_sources import sources_of_kernels
 
 
 def test_kernels_of_a_read_only_image_are_used_from_a_copy(
@@ -44,3 +45,9 @@ def test_where_the_package_is_installed_does_not_matter(monkeypatch: pytest.Monk
         for function in (made_later, kernels.add_products._function)  # type: ignore[attr-defined]
     }
     assert found == {folder / "score"}
+
+
+def test_kernels_are_compiled_again_when_a_file_changes_that_they_follow_from() -> None:
+    """And only then: compiling all takes twenty seconds."""
+    listed = {path for path in numba_cache._sources() if path.name != "__init__.py"}
+    assert listed == sources_of_kernels()

@@ -41,31 +41,46 @@ def connect(server: LocalServer) -> socket.socket:
 
 
 def test_another_user_of_the_machine_sees_nothing(server: LocalServer) -> None:
-    """Knows the port, as everyone on the machine can, and not the token."""
-    url = base(server)
+    """Knows the port, as everyone on the machine can, and neither path nor token."""
+    url = httpx.URL(server.address)
+    root, token = str(url.copy_with(path="/", query=None)), url.query.decode()
+    paths = ("", "upload", f"?{token}", f"upload?{token}", f"{'A' * 22}/?{token}", url.path[1:-1])
+    queries = ("", "?token=", f"?token={'A' * 43}", "upload", "anything")
     with httpx.Client(timeout=WAIT_S) as other:
-        for address in (url, f"{url}?token=", f"{url}?token={'A' * 43}", f"{url}upload", f"{url}anything"):
+        for address in (*(root + path for path in paths), *(base(server) + query for query in queries)):
             answer = other.get(address)
             assert answer.status_code == 401
             assert "token" in answer.text
             assert "set-cookie" not in answer.headers
-        assert other.post(f"{url}upload", content=b"x").status_code == 401
-        port = httpx.URL(url).port
-        for cookie in ("", "x", 'a="', "A" * 43):
-            assert other.get(url, headers={"Cookie": f"laion-etl-{port}={cookie}"}).status_code == 401
+        assert other.post(f"{base(server)}upload", content=b"x").status_code == 401
+        for cookie in ("", "x", 'a="', "A" * 43, "A" * 43 + "; laion-etl="):
+            assert other.get(base(server), headers={"Cookie": f"laion-etl={cookie}"}).status_code == 401
 
 
 def test_the_token_becomes_a_cookie_that_scripts_and_other_sites_do_not_get(server: LocalServer) -> None:
     with httpx.Client(timeout=WAIT_S) as mine:
         first = mine.get(f"{server.address}&q=a+star")
-        assert (first.status_code, first.headers["location"]) == (303, "/?q=a+star")
+        path = httpx.URL(server.address).path
+        assert (first.status_code, first.headers["location"]) == (303, f"{path}?q=a+star")
         assert first.headers["referrer-policy"] == "no-referrer"
         [cookie] = SimpleCookie(first.headers["set-cookie"]).values()
         assert cookie["httponly"]
         assert cookie["samesite"] == "strict"
+        assert cookie["path"] == path
         assert cookie.value not in server.address
         assert mine.get(base(server), params={"q": "a star"}).text == "hello q=a+star 0"
         assert mine.post(f"{base(server)}upload", content=b"abc").text == "hello  3"
+
+
+def test_cookies_that_servers_of_other_ports_set_keep_nobody_out(server: LocalServer) -> None:
+    with httpx.Client(timeout=WAIT_S) as mine:
+        mine.get(server.address)
+        [cookie] = mine.cookies.jar
+    good = f"{cookie.name}={cookie.value}"
+    for foreign in (f"{cookie.name}=x", f"{cookie.name}={'A' * 43}", 'a{}"=b', '"', "=", ";;", "a=\xff"):
+        for sent in (f"{foreign}; {good}", f"{good}; {foreign}"):
+            answer = httpx.get(base(server), headers={"Cookie": sent.encode("latin-1")}, timeout=WAIT_S)
+            assert answer.status_code == 200, sent
 
 
 def test_a_web_page_that_rebinds_its_name_is_refused(server: LocalServer) -> None:
@@ -92,7 +107,7 @@ def test_a_body_that_does_not_arrive_is_answered_and_the_connection_ends() -> No
         mine.get(server.address)
         [cookie] = mine.cookies.jar
         head = (
-            "POST /upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
+            f"POST {cookie.path}upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
             f"Cookie: {cookie.name}={cookie.value}\r\n\r\n"
         )
         with connect(server) as slow:

@@ -6,9 +6,9 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import DATASET_FILES, batch_of, scored_stem
 from laion_etl.dataset.manifest import Manifest, read_manifest
 from laion_etl.dataset.row_streams import ROWS_PER_READ
@@ -75,10 +75,10 @@ class Dataset:
             uri = self._store.uri(file.name)
             with self._store.open(file.name) as raw:
                 try:
-                    parquet = pq.ParquetFile(raw)
+                    parquet = BoundedParquet(raw)
                     DATASET_FILES.check(parquet.schema_arrow, uri, "see `laion-etl dataset verify`")
                     names = [name for name in wanted if name in parquet.schema_arrow.names]
-                    for batch in parquet.iter_batches(ROWS_PER_READ, columns=names):
+                    for batch in parquet.iter_batches(ROWS_PER_READ, names):
                         yield DATASET_FILES.upgraded(pa.Table.from_batches([batch]), wanted, heads)
                 except (pa.ArrowException, OSError) as error:
                     raise InputError(f"cannot read {uri}: {error}; see `laion-etl dataset verify`") from error

@@ -1,8 +1,8 @@
 """Compiles loops over bytes with numba, and caches the compiled code.
 
-The code is cached in the user's cache folder (or NUMBA_CACHE_DIR) under a hash of the sources, numba's
-version and the CPU, so an outdated compilation of a kernel is never used, and environments with the same
-sources share one.
+The code is cached in the user's cache folder (or NUMBA_CACHE_DIR) under a hash of the sources, the versions
+of numba, LLVM and numpy, and the CPU, so an outdated compilation of a kernel is never used, and environments
+with the same sources share one.
 
 numba is imported when a kernel is first called, not with the modules that have kernels: it takes 0.15 CPU s
 and 40 MB, and most processes, such as download workers and short commands, call none.
@@ -24,17 +24,31 @@ from laion_etl.core.host_resources import can_be_written, user_cache
 
 _PACKAGE = Path(__file__).parents[1]
 _MARKER = "compiled"
+# What the compiled code follows from: kernels, and where their constants and types are from.
 _SOURCES = (
+    "core/numba_cache.py",
     "core/kernels.py",
     "core/intrinsics.py",
+    "core/caption_source.py",
+    "core/documented_enum.py",
     "urls/*kernels.py",
-    "blocklists/*.py",
+    "blocklists/*kernels.py",
+    "blocklists/hashes.py",
+    "blocklists/link_keys.py",
+    "blocklists/link_matches.py",
+    "blocklists/near_kept.py",
+    "blocklists/near_lists.py",
+    "blocklists/near_sets.py",
     "parse/kernels/*.py",
     "database/kernels.py",
     "score/*kernels.py",
 )
 
 KernelT = TypeVar("KernelT", bound=Callable[..., object])
+
+
+def _sources() -> list[Path]:
+    return [source for pattern in _SOURCES for source in sorted(_PACKAGE.glob(pattern))]
 
 
 def _cache_folder() -> Path:
@@ -45,13 +59,14 @@ def _cache_folder() -> Path:
     """
     import llvmlite.binding
     import numba
+    import numpy
 
-    digest = hashlib.sha256(numba.__version__.encode())
+    versions = (numba.__version__, llvmlite.__version__, numpy.__version__)
+    digest = hashlib.sha256("\0".join(versions).encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
-    for pattern in _SOURCES:
-        for source in sorted(_PACKAGE.glob(pattern)):
-            digest.update(source.read_bytes())
+    for source in _sources():
+        digest.update(source.read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}"
     given = os.environ.get("NUMBA_CACHE_DIR")
     if given and Path(given).name == name:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import PAIR_FILES
 from laion_etl.database.dedupe_keys import (
     Candidates,
@@ -29,6 +30,7 @@ from laion_etl.database.pair_texts import PairTexts, TextsReader
 from laion_etl.io.storage import Store
 
 _ROWS_PER_READ = 1 << 14  # so few that a batch is still in the cache when it is encoded
+_ADVICE = "parse its partition again"
 _SOURCE = "caption_source"
 _TEXTS = ["url", "caption", "language", _SOURCE, "page_url", "license"]
 
@@ -82,16 +84,29 @@ class PairsFile:
             yield from self._batches_of(parquet, columns)
 
     @contextmanager
-    def _opened(self) -> Iterator[pq.ParquetFile]:
+    def _opened(self) -> Iterator[BoundedParquet]:
         with self._store.open(self._name) as file:
-            parquet = pq.ParquetFile(file)
-            PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
+            with self._plain_errors():
+                parquet = BoundedParquet(file)
+            PAIR_FILES.check(parquet.schema_arrow, self._store.uri(self._name), _ADVICE)
             yield parquet
 
-    def _batches_of(self, parquet: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:  # pyarrow raises both for damaged files
+            raise InputError(f"cannot read {self._store.uri(self._name)}: {error}; {_ADVICE}") from error
+
+    def _batches_of(self, parquet: BoundedParquet, columns: list[str]) -> Iterator[pa.RecordBatch]:
         names = PAIR_FILES.former_names(columns, parquet.schema_arrow)
         found = [name for name in names if name != _SOURCE or name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(_ROWS_PER_READ, columns=found):
+        batches = parquet.iter_batches(_ROWS_PER_READ, found)
+        while True:
+            with self._plain_errors():
+                batch = next(batches, None)
+            if batch is None:
+                return
             if len(batch):
                 yield _complete(batch.select(found), names).rename_columns(columns)
 

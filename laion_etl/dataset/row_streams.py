@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.dataset.subsets import DataFile
 from laion_etl.io.storage import Store
@@ -40,7 +40,7 @@ def read_rows_as_written(files: Sequence[DataFile], store: Store) -> Iterator[pa
     for file in files:
         with store.open(file.name) as raw:
             try:
-                parquet = pq.ParquetFile(raw)
+                parquet = BoundedParquet(raw)
                 DATASET_FILES.check(parquet.schema_arrow, store.uri(file.name), _ADVICE)
                 for batch in parquet.iter_batches(ROWS_PER_READ):
                     table = pa.Table.from_batches([batch])

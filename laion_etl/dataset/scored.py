@@ -10,11 +10,11 @@ from itertools import pairwise
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, NewerFormatError
 from laion_etl.core.head_columns import HeadColumn, from_plain, has_columns, merged
 from laion_etl.core.ids import INDEX_DIGITS, batch_name, batch_of_stats
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import SCORED_FILES, scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.dataset.coverage import Coverage, digest_of_scores, number_ranges
@@ -250,7 +250,7 @@ def _rows(scored: ScoredCrawl, batch: ScoredBatch, file: BinaryIO, store: Store)
     advice = f"delete {store.uri(scored.shard_name(batch.number, '_stats.json'))} and score the batch again"
     kept, last = 0, batch_name(batch.number)
     try:
-        parquet = pq.ParquetFile(file)
+        parquet = BoundedParquet(file)
         written_by = SCORED_FILES.check(parquet.schema_arrow, store.uri(name), advice)
         if not has_columns(parquet.schema_arrow, batch.columns):
             raise InputError(

@@ -4,6 +4,12 @@ Other users of the machine can connect to 127.0.0.1 too, and a web page can reso
 (DNS rebinding). So the printed address has a random token, which is exchanged for a session cookie; without
 it every request is refused, and so is every Host header but this machine's. Waiting connections cost memory
 and open files: their number and the time that headers and bodies may take are limited.
+
+Browsers send the cookies of a host to all of its ports (RFC 6265, 8.5): another user's server could read the
+cookie when the user opens a page of it. So all pages are below a path that is random, too, and the cookie is
+sent to that path only, which others cannot name. A server of another port can set cookies of the same name;
+those are passed over. Refused: a host name of its own below `localhost` (not every system resolves it) and a
+cookie that is valid for one Host header only (a server that reads a cookie can send that header as well).
 """
 
 import asyncio
@@ -11,9 +17,8 @@ import hmac
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -30,6 +35,8 @@ HOST = "127.0.0.1"
 _OWN_HOSTS = frozenset({HOST, "localhost"})
 _TOKEN = "token"  # noqa: S105 - the name of the parameter
 _TOKEN_BYTES = 32
+_PATH_BYTES = 16
+_COOKIE = "laion-etl"
 _END_S = 2  # for requests in progress at shutdown
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'",
@@ -69,12 +76,12 @@ class LocalServer:
     """An application behind a token, on a socket that listens."""
 
     def __init__(self, app: ASGIApp, made: socket.socket, limits: Limits | None = None) -> None:
-        token, port = secrets.token_urlsafe(_TOKEN_BYTES), made.getsockname()[1]
-        self.address = f"http://{HOST}:{port}/?{_TOKEN}={token}"
+        token, path = secrets.token_urlsafe(_TOKEN_BYTES), f"/{secrets.token_urlsafe(_PATH_BYTES)}"
+        self.address = f"http://{HOST}:{made.getsockname()[1]}{path}/?{_TOKEN}={token}"
         self._socket = made
         limits = limits or Limits()
         config = uvicorn.Config(
-            OneUser(app, token, f"laion-etl-{port}", limits.body_s),
+            OneUser(app, token, path, limits.body_s),
             http=_protocol(limits),
             ws="none",
             log_level="warning",
@@ -94,13 +101,16 @@ class LocalServer:
 
 
 class OneUser:
-    """ASGI middleware: lets in requests to this machine's name with the token or the cookie made from it."""
+    """ASGI middleware: lets in requests to this machine's name with the token or the cookie made from it.
 
-    def __init__(self, app: ASGIApp, token: str, cookie: str, body_s: float) -> None:
+    The application is below `path`.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, path: str, body_s: float) -> None:
         self._app = app
         self._token = token.encode()
         self._session = secrets.token_urlsafe(_TOKEN_BYTES)
-        self._cookie = cookie  # cookies are shared by all ports of a host, so its name has the port
+        self._path = path
         self._body_s = body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,7 +122,7 @@ class OneUser:
             return
         exchange = _Exchange(scope, receive, send, self._body_s)
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app({**scope, "root_path": self._path}, exchange.receive, exchange.send)
         except Exception:
             if not exchange.late:
                 raise
@@ -123,17 +133,31 @@ class OneUser:
         host = headers.get("host", "")
         if (host.rpartition(":")[0] or host) not in _OWN_HOSTS:
             return PlainTextResponse("this server answers to 127.0.0.1 and localhost only", 421, _HEADERS)
+        if not hmac.compare_digest(self._first(scope["path"]), self._path.encode()):
+            return _unknown()
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = query.pop(_TOKEN, [""])[0].encode()
         if scope["method"] == "GET" and hmac.compare_digest(given, self._token):
             rest = f"?{urlencode(query, doseq=True)}" if query else ""
             answer = RedirectResponse(f"{scope['path']}{rest}", 303, _HEADERS)
-            answer.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
+            answer.set_cookie(_COOKIE, self._session, path=f"{self._path}/", httponly=True, samesite="strict")
             return answer
-        if hmac.compare_digest(_cookie(headers, self._cookie).encode(), self._session.encode()):
-            return None
-        words = "open the address with its token, as the command that started this server printed it"
-        return PlainTextResponse(words, 401, _HEADERS)
+        return None if self._is_let_in(headers) else _unknown()
+
+    def _first(self, path: str) -> bytes:
+        """Return as much of a request's path as the application's path has, if a slash follows it."""
+        return path[: len(self._path)].encode() if path[len(self._path) :].startswith("/") else b""
+
+    def _is_let_in(self, headers: Headers) -> bool:
+        """Whether a cookie is that of the session, whatever other servers have set."""
+        pairs = (one.strip().partition("=") for one in "; ".join(headers.getlist("cookie")).split(";"))
+        given = [value.encode() for name, _, value in pairs if name == _COOKIE]
+        return any(hmac.compare_digest(one, self._session.encode()) for one in given)
+
+
+def _unknown() -> Response:
+    words = "open the address with its token, as the command that started this server printed it"
+    return PlainTextResponse(words, 401, _HEADERS)
 
 
 class _Exchange:
@@ -161,13 +185,6 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if not self.late:
             await self._send(message)
-
-
-def _cookie(headers: Headers, name: str) -> str:
-    with suppress(CookieError):
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-        return found.value if found else ""
-    return ""
 
 
 def _protocol(limits: Limits) -> type[H11Protocol]:

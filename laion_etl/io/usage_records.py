@@ -144,9 +144,9 @@ class _Meter:
     @contextmanager
     def running(self) -> Iterator[None]:
         thread = threading.Thread(target=self._write_now_and_then, daemon=True, name="usage")
-        with self._logged():
-            thread.start()
         try:
+            with self._logged():
+                thread.start()  # Ctrl-C here leaves it running
             yield
         except (StoreOutageError, StoreRefusedError):
             raise  # the record would only wait for the store again

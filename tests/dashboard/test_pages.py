@@ -3,12 +3,17 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from laion_etl.dashboard.app import dashboard_app
 from laion_etl.dashboard.data_sources import Sources
@@ -22,10 +27,14 @@ from tests.dashboard.world import SENTENCE, write_thousands, write_usage
 from tests.publish.world import CRAWL
 
 
-@contextmanager
-def served(settings: Settings) -> Iterator[str]:
+def served(settings: Settings) -> AbstractContextManager[str]:
     """The address of a dashboard."""
-    app = dashboard_app(Sources(lambda: settings), local_viewer)
+    return plainly_served(dashboard_app(Sources(lambda: settings), local_viewer))
+
+
+@contextmanager
+def plainly_served(app: ASGIApp) -> Iterator[str]:
+    """The address of an application that lets everyone in."""
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -66,6 +75,30 @@ def test_only_the_printed_address_lets_a_browser_in(browser: Browser, crawl_sett
         assert status_of(page, server.address.replace("127.0.0.1", "attacker.localhost")) == 421
         assert status_of(page, start.replace("127.0.0.1", "attacker.localhost")) == 421
         assert status_of(others.new_page(), start) == 401
+
+
+async def say_cookies(request: Request) -> Response:
+    """What another user's server learns from a browser; it sets a cookie of the same name."""
+    answer = PlainTextResponse(request.headers.get("cookie", "none"))
+    answer.set_cookie("laion-etl", "another's")
+    return answer
+
+
+def test_a_server_of_another_port_gets_no_cookie_and_keeps_nobody_out(
+    browser: Browser, crawl_settings: Settings
+) -> None:
+    """Browsers send the cookies of 127.0.0.1 to every port of it."""
+    app = dashboard_app(Sources(lambda: crawl_settings), local_viewer)
+    other = Starlette(routes=[Route("/{path:path}", say_cookies)])
+    with local_servers.served(app) as server, plainly_served(other) as foreign, browser.new_context() as mine:
+        page = mine.new_page()
+        page.goto(server.address)
+        start = page.url
+        for path in ("", "/", "/api/overview"):
+            page.goto(f"{foreign}{path}")
+            assert page.locator("body").inner_text() in ("none", "laion-etl=another's")
+        assert status_of(page, start) == 200
+        expect(page.get_by_role("heading", name="Crawls")).to_be_visible()
 
 
 def status_of(page: Page, url: str) -> int:

@@ -26,7 +26,7 @@ def interrupted_at(number: int, call: Callable[[], object]) -> bool:
                 signal.raise_signal(signal.SIGINT)
         return trace
 
-    # As laion_etl/__main__.py does: a process that a script started in the background ignores SIGINT.
+    # As laion_etl/command_line.py does: a process that a script started in the background ignores SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.settrace(trace)
     try:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.core.errors import InputError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database import pair_texts, pairs_file, range_load, row_writer, text_buffer
 from laion_etl.database.connection import Database
@@ -238,11 +239,9 @@ def test_a_file_that_cannot_be_read_leaves_nothing_on_disk(
         urls = pq.ParquetFile(file).metadata.row_group(2).column(table.schema.get_field_index("url"))
         file.seek(0)
         content = bytearray(file.read())
-    content[urls.dictionary_page_offset : urls.dictionary_page_offset + urls.total_compressed_size] = bytes(
-        urls.total_compressed_size
-    )
+    content[urls.data_page_offset - 20 : urls.data_page_offset] = b"\xff" * 20  # the end of the dictionary
     with store.create(NAME) as file:
         file.write(content)
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match=r"cannot read .*part-00000.parquet: .*; parse its partition again"):
         pairs.texts(candidates)
     assert [file.closed for file in files] == [True]

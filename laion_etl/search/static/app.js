@@ -14,7 +14,7 @@ let waiting = null;
 async function start() {
   listen();
   try {
-    const facts = await ask("/api/facts");
+    const facts = await ask("api/facts");
     maxBytes = facts.max_bytes;
     maxCount = facts.max_results;
     byId("name").textContent = facts.dataset;
@@ -36,7 +36,7 @@ function go(query) {
   }
   const parameters = new URLSearchParams(query);
   for (const [name, value] of filters.chosen()) parameters.set(name, value);
-  history.pushState(null, "", parameters.size ? `/?${parameters}` : "/");
+  history.pushState(null, "", parameters.size ? `?${parameters}` : "./");
   return run();
 }
 
@@ -52,7 +52,7 @@ async function run() {
   const mine = (waiting = new AbortController());
   document.body.classList.add("busy");
   try {
-    const { results } = await ask(`/api/search?${parameters}`, { signal: mine.signal });
+    const { results } = await ask(`api/search?${parameters}`, { signal: mine.signal });
     showResults(results);
     say(summary(results.length, parameters));
     byId("more").hidden = results.length < count || count >= maxCount;
@@ -77,9 +77,9 @@ function showGiven(parameters) {
   const image = parameters.get("image");
   const like = parameters.get("like");
   byId("given").hidden = !image && !like;
-  if (image) byId("given-image").src = `/query/${encodeURIComponent(image)}`;
+  if (image) byId("given-image").src = `query/${encodeURIComponent(image)}`;
   const unsafe = parameters.get("unsafe") === "true";
-  if (like) byId("given-image").src = `/thumbnail/${encodeURIComponent(like)}${unsafe ? "?unsafe=true" : ""}`;
+  if (like) byId("given-image").src = `thumbnail/${encodeURIComponent(like)}${unsafe ? "?unsafe=true" : ""}`;
   byId("given-image").classList.toggle("veiled", Boolean(like) && unsafe);
   byId("given-name").textContent = like ? `like ${like}` : "your image";
 }
@@ -92,7 +92,7 @@ async function searchByImage(file) {
   }
   document.body.classList.add("busy");
   try {
-    const { image } = await ask("/api/image", { method: "POST", body: file });
+    const { image } = await ask("api/image", { method: "POST", body: file });
     await go({ image });
   } catch (error) {
     document.body.classList.remove("busy");

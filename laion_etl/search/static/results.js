@@ -54,7 +54,7 @@ function card(result) {
   const made = element("button", "card");
   made.type = "button";
   const frame = element("span", "frame");
-  const image = makeImage(`/thumbnail/${result.id}`, result);
+  const image = makeImage(`thumbnail/${result.id}`, result);
   image.loading = "lazy";
   frame.append(image);
   if (veiled(result)) {
@@ -73,7 +73,7 @@ function card(result) {
 
 function showImage(result) {
   const shown = document.getElementById("details-shown");
-  const image = makeImage(veiled(result) ? `/thumbnail/${result.id}` : `/image/${result.id}`, result);
+  const image = makeImage(veiled(result) ? `thumbnail/${result.id}` : `image/${result.id}`, result);
   shown.className = "shown";
   shown.replaceChildren(image);
   if (!veiled(result)) return;

@@ -1,0 +1,91 @@
+"""Reads values of Thrift's compact protocol, in which parquet files describe themselves.
+
+Its field numbers are those of parquet.thrift.
+"""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+WHOLE, LIST, STRUCT = (4, 5, 6), 9, 12  # kinds of values
+_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _SET = 0, 1, 2, 3, 7, 8, 10
+_MOST_NESTED = 16
+
+
+class CompactReader:
+    """Reads from `at` on. Raises IndexError where the data end, pa.ArrowInvalid for what is damaged."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.at = 0
+
+    def fields(self) -> Iterator[tuple[int, int]]:
+        """Yield number and kind of each field of a struct; read or skip its value before the next one."""
+        field = 0
+        while kind := (byte := self._byte()) & 0x0F:
+            field = field + (byte >> 4) if byte >> 4 else self.signed()
+            yield field, kind
+
+    def numbers(self) -> dict[int, int]:
+        """Return the whole numbers of a struct, by field."""
+        found = {}
+        for field, kind in self.fields():
+            if kind in WHOLE:
+                found[field] = self.signed()
+            else:
+                self.skip(kind)
+        return found
+
+    def count(self) -> int:
+        """Return the number of values of a list."""
+        return self._list()[0]
+
+    def signed(self) -> int:
+        """Return a whole number."""
+        value = self._unsigned()
+        return value >> 1 ^ -(value & 1)
+
+    def skip(self, kind: int, nested: int = 0) -> None:
+        """Pass over a value."""
+        if nested > _MOST_NESTED:
+            raise pa.ArrowInvalid("what it says of itself is nested too deep")
+        if kind in WHOLE:
+            self._unsigned()
+        elif kind == _BINARY:
+            length = self._unsigned()  # moves `at`
+            self._move(length)
+        elif kind == STRUCT:
+            for _, inner in self.fields():
+                self.skip(inner, nested + 1)
+        elif kind in (LIST, _SET):
+            count, inner = self._list()
+            for _ in range(count):
+                self.skip(_BYTE if inner in (_TRUE, _FALSE) else inner, nested + 1)
+        elif kind in (_BYTE, _DOUBLE):
+            self._move(1 if kind == _BYTE else 8)
+        elif kind not in (_TRUE, _FALSE):
+            raise pa.ArrowInvalid("what it says of itself is damaged")
+
+    def _list(self) -> tuple[int, int]:
+        """Return number and kind of the values of a list."""
+        byte = self._byte()
+        return self._unsigned() if byte >> 4 == 15 else byte >> 4, byte & 0x0F
+
+    def _move(self, count: int) -> None:
+        if self.at + count > len(self._data):
+            raise IndexError
+        self.at += count
+
+    def _byte(self) -> int:
+        byte = self._data[self.at]
+        self.at += 1
+        return byte
+
+    def _unsigned(self) -> int:
+        value = shift = 0
+        while (byte := self._byte()) & 0x80:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if shift > 63:
+                raise pa.ArrowInvalid("what it says of itself is damaged")
+        return value | byte << shift
