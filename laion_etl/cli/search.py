@@ -165,7 +165,7 @@ def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameter
         hits = opened.like(like, top, filters)
     else:
         hits = opened.search(_vector(query, image, opened, settings), top, filters)
-    console().print(_table(hits))
+    console().print(_table(hits) if hits else "nothing found: no image passes the filters")
     if as_json:
         say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 

@@ -472,6 +472,9 @@ def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_
         (b"example", "line 1: 'example' is a public suffix"),
         (b"*.co.uk", "line 1: 'co.uk' is a public suffix"),
         (b"https://co.uk/", "line 1: 'co.uk' is a public suffix"),
+        (b"github.io", "line 1: 'github.io' is a public suffix.* confirm .* suffix:github.io"),
+        (b"http://s3.amazonaws.com/", "line 1: 's3.amazonaws.com' is a public suffix"),
+        (b"kawasaki.jp", "line 1: 'kawasaki.jp' is a public suffix"),
         (b"example.org/*", "line 1: a URL has no wildcards; write example.org/ for all"),
         (b"*.example.org/a.jpg", "line 1: a URL has no wildcards; write the domain alone"),
         (b"/media", "line 1: '/media' has no host"),
@@ -481,7 +484,7 @@ def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_
         (b"key:12a", "line 1: it is not a key or SAMPLE_ID"),
         (b"", "names nothing to remove"),
         (b"\n# only this\n", "names nothing to remove"),
-        (b"example.org\nsha256:12\n", "list line 2: it is not a sha256 of 64 hexadecimal digits"),
+        (b"example.org\nsha256:12\n", "list line 2: it is not a SHA-256 of 64 hexadecimal digits"),
         (b"\n\nexample.org\nno host\n", "list line 4: 'no host' is not a domain"),
         (b"no host\nftp://a.org/b\ncom\nkey:x", "list line 1: 'no host' is not a domain"),
         (b"example.org\nftp://a.org/b\nno host\n/media", "list line 2: 'ftp://a.org/b' is not a URL"),
@@ -493,6 +496,24 @@ def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_
 def test_a_list_with_a_wrong_line_is_refused(text: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_lines(text, "list")
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        (b"suffix:github.io", None),
+        (b"SAMPLE_ID: 20263600000000001", b"20263600000000001"),
+        (b"pair_id:0123456789abcdef0123456789abcdef", b"pair:0123456789abcdef0123456789abcdef"),
+        (b"https://octo.github.io/", b"http://octo.github.io"),
+    ],
+)
+def test_columns_are_prefixes_and_a_suffix_can_be_confirmed(line: bytes, same: bytes | None) -> None:
+    [found] = read_lines(line, "list").lines
+    if same is None:
+        assert found.rules.keys() == {"domains"}
+        return
+    [other] = read_lines(same, "list").lines
+    assert (found.rules, found.sample) == (other.rules, other.sample)
 
 
 def test_each_line_of_a_long_list_has_the_rules_that_it_has_alone() -> None:
