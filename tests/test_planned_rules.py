@@ -189,9 +189,7 @@ def test_after_a_removal_the_same_run_again_is_fine_and_parses_nothing_again(
     assert {name: store.read(name) for name in store.list("pairs/")} == before
 
 
-@pytest.mark.parametrize(
-    ("change", "selection"), [({"languages": ("de",)}, ""), ({}, "0:1")]
-)
+@pytest.mark.parametrize(("change", "selection"), [({"languages": ("de",)}, ""), ({}, "0:1")])
 def test_planned_pairs_are_not_parsed_over(
     planned: Settings, store: Store, database: Database, change: dict[str, Any], selection: str
 ) -> None:

@@ -102,7 +102,9 @@ def _checked_domain(wanted: str) -> str:
     except ValueError:
         url = None
     if url is None or url.href != f"http://{url.hostname}/":
-        raise InputError(f"cannot filter by domain {wanted!r}: it is not a domain; write one like example.org")
+        raise InputError(
+            f"cannot filter by domain {wanted!r}: it is not a domain; write one like example.org"
+        )
     host = str(url.hostname)
     if (domain := registered_domain(host)) != host:
         raise InputError(

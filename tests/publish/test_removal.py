@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from laion_etl.blocklists.removal_requests import blocked_links, read_requests
+from laion_etl.blocklists.removal_requests import Request, blocked_links, read_requests
 from laion_etl.blocklists.removed_images import blocked_images
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError
@@ -27,6 +28,7 @@ from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.variants import RESEARCH_SAFE
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Guard, LocalStore, Store
+from laion_etl.publish import at_once
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
@@ -282,6 +284,24 @@ def test_a_shard_that_comes_back_is_not_published_and_not_parsed_or_stored_again
     assert lists.pairs_blocked(first_half).tolist() == [True]
     image = bytes.fromhex(victims["image"]["sha256"])
     assert blocked_images(requests, 31).hashes.matches(bytes(16), image)
+
+
+def test_another_removal_that_begins_meanwhile_is_taken_in(
+    store: LocalStore, listed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two removals at once had failed where the other was faster, with advice about damaged files."""
+    plain, others = at_once.read_rows, [Request({"md5": ("0" * 32,)}, crawls=(CRAWL,))]
+
+    def meanwhile(*args: Any) -> None:
+        plain(*args)
+        for request in (others.pop() for _ in others[:]):
+            store.write(request.name, request.to_json())
+
+    monkeypatch.setattr(at_once, "read_rows", meanwhile)
+
+    assert carry_out(listed, store).published
+    assert not others
+    assert verify_version("laion", "", store).problems == []
 
 
 @pytest.mark.parametrize(
