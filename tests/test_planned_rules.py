@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from laion_etl.cli import app
 from laion_etl.blocklists.removal_requests import Request
+from laion_etl.cli import app
 from laion_etl.cli.run_checks import check_parse, check_run
 from laion_etl.core.errors import SettingsError
 from laion_etl.crawl import parse_selection, partitions
@@ -179,7 +179,7 @@ def test_a_new_blocklist_is_refused_for_planned_partitions(
 def test_after_a_removal_the_same_run_again_is_fine_and_parses_nothing_again(
     planned: Settings, store: Store, database: Database
 ) -> None:
-    """A removal takes its pairs out of finished files itself: to build the crawl anew would be for nothing."""
+    """A removal takes its pairs out of finished files itself: the crawl need not be built anew."""
     before = {name: store.read(name) for name in store.list("pairs/")}
     request = Request({"domains": ("00112233445566aa",)}, frozenset({"0" * 32}))
     store.write(request.name, request.to_json())

@@ -62,7 +62,8 @@ def index(
     if not published.rows:
         console().print(f"{published.release.folder} has no rows: nothing to index", highlight=False)
         if as_json:
-            say_json({"stage": "index", "unit": published.release.version, "input": 0, "kept": 0})
+            unit = f"{published.release.name}/{published.release.version}"
+            say_json({"stage": "index", "unit": unit, "input": 0, "kept": 0, "dropped": {}})
         return
     if range_:
         with progress(console(), f"index {published.release.version}, {range_}") as report:

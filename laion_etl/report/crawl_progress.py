@@ -181,7 +181,7 @@ def _score(known: DatabaseCounters | None, stored: StoreCounters | None) -> Funn
     """
     score = stored.score if stored else ScoreProgress()
     found = known.downloads if known else None
-    if found and (found.scored >= score.units or 0 < found.batches and found.done < score.units):
+    if found and (found.scored >= score.units or (found.batches and found.done < score.units)):
         return make_row("score", found.scored, found.samples, found.samples_kept, found.score_dropped)
     return make_row("score", score.units, score.input, score.kept, score.dropped)
 

@@ -88,8 +88,8 @@ def _licensed(column: pa.ChunkedArray, wanted: str) -> pa.ChunkedArray:
         return pc.equal(column, wanted)
     if not _LICENSE_TYPE.fullmatch(wanted.lower()):
         raise InputError(
-            f"cannot filter by licence {wanted!r}: it is not a type of Creative Commons; write a type such as "
-            f"by-sa or zero, the URL of a licence, or {KNOWN_LICENSE} for any"
+            f"cannot filter by licence {wanted!r}: it is not a type of Creative Commons; write a type such "
+            f"as by-sa or zero, the URL of a licence, or {KNOWN_LICENSE} for any"
         )
     return pc.match_substring(column, f"/{wanted.lower()}/")
 
