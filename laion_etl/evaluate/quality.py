@@ -35,8 +35,8 @@ def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
             found[row["LANGUAGE"] or ""].append((row["similarity"], row["aesthetic"]))
     if not found:
         raise InputError(
-            f"cannot show the quality of {store.uri(prefix)}: it has no published samples; publish a crawl that "
-            "has some"
+            f"cannot show the quality of {store.uri(prefix)}: it has no published samples; publish a crawl "
+            "that has some"
         )
     rows = [_quality(language, values) for language, values in found.items()]
     return sorted(rows, key=lambda row: (-row.samples, row.language))[:_MAX_LANGUAGES]
