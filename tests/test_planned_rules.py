@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from laion_etl.blocklists.removal_requests import Request
 from laion_etl.cli import app
-from laion_etl.cli.run_checks import check_run
+from laion_etl.cli.run_checks import check_parse, check_run
 from laion_etl.core.errors import SettingsError
 from laion_etl.crawl import parse_selection, partitions
 from laion_etl.database.connection import Database
@@ -114,17 +115,21 @@ def test_the_way_out_is_in_the_refusal(planned: Settings, store: Store, database
     check(other, store)
 
 
+def set_environment(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "STORE": store.uri(""),
+        "DATABASE_URL": settings.core.database_url,
+        "CRAWL_SOURCE": settings.core.crawl_source,
+        "WAT_FILES_PER_PARTITION": "2",
+    }.items():
+        monkeypatch.setenv(f"LAION_ETL_{name}", value)
+
+
 def test_the_command_that_a_run_begins_with_refuses_and_writes_nothing(
     planned: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "STORE": store.uri(""),
-        "DATABASE_URL": planned.core.database_url,
-        "CRAWL_SOURCE": planned.core.crawl_source,
-        "WAT_FILES_PER_PARTITION": "2",
-        "PARSE_LANGUAGES": "de",
-    }.items():
-        monkeypatch.setenv(f"LAION_ETL_{name}", value)
+    set_environment(planned, store, monkeypatch)
+    monkeypatch.setenv("LAION_ETL_PARSE_LANGUAGES", "de")
     before = {name: store.read(name) for name in store.list("pairs/")}
 
     ended = CliRunner().invoke(app, ["crawl", "partitions", "--crawl", CRAWL, "--json"])
@@ -167,8 +172,58 @@ def test_a_new_blocklist_is_refused_for_planned_partitions(
     domains = tmp_path / "domains.txt"
     domains.write_text("blocked.example\n")
 
-    with pytest.raises(SettingsError, match="other blocklists or removal requests"):
+    with pytest.raises(SettingsError, match="other blocklists"):
         check(of(planned, "parse", blocked_domains=(str(domains),)), store)
+
+
+def test_after_a_removal_the_same_run_again_is_fine_and_parses_nothing_again(
+    planned: Settings, store: Store, database: Database
+) -> None:
+    """A removal takes its pairs out of finished files itself: the crawl need not be built anew."""
+    before = {name: store.read(name) for name in store.list("pairs/")}
+    request = Request({"domains": ("00112233445566aa",)}, frozenset({"0" * 32}))
+    store.write(request.name, request.to_json())
+
+    check(planned, store)
+    loaded(planned, store, database)
+    assert {name: store.read(name) for name in store.list("pairs/")} == before
+
+
+@pytest.mark.parametrize(("change", "selection"), [({"languages": ("de",)}, ""), ({}, "0:1")])
+def test_planned_pairs_are_not_parsed_over(
+    planned: Settings, store: Store, database: Database, change: dict[str, Any], selection: str
+) -> None:
+    other = of(planned, "parse", **change)
+    [first, *_] = partitions(CRAWL, other, parse_selection(selection) if selection else None)
+
+    with pytest.raises(SettingsError, match="these rules differ from the planned ones"):
+        check_parse(first, other, store)
+
+    check_parse(partitions(CRAWL, planned)[0], planned, store)
+    forget_crawl(CRAWL, other, store, database)
+    check_parse(first, other, store)
+
+
+def test_pairs_that_are_not_the_planned_ones_may_be_parsed_over(planned: Settings, store: Store) -> None:
+    """As an older version left them, which parsed over planned pairs: to repair that it needs no new plan."""
+    [first, *_] = partitions(CRAWL, planned)
+    other = of(planned, "parse", min_alt_chars=50)
+    parse_partition(CRAWL, first.number, first.indexed_wat_files, other, store)
+
+    check_parse(first, planned, store)
+
+
+def test_the_command_that_parses_refuses_to_parse_over_planned_pairs(
+    planned: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_environment(planned, store, monkeypatch)
+    monkeypatch.setenv("LAION_ETL_PARSE_LANGUAGES", "de")
+    before = {name: store.read(name) for name in store.list("pairs/")}
+
+    ended = CliRunner().invoke(app, ["stage", "parse", "--crawl", CRAWL, "--partition", "0"])
+
+    assert isinstance(ended.exception, SettingsError)
+    assert {name: store.read(name) for name in store.list("pairs/")} == before
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import parse_stats_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.database.connection import Database
+from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import CrawlFunnel, crawl_funnel
@@ -106,6 +107,23 @@ def test_every_number_is_that_of_the_files(store: Store, settings: Settings, dat
     assert funnel.records.input == 270
     load_partition("C", 2, settings, store, database)  # takes nothing over: the others are planned
     assert read("C", store, database) == crawl_funnel(store, "C")
+
+
+def test_scores_of_a_plan_that_was_forgotten_do_not_count(
+    store: Store, settings: Settings, database: Database
+) -> None:
+    batches = work(store, settings, database)
+    record = GroupRecord("C", "0/1", 5, store)
+    record.begin()
+    for batch in batches[:4]:
+        record.add(scored(store, batch))
+    record.finish()
+    forget_crawl("C", settings, store, database)
+    load_partition("C", 0, settings, store, database)
+    plan_batches("C", replace(settings, plan=PlanSettings(batch_size=10)), store, database)
+
+    score = read("C", store, database).row("score")
+    assert (score.units, score.input, score.kept, score.dropped) == (0, 0, 0, {})
 
 
 def test_windows_of_a_plan_that_are_done_count(store: Store, settings: Settings, database: Database) -> None:

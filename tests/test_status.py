@@ -97,6 +97,7 @@ def test_a_crawl_that_is_not_loaded(store: Store, database: Database) -> None:
     status = crawl_status("NONE", crawl_funnel(store, "NONE"), database)
     assert (status.load.partitions, status.queue.batches) == (0, 0)
     assert "Work on NONE" in printed(status.as_table())
+    assert "nothing of NONE is done yet" in " ".join(printed(status.as_table()).split())
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,12 @@ def run_settings(context: Context) -> dict[str, str]:
     chosen = {variable: params.get(name) for name, (variable, _) in RUN_SETTINGS.items()}
     if params.get("store_prefix"):
         chosen["LAION_ETL_STORE"] = f"{load_settings().store_uri.rstrip('/')}/{params['store_prefix']}"
-    return {name: str(value) for name, value in chosen.items() if value not in _AS_SET}
+    return {name: _as_text(value) for name, value in chosen.items() if value not in _AS_SET}
+
+
+def _as_text(value: object) -> str:
+    """Return a value as settings have it: for JSON schema 2.0 is an integer, too."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def check_conf(context: Context) -> None:

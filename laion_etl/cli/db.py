@@ -105,6 +105,7 @@ def reconcile(
 
     The exit code is 1 if they differ; with --fix, if they still differ afterwards.
     """
+    from laion_etl.core.errors import InputError
     from laion_etl.crawl import written_numbers
     from laion_etl.database.connection import open_database
     from laion_etl.database.reconcile import find_differences
@@ -113,6 +114,11 @@ def reconcile(
     settings, store = open_settings()
     with open_database(settings) as database:
         stored = read_stored(crawl, store)
+        if stored.is_empty and not database.rows("load.crawl_number", {"crawl": crawl}):
+            raise InputError(
+                f"cannot compare {crawl}: neither the store nor the database has anything of it; `laion-etl "
+                "status` lists the crawls in the database"
+            )
         found = find_differences(crawl, stored, store, database)
         for kind, numbers in found.numbers.items():
             say(f"{kind} {written_numbers(numbers)}: {kind.sentence}")

@@ -16,6 +16,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import Partition, written_numbers
 from laion_etl.database.connection import Database, has_database, open_database
 from laion_etl.database.dedupe_keys import DedupeRule
+from laion_etl.database.loaded import loaded_crawl
 from laion_etl.database.servers import range_servers
 from laion_etl.io.storage import Store
 from laion_etl.parse.custom_filters import load_filters
@@ -51,7 +52,32 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
     for number in again:
         if number in parsed:
             _check_files(asked[number], parsed[number])
-    _check_fingerprints([asked[number] for number in again if number in parsed], parsed, settings, store)
+    _check_fingerprints([asked[number] for number in again if number in parsed], parsed, settings)
+
+
+def check_parse(asked: Partition, settings: Settings, store: Store) -> None:
+    """Raise SettingsError if parsing a partition would replace pairs that are cut into batches by others.
+
+    Postgres is asked only where something differs: a parse needs no database, and many of them run at once.
+    """
+    parsed = _read_stats(asked.crawl, [asked.number], store)
+    if asked.number not in parsed:
+        return
+    try:
+        _check_rules(asked.crawl, parsed[asked.number], settings)
+        _check_files(asked, parsed[asked.number])
+        _check_fingerprints([asked], parsed, settings)
+    except SettingsError:
+        if _is_in_batches(asked, settings, store):
+            raise
+
+
+def _is_in_batches(asked: Partition, settings: Settings, store: Store) -> bool:
+    """Whether the pairs that the store has of a partition are those that are planned."""
+    if not has_database(settings):
+        return False
+    with open_database(settings) as database:
+        return asked.number in loaded_crawl(asked.crawl, store, database).partitions
 
 
 def _check_dedupe(settings: Settings, database: Database) -> None:
@@ -101,19 +127,19 @@ def _check_files(partition: Partition, planned: StageStats) -> None:
 
 
 def _check_fingerprints(
-    again: Sequence[Partition], planned: dict[int, StageStats], settings: Settings, store: Store
+    again: Sequence[Partition], planned: dict[int, StageStats], settings: Settings
 ) -> None:
     """Raise SettingsError if a fingerprint differs for any other reason."""
     if not again:
         return
-    blocked = blocked_fingerprint(settings, store)
+    blocked = blocked_fingerprint(settings)
     for partition in again:
         if planned[partition.number].fingerprint != parse_fingerprint(
             partition.indexed_wat_files, settings, blocked
         ):
             what = (
-                f"partition {partition.number} was parsed with other blocklists or removal requests, from "
-                "another LAION_ETL_CRAWL_SOURCE, or by an older version"
+                f"partition {partition.number} was parsed with other blocklists, from another "
+                "LAION_ETL_CRAWL_SOURCE, or by an older version"
             )
             raise SettingsError(_refusal(partition.crawl, what))
 

@@ -62,7 +62,8 @@ def index(
     if not published.rows:
         console().print(f"{published.release.folder} has no rows: nothing to index", highlight=False)
         if as_json:
-            say_json({"stage": "index", "unit": published.release.version, "input": 0, "kept": 0})
+            unit = f"{published.release.name}/{published.release.version}"
+            say_json({"stage": "index", "unit": unit, "input": 0, "kept": 0, "dropped": {}})
         return
     if range_:
         with progress(console(), f"index {published.release.version}, {range_}") as report:
@@ -165,7 +166,7 @@ def query_index(  # noqa: PLR0913, PLR0917 - Typer declares options as parameter
         hits = opened.like(like, top, filters)
     else:
         hits = opened.search(_vector(query, image, opened, settings), top, filters)
-    console().print(_table(hits))
+    console().print(_table(hits) if hits else "nothing found: no image passes the filters")
     if as_json:
         say_json({"version": opened.stats.unit, "results": [_plain(hit) for hit in hits]})
 

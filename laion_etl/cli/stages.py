@@ -52,8 +52,13 @@ def parse(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Parse the WAT files of one partition into a parquet file of pairs."""
+    """Parse the WAT files of one partition into a parquet file of pairs.
+
+    Refused with other rules or WAT files than those of pairs that are cut into batches already.
+    """
+    from laion_etl.cli.run_checks import check_parse
     from laion_etl.core.arrow_memory import save_arrow_memory
+    from laion_etl.crawl import Partition
     from laion_etl.io.usage_records import usage_recorded
     from laion_etl.parse.stage import parse_partition
 
@@ -61,14 +66,17 @@ def parse(
     settings, store = open_settings()
     if jobs is not None:
         settings = replace(settings, parse=replace(settings.parse, jobs=jobs))
-    files = (
-        list(enumerate(wat)) if wat else _partition(crawl, partition, wat_files, settings).indexed_wat_files
+    asked = (
+        Partition(crawl, partition, 0, tuple(wat))
+        if wat
+        else _partition(crawl, partition, wat_files, settings)
     )
+    check_parse(asked, settings, store)
     with (
         usage_recorded(crawl, "parse", str(partition), store),
         progress(console(), f"parse partition {partition}") as report,
     ):
-        stats = parse_partition(crawl, partition, files, settings, store, report)
+        stats = parse_partition(crawl, partition, asked.indexed_wat_files, settings, store, report)
     done(stats, as_json)
 
 

@@ -38,6 +38,10 @@ class StoredCrawl:
     shards: set[int]  # with all files of their shard; of those that are scored the tar may have been deleted
     scored: set[int]  # with scores that are whole
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self.parsed or self.loaded or self.batches or self.shards or self.scored)
+
 
 def read_stored(crawl: str, store: Store) -> StoredCrawl:
     """List what the store has of a crawl, and read the stats of its parsed partitions."""

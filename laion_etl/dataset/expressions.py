@@ -27,6 +27,7 @@ _MAX_CHARS = 4_000
 _MAX_S = 60.0  # for one table, of at most the rows of a batch: plain conditions take milliseconds
 _AGAIN_S = 0.01
 _ROWS_PER_CHUNK = 64
+_WRONG_CONSTANTS = (duckdb.InvalidInputException, duckdb.SyntaxException)
 _CLASSES = frozenset({"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN",
                       "FUNCTION", "CAST", "CASE", "TYPE"})  # fmt: skip
 _OPERATORS = frozenset({"OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "COMPARE_IN",
@@ -66,7 +67,7 @@ class Condition:
         kind = self._evaluate(DATASET_FILES.schema.empty_table()).type
         if kind != pa.bool_():
             raise self._error(f"it evaluates to {kind}, not true or false")
-        self._check_patterns()
+        self._check_constants()
 
     def selects(self, table: pa.Table) -> pa.ChunkedArray:
         """Return whether each row satisfies it; an undefined result (null, overflow ...) counts as false."""
@@ -96,11 +97,13 @@ class Condition:
                 self._database.interrupt()
                 wait_s = _AGAIN_S
 
-        Thread(target=watch, daemon=True).start()
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
         try:
             yield
         finally:
             done.set()
+            watcher.join()  # at the end of the process it would be torn down at whatever it does
 
     def _checked(self, expression: str) -> str:
         """Return the expression as DuckDB formats it, without comments, if all its nodes are allowed."""
@@ -114,13 +117,23 @@ class Condition:
                 raise self._error(wrong)
         return self._text("select json_deserialize_sql(?::json)", json.dumps(parsed)).removeprefix("SELECT ")
 
-    def _check_patterns(self) -> None:
-        """Refuse an invalid regular expression, which `try` would turn into false for every row."""
-        row = pa.table({field.name: pa.nulls(1, field.type) for field in DATASET_FILES.schema})
-        self._database.register("one_row", _wide(row))
+    def _check_constants(self) -> None:
+        """Refuse what `try` would turn into false for every row: a wrong pattern, or a number that is none.
+
+        With nulls in place of values an error is one of the constants. Some are only looked at with values,
+        of which texts need not be numbers.
+        """
+        fields = list(DATASET_FILES.schema)
+        nulls = {field.name: pa.nulls(1, field.type) for field in fields}
+        ones = {field.name: pa.array(["1"]).cast(field.type) for field in fields}
+        self._check_row(nulls, (*_WRONG_CONSTANTS, duckdb.ConversionException))
+        self._check_row(ones, _WRONG_CONSTANTS)
+
+    def _check_row(self, row: dict[str, pa.Array], refused: tuple[type[duckdb.Error], ...]) -> None:
+        self._database.register("one_row", _wide(pa.table(row)))
         try:
             self._database.execute(f"select {self.sql} from one_row").fetchall()  # noqa: S608 - checked
-        except duckdb.InvalidInputException as error:
+        except refused as error:
             raise self._error(str(error).splitlines()[0]) from error
         except duckdb.Error:
             return  # of a value, which is undefined and counts as false

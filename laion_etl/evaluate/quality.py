@@ -34,7 +34,10 @@ def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
         for row in table.to_pylist():
             found[row["LANGUAGE"] or ""].append((row["similarity"], row["aesthetic"]))
     if not found:
-        raise InputError(f"{store.uri(prefix)} has no published samples")
+        raise InputError(
+            f"cannot show the quality of {store.uri(prefix)}: it has no published samples; publish a crawl "
+            "that has some"
+        )
     rows = [_quality(language, values) for language, values in found.items()]
     return sorted(rows, key=lambda row: (-row.samples, row.language))[:_MAX_LANGUAGES]
 

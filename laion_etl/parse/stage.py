@@ -64,11 +64,11 @@ def parse_partition(
     """
     unit = partition_name(partition)
     removed = blocked_links(read_requests(store))
-    blocked = _blocked(settings, removed)
-    unit_fingerprint = parse_fingerprint(wat_files, settings, blocked)
+    unit_fingerprint = parse_fingerprint(wat_files, settings, blocked_fingerprint(settings))
     stats_name = parse_stats_name(crawl, partition)
     done = store.finished(stats_name, unit_fingerprint)
-    checkpoints = _checkpoints(crawl, unit, wat_files, settings, store, blocked)
+    # A removal rewrites finished files of pairs, and no checkpoints: those are of the requests of their time.
+    checkpoints = _checkpoints(crawl, unit, wat_files, settings, store, _blocked(settings, removed))
     if done is not None:
         delete_checkpoints(store, crawl, unit)  # one that was killed after it wrote its stats left them
         return done
@@ -124,15 +124,16 @@ def parse_partition(
 def parse_fingerprint(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:
     """The fingerprint of a partition parsed by these settings and the rules of this version of the code.
 
-    `blocked` is the fingerprint of all that is blocked.
+    `blocked` is the fingerprint of what is blocked. Of a finished partition those are the blocklists alone: a
+    removal takes its pairs out of finished files, so these stay finished.
     """
     rules = (RULES_VERSION, normalize.RULE_VERSION)
     return fingerprint("parse", rules, shaping(settings, Stage.PARSE), list(wat_files), blocked)
 
 
-def blocked_fingerprint(settings: Settings, store: Store) -> str:
-    """What differs whenever blocklists or removal requests do."""
-    return _blocked(settings, blocked_links(read_requests(store)))
+def blocked_fingerprint(settings: Settings) -> str:
+    """What differs whenever blocklists do."""
+    return load_blocklists(settings.parse, settings.data_path).fingerprint
 
 
 def plain_rules(settings: Settings) -> dict[str, Any]:

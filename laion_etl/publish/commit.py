@@ -50,7 +50,7 @@ def commit_version(context: PublishContext, files: Sequence[DataFile], store: St
         stats = replace(context.stats, outputs=tuple(Output(f.name, f.bytes, f.sha256) for f in written))
         store.write_stats(release.file(STATS), stats)
         if context.removals != removals_of(context.crawl, read_requests(store)):
-            raise InputError(
+            raise NewRequestsError(
                 f"cannot publish {release.name}/{release.version}: there are new removal requests; publish "
                 f"{context.crawl} again, from the start"
             )
@@ -92,6 +92,10 @@ def _delete_others(release: Release, files: Sequence[DataFile], store: Store) ->
         )
     for name in sorted(found - keep):
         store.delete(name)
+
+
+class NewRequestsError(InputError):
+    """Removal requests came while a crawl was published; from the start, it is published without them."""
 
 
 def removals_of(crawl: str, requests: Sequence[Request]) -> tuple[str, ...]:

@@ -16,8 +16,15 @@ from laion_etl.urls.public_suffix import is_public_suffix
 
 MAX_BYTES = 256_000_000
 _LINES_AT_ONCE = 4096
-_PREFIXED = re.compile(r"(domain|url|pair|md5|sha256|pdq|key|image-of):(?!//)\s*(.+)", re.IGNORECASE)
-_PLACES = {"domain": "domains", "url": "urls", "pair": "pairs"}
+_PREFIXED = re.compile(
+    r"(domain|suffix|url|pair|pair_id|md5|sha256|pdq|key|sample_id|image-of):(?!//)\s*(.+)", re.IGNORECASE
+)
+_PLACES = {
+    "domain": "domains", "suffix": "domains", "url": "urls", "pair": "pairs", "pair_id": "pairs",
+    "sample_id": "key",
+}  # fmt: skip
+_NAMES = {"pairs": "pair id", "md5": "MD5", "sha256": "SHA-256", "pdq": "PDQ"}
+_CONFIRMED = re.compile(r"suffix:", re.IGNORECASE)
 _HEX_DIGITS = {"pairs": 32, "md5": 32, "sha256": 64, "pdq": 64}
 _FILE_NAME = re.compile(r"/[\w%~-][\w%~.-]*\Z")
 _HEX = re.compile(r"[0-9a-f]+\Z")
@@ -99,7 +106,8 @@ def read_lines(data: bytes, source: str) -> RemovalList:
     a sample, 32 hexadecimal digits (the MD5 of an image or the id of a pair), 64 of them (the SHA-256 of an
     image), or carries its kind as a prefix: `pdq:`, `md5:`, `sha256:`, `pair:`, `key:`, `url:`, `domain:`.
     `image-of:` and the URL of an image names all copies of it, under any URL.
-    Blank lines and those that begin with # are ignored. Public suffixes like `com` are refused.
+    Blank lines and those that begin with # are ignored. Public suffixes like `com` and `github.io` are
+    refused, unless they are confirmed by `suffix:`.
     """
     if len(data) > MAX_BYTES:
         raise InputError(
@@ -162,7 +170,7 @@ def _hashed(drafts: Sequence[_Draft], source: str) -> list[Line]:
         found = hashes_by_line(kind, Entries.of_values(values, numbers, source))
         lines |= {draft.line.number: draft.with_hashes(one) for draft, one in zip(named, found, strict=True)}
     for draft in drafts:
-        if draft.kind is not None and not draft.as_image:
+        if draft.kind is not None and not draft.as_image and not _CONFIRMED.match(draft.line.text):
             _LineReader(source, draft.line.number).check_hosts(draft.kind, draft.value)
     return [*lines.values()]
 
@@ -188,7 +196,7 @@ class _LineReader:
             return _Draft(Line(self.number, line, {}), ListKind(kind), value)
         for kind in kinds:
             if len(value) != _HEX_DIGITS[kind] or not _HEX.match(value):
-                raise self._error(f"it is not a {kind} of {_HEX_DIGITS[kind]} hexadecimal digits")
+                raise self._error(f"it is not a {_NAMES[kind]} of {_HEX_DIGITS[kind]} hexadecimal digits")
         return _Draft(Line(self.number, line, dict.fromkeys(kinds, frozenset({value}))))
 
     def _image_of(self, line: str, value: str) -> _Draft:
@@ -206,7 +214,7 @@ class _LineReader:
             if is_public_suffix(host):
                 raise self._error(
                     f"{host!r} is a public suffix, below which anyone has domains",
-                    "name the domains themselves",
+                    f"name the domains themselves, or confirm that all below it are meant by suffix:{host}",
                 )
 
     def _check(self, kind: str, value: str) -> None:

@@ -7,6 +7,7 @@ published at once is left to it.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ from laion_etl.dataset.shaping_settings import as_published
 from laion_etl.dataset.variants import RESEARCH
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Store
+from laion_etl.publish.commit import NewRequestsError
 from laion_etl.publish.compared_ranges import compare_ranges
 from laion_etl.publish.finish import finish_ranges
 from laion_etl.publish.prepare import Removed
@@ -34,6 +36,8 @@ from laion_etl.removal.work import MOST_RANGES, Work
 from laion_etl.settings import Settings
 
 FORMAT = 1
+_TIMES_AGAIN = 5  # removals that begin while a crawl is published
+_log = logging.getLogger(__name__)
 _NAME = "publish.json"
 
 Step = Callable[[str, int, int, Settings, Store, Sequence[str]], list[StageStats]]
@@ -225,6 +229,12 @@ def publish_again(
     """Merge the ranges of a crawl that was prepared, or publish it here, and make the version visible."""
     if found is not None and found.has(one.dataset, one.crawl):
         return finish_ranges(one.crawl, one.variant, one.settings, store)
+    for _ in range(_TIMES_AGAIN):
+        try:
+            return publish_removal(one.crawl, one.settings, store, one.variant, removed)
+        except NewRequestsError as error:
+            _log.warning("%s; this is done now", error)
+            removed = None  # the other removal may have changed more batches
     return publish_removal(one.crawl, one.settings, store, one.variant, removed)
 
 

@@ -175,10 +175,13 @@ def _download(known: DatabaseCounters | None) -> FunnelRow:
 
 
 def _score(known: DatabaseCounters | None, stored: StoreCounters | None) -> FunnelRow:
-    """Of the queue, or of the groups' records where shards were scored without it."""
+    """Of the queue, or of the groups' records where shards were scored without it.
+
+    Records of more batches than are downloaded are of a plan that was forgotten since.
+    """
     score = stored.score if stored else ScoreProgress()
-    if known and known.downloads.scored >= score.units:
-        found = known.downloads
+    found = known.downloads if known else None
+    if found and (found.scored >= score.units or (found.batches and found.done < score.units)):
         return make_row("score", found.scored, found.samples, found.samples_kept, found.score_dropped)
     return make_row("score", score.units, score.input, score.kept, score.dropped)
 

@@ -168,6 +168,8 @@ class CrawlStatus:
         return table
 
     def _notes(self) -> Iterator[str]:
+        if not (self.load.partitions or self.queue.batches or any(one.done for one in self.stages)):
+            yield f"nothing of {self.crawl} is done yet; `laion-etl status` lists the crawls in the database"
         if (windows := self.plan_windows).of:
             yield f"plan: {windows.done:,} of {quantity(windows.of, 'window')} of new pairs are done"
         for lease in self.oldest_leases[:1]:

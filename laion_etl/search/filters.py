@@ -1,8 +1,10 @@
 """Which rows a search may return: only those tagged UNLIKELY to be unsafe, unless requested otherwise."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import ada_url
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +13,15 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.subsets import subsets
 from laion_etl.settings import PublishSettings
+from laion_etl.urls.public_suffix import registered_domain
 
 SAFE_TAG = "UNLIKELY"
 KNOWN_LICENSE = "known"
 _NO_LICENSE = "?"
+# Those of https://creativecommons.org/licenses/, retired ones too, and of /publicdomain/.
+_LICENSE_TYPE = re.compile(
+    r"by|(by-)?(nc|nd|sa|nc-sa|nc-nd|nd-nc)|devnations|sampling\+?|nc-sampling\+|zero|mark|certification|publicdomain"
+)
 
 Mask = NDArray[np.bool_]
 
@@ -36,7 +43,9 @@ class Filters:
     unsafe: bool = False
 
     def mask(self, rows: pa.Table, publish: PublishSettings) -> Mask:
-        """Return whether each row passes. Raises InputError for an unknown subset."""
+        """Return whether each row passes. Raises InputError for an unknown subset or licence, and for what is
+        not a domain.
+        """
         passed = np.ones(rows.num_rows, np.bool_)
         for condition in self._conditions(rows, publish):
             passed &= pc.fill_null(condition, False).to_numpy()
@@ -46,7 +55,8 @@ class Filters:
         if not self.unsafe:
             yield pc.equal(rows["NSFW"], SAFE_TAG)
         if self.languages:
-            yield pc.is_in(rows["LANGUAGE"], pa.array(self.languages))
+            wanted = pa.array([code.lower() for code in self.languages])
+            yield pc.is_in(pc.utf8_lower(rows["LANGUAGE"]), wanted)
         if self.min_similarity is not None:
             yield pc.greater_equal(rows["similarity"], self.min_similarity)
         if self.min_aesthetic is not None:
@@ -56,7 +66,7 @@ class Filters:
         if self.license:
             yield _licensed(rows["LICENSE"], self.license)
         if self.domain:
-            yield pc.equal(rows["domain"], self.domain.lower())
+            yield pc.equal(rows["domain"], _checked_domain(self.domain))
 
 
 def is_safe(tag: str | None) -> bool:
@@ -74,5 +84,31 @@ def _in_subset(rows: pa.Table, name: str, publish: PublishSettings) -> pa.Chunke
 def _licensed(column: pa.ChunkedArray, wanted: str) -> pa.ChunkedArray:
     if wanted == KNOWN_LICENSE:
         return pc.not_equal(column, _NO_LICENSE)
-    kind = pc.match_substring(column, f"/{wanted}/")
-    return pc.or_(pc.equal(column, wanted), kind)
+    if "://" in wanted:
+        return pc.equal(column, wanted)
+    if not _LICENSE_TYPE.fullmatch(wanted.lower()):
+        raise InputError(
+            f"cannot filter by licence {wanted!r}: it is not a type of Creative Commons; write a type such "
+            f"as by-sa or zero, the URL of a licence, or {KNOWN_LICENSE} for any"
+        )
+    return pc.match_substring(column, f"/{wanted.lower()}/")
+
+
+def _checked_domain(wanted: str) -> str:
+    """Return a domain as rows have it. Raises InputError for a URL, a host below a domain, and the like."""
+    name = wanted.strip().rstrip(".")
+    try:
+        url = ada_url.URL(f"http://{name}/")
+    except ValueError:
+        url = None
+    if url is None or url.href != f"http://{url.hostname}/":
+        raise InputError(
+            f"cannot filter by domain {wanted!r}: it is not a domain; write one like example.org"
+        )
+    host = str(url.hostname)
+    if (domain := registered_domain(host)) != host:
+        raise InputError(
+            f"cannot filter by domain {wanted!r}: it is a host of {domain}; filter by {domain}, or search "
+            "without this filter"
+        )
+    return host

@@ -22,13 +22,17 @@ def public_suffixes() -> tuple[frozenset[str], frozenset[str]]:
 
     Rules with letters beyond ASCII are there as hosts are written, too (`xn--p1ai`).
     """
-    lines = map(str.strip, _list().partition(_PRIVATE_PART)[0].splitlines())
-    written = [line.split()[0] for line in lines if line and not line.startswith("//")]
-    rules = frozenset(form for rule in written for form in (rule, _as_in_hosts(rule)))
+    rules = _rules(_list().partition(_PRIVATE_PART)[0])
     longer = {
         rule.lstrip("!").split(".", first)[first] for rule in rules for first in range(1, rule.count(".") + 1)
     }
     return rules, frozenset(longer)
+
+
+def _rules(part: str) -> frozenset[str]:
+    lines = map(str.strip, part.splitlines())
+    written = [line.split()[0] for line in lines if line and not line.startswith("//")]
+    return frozenset(form for rule in written for form in (rule, _as_in_hosts(rule)))
 
 
 def _list() -> str:
@@ -63,8 +67,27 @@ def registered_domain(host: str) -> str:
 
 
 def is_public_suffix(host: str) -> bool:
-    """Whether anyone may have domains below a host: `com`, `co.uk`, and every name of one label."""
-    return _suffix_start(host.split(".")) == 0 or not (set(host) & set(".:"))
+    """Whether others may have names below a host: `com`, `co.uk`, `github.io`, every name of one label.
+
+    Also a name all of whose names are suffixes, as those of `kawasaki.jp` are.
+    """
+    rules, _ = public_suffixes()
+    listed = _suffix_start(host.split(".")) == 0 or f"*.{host}" in rules
+    return listed or _is_private_suffix(host) or not (set(host) & set(".:"))
+
+
+def _is_private_suffix(host: str) -> bool:
+    """Whether a company gives names below a host to others: `github.io`, `blogspot.com`."""
+    rules = _private_suffixes()
+    parent = host.partition(".")[2]
+    if f"!{host}" in rules:
+        return False
+    return host in rules or f"*.{host}" in rules or f"*.{parent}" in rules
+
+
+@cache
+def _private_suffixes() -> frozenset[str]:
+    return _rules(_list().partition(_PRIVATE_PART)[2])
 
 
 def _suffix_start(labels: Sequence[str]) -> int | None:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from laion_etl.cli import app
+from laion_etl.core.errors import InputError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import shard_stem
 from laion_etl.core.stage_stats import UNFINISHED, StageStats
@@ -238,6 +239,14 @@ def test_an_empty_database_is_filled_from_the_store(
     status = CliRunner().invoke(app, ["status", "--crawl", "C", "--json"])
     queue = json.loads(status.stdout)["queue"]
     assert (queue["batches"], queue["done"], queue["ready"]) == (4, 2, 2)
+
+
+def test_a_crawl_that_is_nowhere_is_an_error(world: World, environment: pytest.MonkeyPatch) -> None:
+    """A misspelled one would be said to agree."""
+    seen = CliRunner().invoke(app, ["db", "reconcile", "--crawl", "D", "--json"])
+    assert isinstance(seen.exception, InputError)
+    assert "neither the store nor the database has anything of it" in str(seen.exception)
+    assert not seen.stdout
 
 
 def test_a_list_of_batches_that_the_store_lost_is_written_again(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA, pair_id
@@ -374,6 +375,8 @@ def test_a_crawl_of_which_nothing_is_kept_is_published_empty(
         "report/index.html",
     ]
     assert b"There are no published pairs." in store.read(f"{FOLDER}/README.md")
+    header = yaml.safe_load(store.read(f"{FOLDER}/README.md").split(b"---\n")[1])
+    assert [one["data_files"] for one in header["configs"]] == [[]], "or the report's images would be loaded"
     assert store.read_stats(f"{FOLDER}/_stats.json").kept == 0
 
 

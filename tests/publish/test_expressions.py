@@ -86,6 +86,9 @@ def test_an_undefined_result_counts_as_false(expression: str) -> None:
         "regexp_matches(TEXT, '(')",
         "similarity > 2 and TEXT similar to '['",
         "case when similarity > 2 then TEXT ~ '(' else true end",
+        "WIDTH > 'wide'",
+        "WIDTH > 300 or HEIGHT in (200, 'tall')",
+        "TEXT like 'a!%' escape '!!'",
     ],
 )
 def test_anything_else_is_refused(expression: str) -> None:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from laion_etl.blocklists.removal_requests import blocked_links, read_requests
+from laion_etl.blocklists.removal_requests import Request, blocked_links, read_requests
 from laion_etl.blocklists.removed_images import blocked_images
 from laion_etl.cli import app
 from laion_etl.core.errors import InputError
@@ -27,6 +28,7 @@ from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.variants import RESEARCH_SAFE
 from laion_etl.dataset.versions import read_versions
 from laion_etl.io.storage import Guard, LocalStore, Store
+from laion_etl.publish import at_once
 from laion_etl.publish.diff import diff_versions
 from laion_etl.publish.stage import publish_dataset
 from laion_etl.publish.verify import verify_version
@@ -284,6 +286,24 @@ def test_a_shard_that_comes_back_is_not_published_and_not_parsed_or_stored_again
     assert blocked_images(requests, 31).hashes.matches(bytes(16), image)
 
 
+def test_another_removal_that_begins_meanwhile_is_taken_in(
+    store: LocalStore, listed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two removals at once had failed where the other was faster, with advice about damaged files."""
+    plain, others = at_once.read_rows, [Request({"md5": ("0" * 32,)}, crawls=(CRAWL,))]
+
+    def meanwhile(*args: Any) -> None:
+        plain(*args)
+        for request in (others.pop() for _ in others[:]):
+            store.write(request.name, request.to_json())
+
+    monkeypatch.setattr(at_once, "read_rows", meanwhile)
+
+    assert carry_out(listed, store).published
+    assert not others
+    assert verify_version("laion", "", store).problems == []
+
+
 @pytest.mark.parametrize(
     "killed_at",
     [
@@ -472,6 +492,9 @@ def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_
         (b"example", "line 1: 'example' is a public suffix"),
         (b"*.co.uk", "line 1: 'co.uk' is a public suffix"),
         (b"https://co.uk/", "line 1: 'co.uk' is a public suffix"),
+        (b"github.io", "line 1: 'github.io' is a public suffix.* confirm .* suffix:github.io"),
+        (b"http://s3.amazonaws.com/", "line 1: 's3.amazonaws.com' is a public suffix"),
+        (b"kawasaki.jp", "line 1: 'kawasaki.jp' is a public suffix"),
         (b"example.org/*", "line 1: a URL has no wildcards; write example.org/ for all"),
         (b"*.example.org/a.jpg", "line 1: a URL has no wildcards; write the domain alone"),
         (b"/media", "line 1: '/media' has no host"),
@@ -481,7 +504,7 @@ def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_
         (b"key:12a", "line 1: it is not a key or SAMPLE_ID"),
         (b"", "names nothing to remove"),
         (b"\n# only this\n", "names nothing to remove"),
-        (b"example.org\nsha256:12\n", "list line 2: it is not a sha256 of 64 hexadecimal digits"),
+        (b"example.org\nsha256:12\n", "list line 2: it is not a SHA-256 of 64 hexadecimal digits"),
         (b"\n\nexample.org\nno host\n", "list line 4: 'no host' is not a domain"),
         (b"no host\nftp://a.org/b\ncom\nkey:x", "list line 1: 'no host' is not a domain"),
         (b"example.org\nftp://a.org/b\nno host\n/media", "list line 2: 'ftp://a.org/b' is not a URL"),
@@ -493,6 +516,24 @@ def test_a_list_of_samples_that_do_not_exist_is_an_error(store: LocalStore, tmp_
 def test_a_list_with_a_wrong_line_is_refused(text: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_lines(text, "list")
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        (b"suffix:github.io", None),
+        (b"SAMPLE_ID: 20263600000000001", b"20263600000000001"),
+        (b"pair_id:0123456789abcdef0123456789abcdef", b"pair:0123456789abcdef0123456789abcdef"),
+        (b"https://octo.github.io/", b"http://octo.github.io"),
+    ],
+)
+def test_columns_are_prefixes_and_a_suffix_can_be_confirmed(line: bytes, same: bytes | None) -> None:
+    [found] = read_lines(line, "list").lines
+    if same is None:
+        assert found.rules.keys() == {"domains"}
+        return
+    [other] = read_lines(same, "list").lines
+    assert (found.rules, found.sample) == (other.rules, other.sample)
 
 
 def test_each_line_of_a_long_list_has_the_rules_that_it_has_alone() -> None:

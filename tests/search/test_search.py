@@ -62,6 +62,8 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
         (Filters(languages=("de", "en"), unsafe=True), bool),
         (Filters(min_similarity=0.9, unsafe=True), lambda row: row["similarity"] >= np.float32(0.9)),
         (Filters(min_aesthetic=9.5, unsafe=True), lambda row: row["aesthetic"] >= 9.5),
+        (Filters(languages=("DE",), unsafe=True), lambda row: row["LANGUAGE"] == "de"),
+        (Filters(license="BY-SA", unsafe=True), lambda row: row["LICENSE"] == BY_SA),
         (Filters(license="known", unsafe=True), lambda row: row["LICENSE"] == BY_SA),
         (Filters(license="by-sa", unsafe=True), lambda row: row["LICENSE"] == BY_SA),
         (Filters(license=BY_SA, unsafe=True), lambda row: row["LICENSE"] == BY_SA),
@@ -69,6 +71,7 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
         (Filters(subset="laion-multi", unsafe=True), lambda row: row["LANGUAGE"] == "de"),
         (Filters(subset="laion-high-resolution", unsafe=True), lambda row: not row),
         (Filters(domain="Images.Example", unsafe=True), bool),
+        (Filters(domain="images.example.", unsafe=True), bool),
         (Filters(domain="example.org", unsafe=True), lambda row: not row),
     ],
 )
@@ -84,6 +87,22 @@ def test_filters_leave_exactly_what_passes(opened: SearchIndex, filters: Filters
 def test_an_unknown_subset_is_an_error_that_names_the_known_ones(opened: SearchIndex) -> None:
     with pytest.raises(InputError, match="laion-multi"):
         opened.search(np.zeros(64), 1, Filters(subset="laion"))
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (Filters(domain="www.example.org"), "it is a host of example.org"),
+        (Filters(domain="https://example.org/"), "it is not a domain"),
+        (Filters(domain="two words"), "it is not a domain"),
+        (Filters(license="bysa"), "it is not a type of Creative Commons"),
+    ],
+)
+def test_a_filter_that_no_image_can_pass_is_an_error(
+    opened: SearchIndex, filters: Filters, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        opened.search(np.zeros(64), 1, filters)
 
 
 def test_a_filtered_search_through_the_graph_returns_as_many_as_asked_for(opened: SearchIndex) -> None:
