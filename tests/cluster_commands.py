@@ -35,6 +35,8 @@ _NOT_GIVEN: Mapping[str, Any] = {
     **dict.fromkeys(("namespace", "kustomize", "selector", "label_columns", "overrides", "image"), ""),
     **dict.fromkeys(("filename", "resource"), ()),
 }
+# By Airflow, and by laion_etl/airflow/keda.py.
+_MADE_BY_US = {"pod", "scaledobject"}
 _KINDS = {"deploy": "deployment", "svc": "service", "po": "pod"}
 # Of the pods that laion_etl/airflow/pod_spec.py makes.
 _LABELS = {"crawl", "stage", "run", "partition", "worker"}
@@ -56,6 +58,8 @@ class _Parser(argparse.ArgumentParser):
 def check_kubectl(arguments: Sequence[str], complete: bool = True) -> tuple[str, ...]:
     """Return the command for a container, if there is one. Raises WrongCommandError."""
     words = list(arguments)
+    if not words and not complete:
+        return ()
     end = words.index("--") if "--" in words else len(words)
     if not complete and len(words) == 1:
         words.append("-f-" if words[0] in ("apply", "delete") else "pod")
@@ -63,6 +67,8 @@ def check_kubectl(arguments: Sequence[str], complete: bool = True) -> tuple[str,
     given = _kubectl().parse_args(words[:end], argparse.Namespace(**_NOT_GIVEN))
     for name in given.filename:
         _check_file(name)
+    if words[0] == "kustomize":
+        given.kustomize, given.resource = given.resource[0], []
     if given.kustomize and not (ROOT / given.kustomize / "kustomization.yaml").is_file():
         raise WrongCommandError(f"there is no kustomization in {given.kustomize}")
     if complete and not given.filename and not given.kustomize and given.namespace not in _namespaces():
@@ -117,6 +123,7 @@ def _kubectl() -> _Parser:
     command("describe", "-l/--selector", words="+")
     command("exec", "-c/--container", "-i/--stdin -t/--tty", words=1)
     command("get", "-l/--selector -L/--label-columns -o/--output", "-w/--watch", words="+")
+    command("kustomize", words=1)
     command("logs", "-c/--container -l/--selector", "-f/--follow -p/--previous", words="*")
     command("port-forward", "--address", words=2)
     command("run", "--image --overrides --restart", "--attach --rm -i/--stdin -t/--tty", words=1)
@@ -176,8 +183,10 @@ def _check_resource(resource: str, given: argparse.Namespace) -> None:
     kind, slash, name = resource.partition("/")
     kind = _KINDS.get(kind, kind).removesuffix("s")
     if not slash:
-        if not given.image and kind not in {one for one, _ in _objects("")} | {"pod"}:
-            raise WrongCommandError(f"no manifest has a {kind}")
+        known = {one for one, _ in _objects("")} | _MADE_BY_US
+        kinds = {_KINDS.get(one, one).removesuffix("s") for one in resource.split(",")}
+        if unknown := kinds - known if not given.image else set():
+            raise WrongCommandError(f"no manifest has a {', '.join(sorted(unknown))}")
         return
     objects = _objects(given.namespace)
     if (kind, name) not in objects:
