@@ -118,7 +118,7 @@ def _of_the_failure(browser: Any, demo: str, scheme: str) -> None:
     """The panel of the failed partition, with what a retry would clear."""
     page, crawl = _logged_in(browser, demo, scheme), _found(_DAG, demo).removeprefix("crawl_")
     page.goto(f"{_found(_ADDRESS, demo)}/laion/crawl/{crawl}")
-    page.get_by_role("button", name=f"partition {_BROKEN}: failed").click()
+    page.get_by_role("button", name=f"partition {_BROKEN}: parse failed").click()
     panel = page.locator("#panel")
     panel.get_by_role("button", name="Retry").click()
     panel.get_by_role("button", name="Clear").wait_for()
