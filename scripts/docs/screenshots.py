@@ -1,7 +1,7 @@
 """Takes the screenshots of the documentation from the demo: python -m scripts.docs.screenshots
 
 Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images.
-At the end it breaks one of the WAT files and starts a second run, for the pictures of a failed partition.
+At the end it breaks one of the WAT files and starts a second run, for the images of a failed partition.
 It takes some five minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
 """
 
