@@ -89,7 +89,6 @@ def test_every_command_line_is_run_or_says_why_not() -> None:
         ("python -m benchmarks.nothing", "there is no module benchmarks.nothing"),
         ("make dem", "there is no target dem"),
         ("make soak HOURS=1", "there is no variable HOURS"),
-        ("laion-etl migrate", "is an old name"),
         ("kubectl -n laion get pods --labels", "unrecognized arguments: --labels"),
         ("kubectl -n laion eat pods", "invalid choice: 'eat'"),
         ("kubectl get pods -l stage=parse", "use -n"),
@@ -121,6 +120,7 @@ def test_a_wrong_command_line_is_found(line: str, problem: str) -> None:
         ('"laion-load"', '"laion-loader"', "there is no serviceaccount laion-loader"),
         ("--image=registry", "--image=register", "is not"),
         ('"db", "migrate"', '"db", "migrates"', "No such command"),
+        ('"db", "migrate"', '"migrate"', "is an old name"),
     ],
 )
 def test_a_wrong_pod_is_found(part: str, wrong: str, problem: str) -> None:
