@@ -20,7 +20,7 @@ setup: $(READY)  ## make .venv and install the locked requirements
 
 $(READY): requirements.txt requirements-hashed.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
-	@echo "Installing into $(VENV) (about two minutes) ..."
+	@echo "Installing into $(VENV) (two to three minutes) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-compile --require-hashes --no-deps -r requirements-hashed.txt
 	@# torch by its version, with its own dependencies; the rest of requirements.txt is installed, so pip has little to resolve.

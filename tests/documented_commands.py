@@ -136,7 +136,8 @@ def command_lines(line: str, place: str) -> list[CommandLine]:
         return []
     ends = [-1, *(at for at, token in enumerate(tokens) if token and set(token) <= set(_OPERATORS))]
     parts = (tokens[before + 1 : end] for before, end in pairwise(ends))
-    return [_command_line(words, place) for words in parts if words]
+    bodies = (words[1:] if words[:1] == ["{"] else words for words in parts)  # of a shell function
+    return [_command_line(words, place) for words in bodies if words and words != ["}"]]
 
 
 def _command_line(words: Sequence[str], place: str) -> CommandLine:

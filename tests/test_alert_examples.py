@@ -1,5 +1,6 @@
 """The examples in docs/how-to/alerts.md match the alerts: generated here, and compared with the chapter."""
 
+import re
 from pathlib import Path
 from textwrap import indent
 
@@ -8,8 +9,9 @@ import pytest
 from laion_etl.alerts import Alert, Kind, RunEnd, deliver, run_digest
 from laion_etl.alerts.alert import PAGES
 from laion_etl.settings import CoreSettings, Settings
+from tests.documented_commands import ROOT, blocks
 
-CHAPTER = Path(__file__).parents[1] / "docs" / "how-to" / "alerts.md"
+CHAPTER = ROOT / "docs" / "how-to" / "alerts.md"
 CRAWL = "CC-MAIN-2024-38"
 RUN = f"backfill__2024-09-16T00:00:00+00:00__{CRAWL}__1f3a"
 RUN_URL = f"https://airflow.example.org/dags/crawl_{CRAWL}/runs/backfill__2024-09-16..."
@@ -81,8 +83,16 @@ def test_the_chapter_shows_the_alert_as_it_is(alert: Alert) -> None:
     assert indent(alert.text, "    ") in CHAPTER.read_text()
 
 
-def test_the_pages_that_alerts_name_are_there() -> None:
-    assert all((CHAPTER.parents[2] / page).is_file() for page in PAGES.values())
+def test_the_pages_that_alerts_name_have_causes_and_commands() -> None:
+    for page in {*PAGES.values(), LATE.page, RUN_LATE.page}:
+        assert "## What can go wrong" in (ROOT / page).read_text(), page
+        assert any(block.commands for block in blocks(ROOT / page)), page
+
+
+def test_every_task_that_does_work_has_a_page() -> None:
+    tasks = re.findall(r"(?m)^\| `(?:\w+\.)?(\w+)` \| [A-Z]", (ROOT / "docs" / "dags.md").read_text())
+    assert set(tasks) - PAGES.keys() == {"workers", "score_workers", "shards", "verdict", "digest"}
+    assert PAGES.keys() <= set(tasks)
 
 
 def test_the_chapter_shows_the_digest_as_it_is(tmp_path: Path) -> None:

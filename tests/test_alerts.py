@@ -282,6 +282,7 @@ def test_a_digest_of_a_failed_run_names_what_is_broken_and_not_what_was_fixed(tm
     assert lines[lines.index("still broken:") + 1 :] == [
         "  1 x parse (partition 7): part 00123.wat.gz can't be read at byte 4711",
         "  1 without a reported cause (score_1): see the run's page",
+        "more: docs/how-to/failed-partition.md, docs/how-to/damaged-shard.md",
         "failed at first, fixed by a retry: 1",
         "late: download worker 0",
     ]
@@ -298,7 +299,8 @@ def test_a_digest_counts_parked_batches_by_cause(tmp_path: Path) -> None:
     parked = [ParkedCause(f"cause {n}", 900 - n, now, f"cause {n}\n[b]of batch {n}[/b]") for n in range(7)]
     lines = run_digest(ended(GREEN, parked=tuple(parked)), settings(tmp_path)).text.splitlines()
     assert lines[-7:] == [
-        f"batches parked: 6,279; fix the cause, then run laion-etl db requeue --crawl {CRAWL}",
+        f"batches parked: 6,279; fix the cause, then run laion-etl db requeue --crawl {CRAWL}; "
+        "more: docs/how-to/failed-batch.md",
         *(f"  {900 - n} x cause {n} [b]of batch {n}[/b]" for n in range(5)),
         "  and 1,789 by other causes",
     ]

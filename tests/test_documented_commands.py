@@ -2,12 +2,13 @@
 
 So an option that was renamed, a value that is not allowed and an argument too many are found with page and
 line. What can be run is run by tests/integration/test_documented_runs.py; it also looks at arguments of
-`python -m`.
+`python -m`. tests/airflow/test_documented_airflow.py reads those of `airflow`.
 """
 
 import importlib.util
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typer.exceptions import Exit, TyperException
 from typer.main import get_command
 
 from laion_etl.cli import app
+from tests.cluster_commands import WrongCommandError, check_helm, check_kubectl
 from tests.documented_commands import (
     PAGES,
     ROOT,
@@ -87,12 +89,45 @@ def test_every_command_line_is_run_or_says_why_not() -> None:
         ("python -m benchmarks.nothing", "there is no module benchmarks.nothing"),
         ("make dem", "there is no target dem"),
         ("make soak HOURS=1", "there is no variable HOURS"),
+        ("kubectl -n laion get pods --labels", "unrecognized arguments: --labels"),
+        ("kubectl -n laion eat pods", "invalid choice: 'eat'"),
+        ("kubectl get pods -l stage=parse", "use -n"),
+        ("kubectl -n laion get pods -l crawls=CC-MAIN-2024-38", "pods have no label crawls"),
+        ("kubectl -n laion get pods -l stage=parsing", "there is no stage parsing"),
+        ("kubectl -n laion logs deploy/airflow-scheduler", "there is no deployment airflow-scheduler"),
+        ("kubectl -n airflow port-forward svc/airflow-statsd 8080", "has no port 8080"),
+        ("kubectl -n laion describe secret/laion-pars", "there is no secret laion-pars"),
+        ("kubectl apply -f docker/kubernetes/rules.yaml", "there is no docker/kubernetes/rules.yaml"),
+        ("kubectl apply -k docker", "there is no kustomization in docker"),
+        ("helm upgrade airflow apache-airflow/airflow -n data", "expect the release airflow"),
+        ("helm upgrade airflow apache-airflow/airflow -n airflow --version 1.0", "not for version 1.0"),
+        ("helm template airflow apache-airflow/airflow -n airflow --set redis.on=1", "has no redis.on"),
+        ("helm uninstall airflow -n airflow --purge", "unrecognized arguments: --purge"),
     ],
 )
 def test_a_wrong_command_line_is_found(line: str, problem: str) -> None:
     [command] = command_lines(line, "page.md:7")
     [found] = problems(command)
     assert found.startswith(f"page.md:7: {line}: ")
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "problem"),
+    [
+        ('"envFrom"', '"envfrom"', "unknown field"),
+        ('"laion-owner"', '"laion-admin"', "there is no secret laion-admin"),
+        ('"laion-load"', '"laion-loader"', "there is no serviceaccount laion-loader"),
+        ("--image=registry", "--image=register", "is not"),
+        ('"db", "migrate"', '"db", "migrates"', "No such command"),
+        ('"db", "migrate"', '"migrate"', "is an old name"),
+    ],
+)
+def test_a_wrong_pod_is_found(part: str, wrong: str, problem: str) -> None:
+    page = ROOT / "docs" / "kubernetes.md"
+    [run] = [one for block in blocks(page) for one in block.commands if "run" in one.words]
+    words = [word.replace(part, wrong) for word in run.words]
+    [found] = problems(replace(run, words=tuple(words)))
     assert problem in found
 
 
@@ -104,9 +139,15 @@ def problems(command: CommandLine, *, complete: bool = True) -> list[str]:
             _parse_ours(arguments, complete and "..." not in command.words)
         elif command.program == "make":
             _parse_make(arguments)
-        elif command.module:
+        elif command.program == "kubectl":
+            inside = check_kubectl(arguments, complete)
+            if inside[:1] == ("laion-etl",):
+                _parse_ours(inside[1:], complete=True)
+        elif command.program == "helm":
+            check_helm(arguments, complete)
+        if command.module:
             _find_module(command.module[0])
-    except _WrongError as error:
+    except (_WrongError, WrongCommandError) as error:
         return [f"{command.place}: {' '.join(command.words)}: {error}"]
     return []
 
@@ -123,6 +164,8 @@ def _ours() -> Any:
 
 def _parse_ours(arguments: Sequence[str], complete: bool) -> None:
     rest, command, name, above = list(arguments), _ours(), "laion-etl", None
+    if rest and (old := command._renamed(rest)):
+        raise _WrongError(f"{' '.join(old)} is an old name")
     try:
         while True:
             if hasattr(command, "commands") and not rest and not complete:

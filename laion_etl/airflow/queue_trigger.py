@@ -78,11 +78,13 @@ class QueueTrigger(BaseTrigger):
         return state
 
     def _stalled(self, silent_s: float, state: QueueState | None) -> Alert:
+        namespace = load_settings().kubernetes.namespace
+        kubectl = f"kubectl -n {namespace}" if namespace else "kubectl"
         left = f"{state.open:,} are left, {state.at_work:,} at work" if state else "the queue cannot be read"
         return replace(
             Alert.from_plain(self.alert),
             reason=f"no batch has ended for {in_words(silent_s)}: {left}; look at the pods of the fleet and "
-            f"at its ScaledObject (kubectl get scaledobjects,pods -l stage={self.consumer})",
+            f"at its ScaledObject ({kubectl} get scaledobjects,pods -l stage={self.consumer})",
         )
 
 

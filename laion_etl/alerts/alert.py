@@ -106,16 +106,17 @@ class Alert:
         if self.kind is Kind.DIGEST:
             return run
         if self.kind is Kind.RUN_LATE:
-            page = {"look here": self.run_url, "run": self.run}
+            page = {"look here": self.run_url, "more": self.page, "run": self.run}
             return {"late": self.reason, "what to do": _RUN_LATE_ADVICE, **page}
         if self.kind is Kind.LATE:
-            return {"late": self.reason, "what to do": _LATE_ADVICE, "look here": self.log_url, **run}
+            page = {"look here": self.log_url, "more": self.page}
+            return {"late": self.reason, "what to do": _LATE_ADVICE, **page, **run}
         return {
             "cause": self.reason,
             "what to do": self._advice(),
             "log": self.log_url,
             "by hand": self.command,
-            "more": PAGES.get(self.stage, _PAGE),
+            "more": self.page,
             **run,
             "try": str(self.attempt) if self.attempt else "",
         }
@@ -140,6 +141,11 @@ class Alert:
         )
 
     @property
+    def page(self) -> str:
+        """The page of the documentation that helps."""
+        return page_about(self.stage) if self.kind is Kind.FAILED else _LATE_PAGE
+
+    @property
     def settings_named(self) -> tuple[str, ...]:
         """The settings mentioned in the cause."""
         return tuple(dict.fromkeys(_SETTING.findall(self.reason)))
@@ -158,12 +164,18 @@ class Alert:
 
 
 _PAGE = "docs/how-to/alerts.md"
-# What the documentation says about a failure of a stage.
+_LATE_PAGE = "docs/how-to/progress.md"
+# What the documentation says about a failure of a task.
 PAGES = {
+    "estimate": "docs/how-to/costs.md",
     **dict.fromkeys(("discover", "parse", "load", "plan", "plan_range"), "docs/how-to/failed-partition.md"),
     "download": "docs/how-to/failed-batch.md",
     "score": "docs/how-to/damaged-shard.md",
-    **dict.fromkeys(("publish", "publish_range", "publish_finish"), "docs/how-to/publish-large.md"),
+    **dict.fromkeys(
+        ("publish", "publish_hashes", "publish_compare", "publish_range", "publish_finish"),
+        "docs/how-to/publish-large.md",
+    ),
+    **dict.fromkeys(("register", "choose", "start"), "docs/how-to/backfill.md"),
 }
 _CLEAR = (
     "clear the task with Downstream and without Only Failed (or press Retry on the run's tab Crawl); "
@@ -177,6 +189,11 @@ _RUN_LATE_ADVICE = (
     "nothing was stopped and nothing is lost. The run's page shows which tasks are running, waiting or "
     "failed; its tab Crawl shows their progress. Do not start the same work a second time"
 )
+
+
+def page_about(task: str) -> str:
+    """Return the page of the documentation that helps when a task fails."""
+    return PAGES.get(task, _PAGE)
 
 
 def span(seconds: float) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from laion_etl.alerts.alert import Alert, Kind, run_folder, shortened
+from laion_etl.alerts.alert import Alert, Kind, page_about, run_folder, shortened
 from laion_etl.core.one_line import one_line
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.quantities import quantity
@@ -152,6 +152,8 @@ def _trouble_lines(end: RunEnd, alerts: Iterable[Alert]) -> Iterator[str]:
     if unexplained:
         shown = ", ".join(sorted(unexplained)[:_UNITS_SHOWN])
         yield f"  {len(unexplained)} without a reported cause ({shown}): see the run's page"
+    if stages := [_stage(task) for task in end.tasks if end.states[task] == "failed"]:
+        yield f"more: {', '.join(dict.fromkeys(map(page_about, stages)))}"
     if fixed:
         yield f"failed at first, fixed by a retry: {len(fixed)}"
     if late:
@@ -162,7 +164,8 @@ def _parked_lines(end: RunEnd) -> Iterator[str]:
     if not end.parked:
         return
     total = sum(cause.count for cause in end.parked)
-    yield f"batches parked: {total:,}; fix the cause, then run laion-etl db requeue --crawl {end.crawl}"
+    repair = f"fix the cause, then run laion-etl db requeue --crawl {end.crawl}"
+    yield f"batches parked: {total:,}; {repair}; more: {page_about('download')}"
     for cause in end.parked[:_CAUSES_SHOWN]:
         yield f"  {cause.count:,} x {shortened(one_line(cause.reason))}"
     if len(end.parked) > _CAUSES_SHOWN:

@@ -136,7 +136,7 @@ def _compare() -> None:
 
 def main() -> None:
     """Runs every kernel once, with the types of real input."""
-    print("compiling (once, some seconds) ...", file=sys.stderr)
+    print("compiling (once, about 20 s) ...", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         _parse(Path(folder))
         _detect()

@@ -32,7 +32,8 @@ _ALERTS = """## Alerts
 |---|---|
 """
 _PAGES = """
-An alert of a failure names the page that helps:
+An alert about late work names [progress](how-to/progress.md). An alert of a failure, and the digest of a
+run that failed, name the page that helps:
 
 | task of | page |
 |---|---|

@@ -1,7 +1,8 @@
 """Takes the screenshots of the documentation from the demo: python -m scripts.docs.screenshots
 
 Runs the demo in a temporary folder, opens its pages in Chromium, light and dark, and writes docs/images.
-It takes two to three minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
+At the end it breaks one of the WAT files and starts a second run, for the images of a failed partition.
+It takes some five minutes and needs Chromium (CHROMIUM names it; default /usr/bin/chromium).
 """
 
 import os
@@ -16,6 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from laion_etl.demo.airflow import AirflowApi
+from laion_etl.demo.login import Login
+
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 _LONGEST_S = 900
 _ADDRESS = re.compile(r"Airflow: (http://[^/\s]+)/dags/")
@@ -24,6 +28,7 @@ _DONE = re.compile("Airflow stays up")
 _PASSWORD = re.compile(r"log in as admin with the password (\S+)")
 _SEARCH = re.compile(r"(http://127\.0\.0\.1:\d+\S*)")
 _WIDTH, _HEIGHT = 1280, 860
+_BROKEN = 2  # the number of the last partition, whose last WAT file is broken
 
 
 def main() -> None:
@@ -47,6 +52,9 @@ def main() -> None:
                     page.keyboard.press("Enter")
                     page.wait_for_load_state("networkidle")
                     _save(page, f"explore-{scheme}", "jpg")
+            _fail_a_partition(demo, Path(folder, "demo"))
+            for scheme in ("light", "dark"):
+                _of_the_failure(browser, demo, scheme)
         browser.close()
 
 
@@ -76,13 +84,7 @@ def running(
 
 
 def _of_airflow(browser: Any, demo: str, scheme: str) -> None:
-    page = _page(browser, scheme)
-    address, dag = _found(_ADDRESS, demo), _found(_DAG, demo)
-    page.goto(f"{address}/auth/login")
-    page.locator("input[name=username]").fill("admin")
-    page.locator("input[name=password]").fill(_found(_PASSWORD, demo))
-    page.keyboard.press("Enter")
-    page.wait_for_url(re.compile(f"^{re.escape(address)}/(?!auth)"))
+    page, address, dag = _logged_in(browser, demo, scheme), _found(_ADDRESS, demo), _found(_DAG, demo)
     page.goto(f"{address}/dags/{dag}")
     page.evaluate("scheme => localStorage.setItem('theme', scheme)", scheme)
     page.reload()
@@ -91,6 +93,46 @@ def _of_airflow(browser: Any, demo: str, scheme: str) -> None:
     page.goto(f"{address}/laion/crawl/{dag.removeprefix('crawl_')}")
     page.wait_for_load_state("networkidle")
     _save(page, f"dashboard-crawl-{scheme}")
+
+
+def _fail_a_partition(demo: str, folder: Path) -> None:
+    """Run the DAG again after a WAT file has become an error page; its partition has to be parsed again."""
+    dag = _found(_DAG, demo)
+    crawl = dag.removeprefix("crawl_")
+    for file in Path(folder, "store", "pairs", crawl).glob(f"part-{_BROKEN:05}.*"):
+        file.unlink()
+    *_, last = sorted(Path(folder, "minicrawl").rglob("*.wat.gz"))
+    last.write_text("<html><title>403 Forbidden</title></html>\n")
+    login = Login("admin", _found(_PASSWORD, demo), folder)
+    airflow = AirflowApi(_found(_ADDRESS, demo), login, lambda: None)
+    airflow.wait_until_healthy(_LONGEST_S)
+    run = airflow.trigger(dag, crawl, {})
+    ends = time.monotonic() + _LONGEST_S
+    while (state := airflow.run_state(dag, run)) != "failed":
+        if state == "success" or time.monotonic() > ends:
+            sys.exit(f"the second run of {dag} should have failed: {state}")
+        time.sleep(1)
+
+
+def _of_the_failure(browser: Any, demo: str, scheme: str) -> None:
+    """The panel of the failed partition, with what a retry would clear."""
+    page, crawl = _logged_in(browser, demo, scheme), _found(_DAG, demo).removeprefix("crawl_")
+    page.goto(f"{_found(_ADDRESS, demo)}/laion/crawl/{crawl}")
+    page.get_by_role("button", name=f"partition {_BROKEN}: parse failed").click()
+    panel = page.locator("#panel")
+    panel.get_by_role("button", name="Retry").click()
+    panel.get_by_role("button", name="Clear").wait_for()
+    _save(page, f"dashboard-failed-{scheme}")
+
+
+def _logged_in(browser: Any, demo: str, scheme: str) -> Any:
+    page, address = _page(browser, scheme), _found(_ADDRESS, demo)
+    page.goto(f"{address}/auth/login")
+    page.locator("input[name=username]").fill("admin")
+    page.locator("input[name=password]").fill(_found(_PASSWORD, demo))
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(f"^{re.escape(address)}/(?!auth)"))
+    return page
 
 
 def _page(browser: Any, scheme: str) -> Any:

@@ -117,6 +117,26 @@ def test_a_cell_shows_the_number_of_a_batch_within_its_crawl(server: Server, bro
     page.context.close()
 
 
+def test_a_panel_opened_before_airflow_has_answered_gets_its_tasks(server: Server, browser: Browser) -> None:
+    page, held = opened(browser, server, "light", []), list[Route]()
+    tasks_of_a_run = re.compile(r"/taskInstances\?")
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(tasks_of_a_run, hold)
+    page.goto(f"{server.url}/laion/crawl/{CRAWL}?run={quote(server.run, safe='')}")
+    page.get_by_role("button", name="partition 1:").click()
+    panel = page.locator("#panel")
+    expect(panel).to_contain_text("By hand")
+    expect(panel.get_by_role("heading", name="Tasks")).to_have_count(0)
+    for route in held:
+        route.continue_()
+    page.unroute(tasks_of_a_run)
+    expect(panel.get_by_role("heading", name="Tasks")).to_be_visible()
+    page.context.close()
+
+
 AT = "2026-11-28T12:00:00+00:00"
 
 

@@ -1,6 +1,7 @@
 """A fleet that KEDA scales: its manifests, the pod that they describe, and the task that waits for it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import Settings
 from tests.airflow.conftest import ROOT, Airflow
 from tests.airflow.stage_pods import IMAGE, SPACE, worker_image
+from tests.cluster_commands import check_kubectl
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.kubernetes.cluster import running_cluster
 from tests.kubernetes.environment import Namespace
@@ -166,6 +168,7 @@ def test_the_task_waits_for_the_queue_and_alerts_when_it_is_stalled(
         LAION_ETL_FLEET="keda",
         LAION_ETL_STORE=str(tmp_path / "store"),
         LAION_ETL_DATABASE_URLS=settings.core.database_url,
+        LAION_ETL_KUBERNETES_NAMESPACE="laion",
         LAION_ETL_KUBERNETES_QUEUE_POLL_S="0.1",
         LAION_ETL_ALERTS_STALLED_AFTER_S="0",
     )
@@ -181,6 +184,8 @@ def test_the_task_waits_for_the_queue_and_alerts_when_it_is_stalled(
     for reason in found["alerts"]:
         assert "no batch has ended for" in reason
         assert "1 are left, 0 at work" in reason
+        [command] = re.findall(r"\(kubectl (.*)\)", reason)
+        assert check_kubectl(command.split()) == ()
     parked = {consumer: found[consumer]["a quarter parked"] for consumer in ("download", "score")}
     # A batch that is not downloaded fails the task that downloads whatever is allowed, as without KEDA.
     for helps, message in parked["download"].values():

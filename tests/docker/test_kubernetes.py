@@ -99,6 +99,17 @@ def test_kustomize_takes_all_but_what_has_to_be_edited_first() -> None:
     assert listed == there - NOT_MANIFESTS - {"secrets.example.yaml", "resolver.yaml"}
 
 
+def test_the_page_says_how_many_objects_and_pods_there_will_be() -> None:
+    page = " ".join((FOLDER.parents[1] / "docs" / "kubernetes.md").read_text().split())
+    resources = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    applied = [name for name, _ in DOCUMENTS if f"{name.partition('/')[0]}.yaml" in resources]
+    assert f"a line for each of {len(applied)} objects" in page
+    assert f"each of {len(of_kind('Secret'))} Secrets" in page
+    parts = ("apiServer", "scheduler", "triggerer", "dagProcessor", "statsd")
+    assert sum(VALUES[part].get("replicas", 1) for part in parts) == 8
+    assert "eight pods: two each of API server, scheduler and triggerer, one of the DAG processor" in page
+
+
 def test_the_rule_for_a_bucket_deletes_parts_of_unfinished_uploads(s3_endpoint: str) -> None:
     rules = json.loads((FOLDER.parent / "bucket-lifecycle.json").read_text())
     client = s3_client()

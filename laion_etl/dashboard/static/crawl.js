@@ -17,9 +17,12 @@ const { crawl, run: wanted } = document.body.dataset;
 let made = null;
 let run = null;
 let chosen = "";
+let looked = null;
+const firstLook = new Promise((done) => (looked = done));
+const running = () => firstLook.then(() => run);
 
 const partitions = new Grid(byId("partitions"), "partition", { half: "parsed", done: "loaded" }, (cell, button) =>
-  openPartition(crawl, cell, button, run, made?.troubles ?? []),
+  openPartition(crawl, cell, button, running(), made?.troubles ?? []),
 );
 const batches = new Grid(byId("batches"), "batch", { half: "downloaded", done: "scored" }, (cell, button) =>
   cell.thousand === undefined ? openBatch(crawl, cell, button) : openThousand(crawl, cell, button),
@@ -46,7 +49,7 @@ function openUnit(unit, button) {
   const [, what, number] = /^(partition|batch) (\d+)$/.exec(unit) ?? [];
   if (what === "partition") {
     const cell = partitionCells(made.partitions, run).find((one) => one.number === Number(number));
-    openPartition(crawl, cell ?? { number: Number(number), kind: "failed", text: "failed", depth: "-" }, button, run, made.troubles);
+    openPartition(crawl, cell ?? { number: Number(number), kind: "failed", text: "failed", depth: "-" }, button, running(), made.troubles);
   } else if (what === "batch") {
     const cell = batchCells(made.batches).find((one) => one.number === Number(number));
     openBatch(crawl, cell ?? { number: Number(number), kind: "failed", text: "failed", depth: "-" }, button);
@@ -71,6 +74,7 @@ async function followRuns() {
       showRuns(runs, `Airflow: ${error.message}`);
       pause = Math.min(MAX_PAUSE_S, 2 * pause);
     }
+    looked();
     await pausing(pause);
   }
 }
@@ -111,3 +115,4 @@ follow(`/api/crawl/${encodeURIComponent(crawl)}`, (found) => {
   show();
 });
 if (AIRFLOW) followRuns();
+else looked();

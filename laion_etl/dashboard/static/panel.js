@@ -43,11 +43,14 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !node.hidden) closePanel();
 });
 
-export function openPartition(crawl, cell, from, run, troubles) {
+// Airflow may answer later than the store: the tasks, and with them the retry, are shown once `running` has the run.
+export function openPartition(crawl, cell, from, running, troubles) {
   return openPanel(`Partition ${cell.number}`, from, async () => {
     const { document: content } = await get(`/api/crawl/${encodeURIComponent(crawl)}/partition/${cell.number}`);
     const mine = troubles.filter(({ unit }) => unit === `partition ${cell.number}` && cell.kind !== "done");
-    return [state(cell), ...tasks(run, run?.ofPartition(cell.number) ?? []), ...lastError(mine), ...unit(content, cell)];
+    const place = el("div");
+    running.then((run) => place.replaceChildren(...tasks(run, run?.ofPartition(cell.number) ?? []).filter(Boolean)));
+    return [state(cell), place, ...lastError(mine), ...unit(content, cell)];
   });
 }
 
@@ -84,9 +87,12 @@ function unit(content, cell) {
   if (!parts.length) parts.push(el("p", { class: "fine" }, "No stage has finished this unit yet."));
   if (content.facts.length) parts.push(el("h3", {}, "Facts"), el("dl", { class: "facts" }, content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, untrusted(typeof value === "number" ? count(value) : value))])));
   // A manual command alongside a running task would do the same work twice.
-  if (cell.kind !== "running" && cell.kind !== "retry") parts.push(el("h3", {}, "By hand"), ...content.commands.map((command) => el("pre", { class: "command" }, command)));
+  if (cell.kind !== "running" && cell.kind !== "retry") parts.push(el("h3", {}, "By hand"), ...content.commands.map(byHand));
   return parts;
 }
+
+// A line ends between words and never within an option, where a browser would end it at a hyphen.
+const byHand = (command) => el("pre", { class: "command" }, command.split(" ").flatMap((word) => [el("span", {}, word), " "]).slice(0, -1));
 
 export const reason = (name, number, all, meaning) =>
   el("li", {}, el("span", { class: "reason", title: meaning || "" }, words(name)), bar([["lost", number / all]], `${share(number, all)}`), el("span", { class: "number" }, count(number)), el("span", { class: "part" }, share(number, all)));
