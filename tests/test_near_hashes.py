@@ -1,13 +1,14 @@
 """The index of PDQ hashes compared with comparing all."""
 
 import logging
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 
 from laion_etl.blocklists import near_better as near_better_module
-from laion_etl.blocklists import near_runs, near_sets
+from laion_etl.blocklists import near_lists, near_runs, near_sets
 from laion_etl.blocklists.near_better import near_better
 from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, to_words
 from laion_etl.blocklists.near_kept import mark_near_kept
@@ -137,6 +138,23 @@ def test_where_hashes_agree_in_most_bits_work_is_bounded_also_if_each_has_a_near
     far = alike(count, 192, rng)
     hashes = np.concatenate([far, changed(far, apart, rng)])[rng.permutation(2 * count)]
     assert steps_in_sets(hashes, 10, monkeypatch) < most
+
+
+def test_where_hashes_agree_in_most_bits_memory_has_a_bound_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of the kept hashes would take 12 kB for each. The same are kept as by comparing all."""
+    monkeypatch.setattr(near_lists, "_ALWAYS_ALLOWED_SLOTS", 0)
+    rng = np.random.default_rng(6)
+    far = alike(1_000, 192, rng)
+    hashes = np.concatenate([far, changed(far, 10, rng)])[rng.permutation(2_000)]
+    near = near_better(hashes, 10)  # loads what is compiled
+    assert np.flatnonzero(~near).tolist() == kept_of(hashes, 10)
+    tracemalloc.start()
+    try:
+        near_better(hashes, 10)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < (4 << 20) + 700 * len(hashes), "4 MiB are there at first"
 
 
 @pytest.mark.parametrize("bits", [3, 10, 15])

@@ -33,9 +33,9 @@ def near_better(hashes: Hashes, bits: int) -> NDArray[np.bool_]:
     The first is kept, and so is each later one that is not near a kept one. Hashes are compared only with
     kept ones, which are far from each other, so many equal or nearly equal hashes cost no more than others.
 
-    Comparing with the kept ones takes 48 to 52 bytes per hash, and 8 to 12 for each of the `bits + 1` bands;
-    with 10 bits also 200 to 1,700 for each band in which a kept hash agrees with more than 64 others: 11 to
-    14 kB where all agree in 192 bits. Connecting and deciding sets, once that is freed, takes up to 520.
+    With 10 bits it takes at most 700 bytes for each hash, and 60 MB, whatever the hashes are: comparing with
+    the kept ones 52 and 12 for each of the `bits + 1` bands, and 430 where many agree in a band; connecting
+    and deciding sets, once that is freed, up to 520.
     """
     firsts, widths = cuts(bits)
     words, near = to_words(hashes), np.zeros(len(hashes), np.bool_)

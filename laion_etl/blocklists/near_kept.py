@@ -32,16 +32,19 @@ def mark_near_kept(
     """Set `near` for each hash within `bits` of an earlier one for which it is not set.
 
     Returns how many steps that took: comparisons of two hashes, and lists and their entries looked at; or -1
-    if it takes more than `most_steps`, and then not all is set.
+    if it takes more than `most_steps`, or longer lists than are allowed, and then not all is set.
     """
-    lists, row, steps = empty_lists(len(words), widths), 0, 0
-    while row < len(words):
+    lists: Lists | None = empty_lists(len(words), widths)
+    row = steps = 0
+    while lists is not None:
         row, more = _mark(words, row, bits, firsts, widths, near, lists, most_steps - steps)
         steps += more
         if steps > most_steps:
             return -1
+        if row == len(words):
+            return steps
         lists = enlarged(lists)
-    return steps
+    return -1
 
 
 @kernel

@@ -10,6 +10,10 @@ Refused: groups of as many bits each. Hashes that agree in 64 bits of low freque
 these, too, whose lists would be as long as the one that was divided.
 
 A list whose hashes differ in too few bits stays as it is: its parts would have no less to compare in all.
+
+A division writes a hash down for each group, and a second one for each group of each group: 11 to 14 kB where
+a million agree in 192 bits. So the arrays have a largest size for each hash; who fills the lists then finds
+near hashes another way (near_better.py).
 """
 
 from typing import NamedTuple
@@ -17,16 +21,16 @@ from typing import NamedTuple
 import numpy as np
 
 from laion_etl.blocklists.near_kernels import Places, band_value
-from laion_etl.core.errors import InputError
 from laion_etl.core.kernels import Hashes as Words
 from laion_etl.core.kernels import Longs
 from laion_etl.core.numba_cache import kernel
-from laion_etl.core.quantities import quantity
 
 NONE = -1  # a list without hashes; -2 and below: a divided list
 _LONG, _TIMES_BY_CHANCE = 64, 16  # hashes of a list that is divided: so many, and so many times the average
 _MOST_DIVISIONS = 2  # of a list
 _SLOTS, _DIVIDED = 1 << 17, 1 << 6  # at first
+# 27 bytes each while they are doubled: 430 for each hash, or 57 MB for few hashes.
+_MOST_SLOTS_PER_HASH, _ALWAYS_ALLOWED_SLOTS = 16, 1 << 21
 _MOST_SLOTS = 1 << 31  # entries are numbered by 32 bits
 _MIX, _MORE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _HALF, _ONE = np.uint64(32), np.uint64(1)
@@ -74,8 +78,11 @@ def empty_lists(hashes: int, widths: Longs) -> Lists:
     )
 
 
-def enlarged(lists: Lists) -> Lists:
-    """Return lists in which the arrays without room for another hash are twice as long."""
+def enlarged(lists: Lists) -> Lists | None:
+    """Return lists in which the arrays without room for another hash are twice as long.
+
+    Returns None if they would be longer than allowed for so many hashes.
+    """
     if lists.used[1] == len(lists.depths):
         lists = lists._replace(
             masks=np.concatenate([lists.masks, np.empty_like(lists.masks)]),
@@ -84,11 +91,8 @@ def enlarged(lists: Lists) -> Lists:
     if has_room(lists):
         return lists
     slots = 2 * len(lists.keys)
-    if slots > _MOST_SLOTS:
-        raise InputError(
-            f"cannot compare {quantity(len(lists.own_rows), 'image')} at once: too many have similar hashes; "
-            "publish the crawl in ranges (LAION_ETL_PUBLISH_BATCHES_PER_RANGE)"
-        )
+    if slots > min(max(_MOST_SLOTS_PER_HASH * len(lists.own_rows), _ALWAYS_ALLOWED_SLOTS), _MOST_SLOTS):
+        return None
     keys, starts = np.empty(slots, np.uint64), np.full(slots, NONE, np.int32)
     copy_lists(lists.keys, lists.starts, keys, starts)
     more = np.empty(_entries(slots) - len(lists.rows), np.int32)

@@ -40,6 +40,11 @@ class Digests:
         """All of them, by which a range knows what it was made from."""
         return [*self.images, *(one for one in (self.compared, self.semantic) if one)]
 
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of all of them; '' for none."""
+        return fingerprint(self.outputs) if self.images else ""
+
 
 NO_DIGESTS = Digests()
 

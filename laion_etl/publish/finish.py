@@ -16,7 +16,7 @@ from laion_etl.dataset.versions import read_versions
 from laion_etl.io.planned import planned_batches
 from laion_etl.io.storage import Store
 from laion_etl.publish.commit import commit_version, refresh_card
-from laion_etl.publish.compared_ranges import delete_bands
+from laion_etl.publish.compared_ranges import delete_bands, digests_of
 from laion_etl.publish.completeness import check_batches, check_damaged, check_still_scored
 from laion_etl.publish.part import Part, context_of
 from laion_etl.publish.prepare import scored_of
@@ -31,17 +31,17 @@ _RECORDS_AT_ONCE = 4  # some megabytes each
 def finish_ranges(crawl: str, variant: str, settings: Settings, store: Store) -> StageStats:
     """Merge the records of all ranges, write card, manifest and report, and make the version visible.
 
-    Raises InputError if a range is not published or was by other rules, if there is another plan or a new
-    removal request since, or if nothing is scored;
+    Raises InputError if a range is not published or was by other rules or before the images of another range
+    changed, if there is another plan or a new removal request since, or if nothing is scored;
     IncompleteError if more is missing than allowed when it was prepared. Does nothing if it is done.
     """
     prepared = prepared_variant(crawl, variant, settings, store)
-    part = merged(_stored_parts(prepared, settings, store))
-    part = _with_partitions(part, prepared)
-    whole = prepared.whole(part.inputs)
     release = prepared.release
-    versions = read_versions(release.name, store)
-    if release.version in {one.version for one in versions.listed}:
+    is_visible = release.version in {one.version for one in read_versions(release.name, store).listed}
+    images = "" if is_visible else digests_of(prepared, settings.publish, store).fingerprint
+    part = _with_partitions(merged(_stored_parts(prepared, images, settings, store)), prepared)
+    whole = prepared.whole(part.inputs)
+    if is_visible:
         stats = store.read_stats(release.file(STATS))
         if stats.fingerprint == whole:
             refresh_card(release.name, store)
@@ -79,28 +79,34 @@ def merged(parts: Iterator[Part]) -> Part:
     return whole
 
 
-def _stored_parts(prepared: Prepared, settings: Settings, store: Store) -> Iterator[Part]:
+def _stored_parts(prepared: Prepared, images: str, settings: Settings, store: Store) -> Iterator[Part]:
     """Yield the parts of all ranges, in order, with the records of a few in memory."""
     chosen = subsets(settings.publish)
     with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
         for start in range(0, len(prepared.ranges), _RECORDS_AT_ONCE):
             ranges = prepared.ranges[start : start + _RECORDS_AT_ONCE]
-            for stats in pool.map(lambda one: _record(prepared, one, store), ranges):
+            for stats in pool.map(lambda one: _record(prepared, one, images, store), ranges):
                 yield Part.from_stats(stats, chosen, prepared.sheet_batches)
 
 
-def _record(prepared: Prepared, one: BatchRange, store: Store) -> StageStats:
-    """Return the record of a range. Raises InputError if it is not there, or was made by other rules."""
+def _record(prepared: Prepared, one: BatchRange, images: str, store: Store) -> StageStats:
+    """Return the record of a range.
+
+    Raises InputError if it is not there, was made by other rules, or looked for duplicates among other images
+    than those of `images`: two ranges may then both have an image, or neither of them.
+    """
     unit = f"{one.number}/{len(prepared.ranges)}"
     try:
         stats = store.read_stats(prepared.range_name(one.number))
         [inputs] = stats.details["inputs"]
+        cause = "it was published by other rules, or for another version"
         if (
             stats.fingerprint == fingerprint(inputs, prepared.version)
             and stats.details["rules"] == prepared.rules
         ):
-            return stats
-        cause = "it was published by other rules, or for another version"
+            if not images or stats.details.get("images", images) == images:  # early records have none
+                return stats
+            cause = "the images of other ranges have changed since it was published"
     except (MissingFileError, DamagedFileError) as error:
         cause = str(error)
     except (KeyError, TypeError, ValueError) as error:

@@ -3,8 +3,8 @@
 Given are pairs of images whose groups are to be decided together (near_compare.py finds them). The groups are
 found by joining sets of keys in mapped temporary files (TMPDIR), 24 bytes for each image of a pair, which the
 system may write to disk. Then whole groups are put into parts of about two million images, and each part is
-decided in memory, 300 bytes an image, and more where very many agree in most bits (near_better.py): only a
-group that is larger itself makes a part larger.
+decided in memory: 300 bytes an image, and at most 700 more however many bits they agree in (near_better.py).
+Only a group that is larger than a part makes a part larger.
 """
 
 import tempfile

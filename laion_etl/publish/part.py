@@ -66,8 +66,11 @@ class Part:
         names = ["", *(subset.name for subset in self.statistics.subsets)]
         return sorted(self.files, key=lambda file: names.index(file.subset))
 
-    def to_stats(self, crawl: str, unit: str, rules: str, fingerprint: str) -> StageStats:
-        """Return the record of a range, whose `details` have all that `from_stats` needs."""
+    def to_stats(self, crawl: str, unit: str, rules: str, fingerprint: str, images: str) -> StageStats:
+        """Return the record of a range, whose `details` have all that `from_stats` needs.
+
+        `images` is the fingerprint of the images of all ranges among which duplicates were found, or ''.
+        """
         return StageStats(
             stage=STAGE,
             crawl=crawl,
@@ -85,6 +88,7 @@ class Part:
                 "funnel": {stage: one.to_plain() for stage, one in self.counted.items()},
                 "statistics": self.statistics.to_plain(),
                 "sheet": self.sampler.to_plain(),
+                **({"images": images} if images else {}),
                 **_samples(self),
             },
         )

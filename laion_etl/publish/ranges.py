@@ -82,7 +82,8 @@ def publish_range(
     done = {work.prepared.dataset: _finished(work, store) or _taken_over(work, store) for work in works}
     todo = [work for work in works if not done[work.prepared.dataset]]
     for work, part in zip(todo, _written(todo, settings, store), strict=True):
-        stats = part.to_stats(crawl, f"{number}/{total}", work.prepared.rules, work.made_from)
+        rules, images = work.prepared.rules, work.digests.fingerprint
+        stats = part.to_stats(crawl, f"{number}/{total}", rules, work.made_from, images)
         done[work.prepared.dataset] = store.write_stats(work.prepared.range_name(number), stats)
     records = [one for work in works if (one := done[work.prepared.dataset])]
     locate_written(crawl, number, total, [file for one in records for file in _with_links(one)], store)

@@ -444,6 +444,13 @@ def test_duplicates_are_not_decided_without_the_images_of_all_ranges(small: Stor
     write_scored(3, build_world(batches=4, samples=8).batches[3], small)
     with pytest.raises(InputError, match="its batches have changed since its images were looked at"):
         publish_range(CRAWL, 2, 2, settings, small, one)
+    ranges.hash_range(CRAWL, 2, 2, settings, small, one)
+    publish_range(CRAWL, 2, 2, settings, small, one)
+    with pytest.raises(InputError, match=r"1/2 is not done .the images of other ranges have changed since"):
+        finish_variants(CRAWL, settings, small)
+    publish_range(CRAWL, 1, 2, settings, small, one)
+    [stats] = finish_variants(CRAWL, settings, small)
+    assert finish_variants(CRAWL, settings, small) == [stats], "nothing has changed"
 
 
 def test_the_commands_of_a_crawl_in_ranges(small: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
