@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from laion_etl.blocklists import load_blocklists
 from laion_etl.blocklists.removal_requests import BlockedLinks, blocked_links, read_requests
+from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
 from laion_etl.core.schemas import PAIR_SCHEMA, parse_stats_name, partition_name
 from laion_etl.core.stage_stats import StageStats, fingerprint
@@ -116,6 +117,11 @@ def parse_partition(
         },
     )
     store.write_stats(stats_name, stats)
+    if blocked_links(read_requests(store)) != removed:  # a removal that began later sees the finished file
+        store.delete(stats_name)
+        raise InputError(
+            f"cannot finish parsing {unit} of {crawl}: a removal was requested meanwhile; parse it again"
+        )
     _log_errors(unit, counts)
     delete_checkpoints(store, crawl, unit)
     return stats

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
 from laion_etl.io.storage import LocalStore, Store
@@ -64,6 +65,21 @@ def test_links_become_pairs_or_reasons(wat: str, any_store: Store) -> None:
         "page_lang": "",
     }
     assert rot["language"] == "de"
+
+
+def test_a_removal_that_is_requested_meanwhile_is_not_missed(wat: str, store: Store) -> None:
+    """It takes its pairs out of finished files: this one it does not see."""
+    red = pair_id("https://www.example.org/red.jpg", "A red car on a green field")
+    request = Request({"pairs": (red.hex(),)})
+
+    def requested(_done: int, _total: int) -> None:
+        store.write(request.name, request.to_json())
+
+    with pytest.raises(InputError, match="cannot finish parsing part-00000 of C: a removal was requested"):
+        parse_partition("C", 0, [(0, wat)], ONE_JOB, store, requested)
+    assert not store.exists("pairs/C/part-00000.json")
+    stats = parse_partition("C", 0, [(0, wat)], ONE_JOB, store)
+    assert stats.kept == 1
 
 
 def test_the_same_input_gives_the_same_bytes(wat: str, tmp_path: Path) -> None:
