@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
 from laion_etl.io.storage import Store
@@ -190,7 +190,7 @@ def read_work(request_id: str, store: Store) -> Work:
             f"cannot continue removal {request_id}: {store.uri(name)} does not exist; run "
             "`laion-etl dataset remove --prepare` with its list"
         ) from error
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, *NOT_AS_EXPECTED) as error:
         raise InputError(f"cannot read {store.uri(name)}: {error}; prepare the removal again") from error
     units: dict[int, list[str]] = {}
     for unit, file in zip(table["unit"].to_pylist(), table["name"].to_pylist(), strict=True):
@@ -219,7 +219,7 @@ def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
         return [*map(str, document["failures"])] if document["work"] == work.fingerprint else None
     except MissingFileError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except NOT_AS_EXPECTED as error:
         _log.warning(
             "%s is not the record of a range (%s): the range counts as not done", store.uri(name), error
         )
