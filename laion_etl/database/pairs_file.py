@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from laion_etl.core.errors import DamagedFileError
 from laion_etl.core.schemas import PAIR_FILES
 from laion_etl.database.dedupe_keys import (
     Candidates,
@@ -34,7 +35,10 @@ _TEXTS = ["url", "caption", "language", _SOURCE, "page_url", "license"]
 
 
 class PairsFile:
-    """The pairs parquet of a partition, read once for its keys and a second time for its texts."""
+    """The pairs parquet of a partition, read once for its keys and a second time for its texts.
+
+    Raises DamagedFileError for a file that is not one; InputError for one of a newer version.
+    """
 
     def __init__(self, store: Store, name: str, rule: DedupeRule) -> None:
         self._store = store
@@ -43,8 +47,10 @@ class PairsFile:
 
     def candidates(self) -> Candidates:
         """Returns all keys of the file; takes about 60 bytes of memory per pair."""
-        if self._rule is DedupeRule.URL:
-            return self._candidates_by_url()
+        with self._naming_damage():
+            return self._candidates_by_url() if self._rule is DedupeRule.URL else self._candidates_by_pair()
+
+    def _candidates_by_pair(self) -> Candidates:
         ids = stacked([key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
         keys, order = as_keys(ids), ascending(ids)
         rows = order[firsts(keys[order])]
@@ -67,7 +73,7 @@ class PairsFile:
 
         Pages are numbered from 0 in the order of the file.
         """
-        with self._opened() as parquet:
+        with self._naming_damage(), self._opened() as parquet:
             texts = TextsReader(candidates, parquet.metadata.num_rows)
             try:
                 for batch in self._batches_of(parquet, _TEXTS):
@@ -88,10 +94,33 @@ class PairsFile:
             PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
             yield parquet
 
+    @contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+        except OSError as error:
+            if error.errno is not None:  # of the local disk
+                raise
+            raise self._damaged(error) from error  # pyarrow's for a page that cannot be decoded
+
+    def _damaged(self, cause: object) -> DamagedFileError:
+        return DamagedFileError(
+            f"cannot read {self._store.uri(self._name)}: {cause}; delete it and its stats, and parse the "
+            "partition again"
+        )
+
     def _batches_of(self, parquet: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
         names = PAIR_FILES.former_names(columns, parquet.schema_arrow)
         found = [name for name in names if name != _SOURCE or name in parquet.schema_arrow.names]
+        types = {field.name: field.type for field in parquet.schema_arrow}
+        for name, wanted in zip(names, columns, strict=True):
+            if name in found and types.get(name) != PAIR_FILES.schema.field(wanted).type:
+                raise self._damaged(f"it does not have the column {name} of pairs")
         for batch in parquet.iter_batches(_ROWS_PER_READ, columns=found):
+            if any(batch.column(name).null_count for name in found if name != _SOURCE):
+                raise self._damaged("a value is missing")
             if len(batch):
                 yield _complete(batch.select(found), names).rename_columns(columns)
 

@@ -216,9 +216,9 @@ def read_score_progress(crawl: str, store: Store) -> ScoreProgress:
         missing = sorted(missing, key=lambda one: one.batch)[:_MISSING_NAMED]
         looked_at = missing[:_MISSING_LOOKED_AT]
         names = [f"{scored_stem(crawl, one.batch)}_stats.json" for one in looked_at]
-        since = [stats for stats in pool.map(lambda name: _record(name, store, _number), names)
-                 if isinstance(stats, StageStats) and stats.fingerprint != UNFINISHED]  # fmt: skip
-    numbers = {*map(_number, since)}
+        read = pool.map(lambda name: _record(name, store, lambda one: int(one.unit)), names)
+        since = [one for one in read if isinstance(one, StageStats) and one.fingerprint != UNFINISHED]
+    numbers = {int(stats.unit) for stats in since}
     samples = [*map(_samples, records), *((stats.input, stats.kept, stats.dropped) for stats in since)]
     dropped: Counter[str] = Counter()
     for _, _, counts in samples:
@@ -278,10 +278,6 @@ def _check_group(stats: StageStats) -> None:
     _runs(stats)
     for one in stats.details["missing"]:
         MissingBatch.from_plain(one)
-
-
-def _number(stats: StageStats) -> int:
-    return int(stats.unit)
 
 
 def _counted(groups: int) -> int:

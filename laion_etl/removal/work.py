@@ -184,7 +184,8 @@ def read_work(request_id: str, store: Store) -> Work:
     try:
         table = pq.ParquetFile(io.BytesIO(store.read(name))).read()
         check_format(store.uri(name), int(table.schema.metadata[b"laion_etl.format"]), FORMAT)
-        failures = tuple(parse_json(table.schema.metadata[b"failures"]))
+        failures = tuple(map(str, parse_json(table.schema.metadata[b"failures"])))
+        rows = [(int(row["unit"]), str(row["name"])) for row in table.select(["unit", "name"]).to_pylist()]
     except MissingFileError as error:
         raise InputError(
             f"cannot continue removal {request_id}: {store.uri(name)} does not exist; run "
@@ -193,7 +194,7 @@ def read_work(request_id: str, store: Store) -> Work:
     except (pa.ArrowException, OSError, *NOT_AS_EXPECTED) as error:
         raise InputError(f"cannot read {store.uri(name)}: {error}; prepare the removal again") from error
     units: dict[int, list[str]] = {}
-    for unit, file in zip(table["unit"].to_pylist(), table["name"].to_pylist(), strict=True):
+    for unit, file in rows:
         units.setdefault(unit, []).append(file)
     return Work(request_id, tuple(tuple(units[unit]) for unit in sorted(units)), failures)
 
