@@ -261,10 +261,9 @@ def read_numbers(text: str) -> list[int]:
 
 def _catalogue(text: str, place: str) -> list[Crawl]:
     try:
-        entries = parse_json(text)["crawls"]
         found = [
             Crawl(str(entry["id"]), str(entry["name"]), date.fromisoformat(entry["released"]))
-            for entry in entries
+            for entry in parse_json(text)["crawls"]
         ]
     except NOT_AS_EXPECTED as error:
         raise CrawlError(

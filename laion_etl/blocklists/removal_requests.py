@@ -286,16 +286,15 @@ def read_request_of(request_id: str, store: Store) -> Request:
 
 def _read(name: str, store: Store) -> Request:
     try:
-        document: dict[str, Any] = parse_json(store.read(name))
-        check_format(store.uri(name), document.get("format"), FORMAT)
-        rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
-        rules = {kind: tuple(hash_of(one, kind).hex() for one in document["rules"][kind]) for kind in RULES}
-        counts = {kind: int(document["removed"][kind]) for kind in RULES}
-        folders = None if document.get("folders") is None else tuple(map(str, document["folders"]))
-        pairs = frozenset(hash_of(one, "pairs").hex() for one in document["pair_ids"])
-        crawls, lines = tuple(document["crawls"]), dict(document.get("lines", {}))
+        plain: dict[str, Any] = parse_json(store.read(name))
+        check_format(store.uri(name), plain.get("format"), FORMAT)
+        rule = check_format(store.uri(name), plain.get("url_rule"), normalize.RULE_VERSION, "URL rule")
+        rules = {kind: tuple(hash_of(one, kind).hex() for one in plain["rules"][kind]) for kind in RULES}
+        counts = {kind: int(plain["removed"][kind]) for kind in RULES}
+        folders = None if plain.get("folders") is None else tuple(map(str, plain["folders"]))
+        pairs = frozenset(hash_of(one, "pairs").hex() for one in plain["pair_ids"])
+        crawls, lines = tuple(plain["crawls"]), dict(plain.get("lines", {}))
         return Request(rules, pairs, crawls, counts, rule, folders, lines)
     except NOT_AS_EXPECTED as error:
-        raise InputError(
-            f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"
-        ) from error
+        cause = f"it is not a removal request ({error})"
+        raise InputError(f"cannot read {store.uri(name)}: {cause}; restore it") from error

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.core.errors import DamagedFileError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database import pair_texts, pairs_file, range_load, text_buffer
 from laion_etl.database.connection import Database
@@ -207,6 +208,6 @@ def test_a_file_that_cannot_be_read_leaves_nothing_on_disk(
     )
     with store.create(NAME) as file:
         file.write(content)
-    with pytest.raises(OSError):
+    with pytest.raises(DamagedFileError, match="parse the partition again"):
         pairs.texts(candidates)
     assert [file.closed for file in files] == [True]
