@@ -65,7 +65,7 @@ def http(data: bytes) -> None:
     size, raw = (data[0] or 1, data[1:]) if data else (1, b"")
     in_pieces = trio.run(_response, raw, max(size, len(raw) // _MOST_PIECES))
     whole = trio.run(_response, raw, max(1, len(raw)))
-    # What is not deflate, whatever its label says, is recognised by its first piece: a tiny one may not show it.
+    # What is not deflate, whatever its label says, is recognised by its first piece: not by a tiny one.
     is_unclear = b"deflate" in raw.lower() and in_pieces == DownloadStatus.BAD_RESPONSE.value
     assert in_pieces == whole or is_unclear
     reference = theirs(raw)
