@@ -18,7 +18,7 @@ from importlib import resources
 
 from laion_etl.core.errors import CrawlError, InputError, LaionEtlError, MissingInputError, SettingsError
 from laion_etl.core.import_factory import is_factory, load_factory
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.io.remote_files import read_input
 from laion_etl.io.request_limiter import RequestLimiter
@@ -27,9 +27,9 @@ from laion_etl.io.storage import LocalStore
 from laion_etl.io.warc_folder import warc_files_in
 from laion_etl.settings import Settings
 
-_CRAWL_ID = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
+_CRAWL_ID = re.compile(r"CC-MAIN-([0-9]{4})-([0-9]{2})")
 _WAT_PATH = re.compile(r"crawl-data/(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+[A-Za-z0-9_-][A-Za-z0-9_.-]*\.gz")
-_NUMBERS = re.compile(r"(\d+)(?:-(\d+))?")
+_NUMBERS = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _MAX_NUMBERS = 1_000_000
 _SELECTION = re.compile(r"([0-9]{0,9})(:?)([0-9]{0,9})")  # longer indexes than any list has are a mistake
 
@@ -112,7 +112,7 @@ def discover_crawls(settings: Settings) -> list[Crawl]:
     try:
         entries = parse_json(read_input(uri, _MAX_COLLINFO_BYTES))
         named = {str(entry["id"]): str(entry.get("name", entry["id"])) for entry in entries}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise CrawlError(
             f"cannot read {uri}: not a list of crawls ({error!r}); check LAION_ETL_COLLINFO"
         ) from error
@@ -261,11 +261,11 @@ def read_numbers(text: str) -> list[int]:
 
 def _catalogue(text: str, place: str) -> list[Crawl]:
     try:
-        entries = parse_json(text)["crawls"]
         found = [
-            Crawl(entry["id"], entry["name"], date.fromisoformat(entry["released"])) for entry in entries
+            Crawl(str(entry["id"]), str(entry["name"]), date.fromisoformat(entry["released"]))
+            for entry in parse_json(text)["crawls"]
         ]
-    except (ValueError, TypeError, KeyError) as error:
+    except NOT_AS_EXPECTED as error:
         raise CrawlError(
             f"cannot read {place}: not a catalogue of crawls ({error!r}); see docs/configuration.md"
         ) from error

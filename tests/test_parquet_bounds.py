@@ -33,6 +33,13 @@ def test_all_kinds_of_pages_are_read(compression: str, version: str) -> None:
     assert [batch.schema.names for batch in BoundedParquet(file).iter_batches(5_000, ["null"])] == [["null"]]
 
 
+def test_a_row_group_without_rows_has_no_pages() -> None:
+    empty = pa.table({"text": pa.array([], pa.string()), "number": pa.array([], pa.int64())})
+    file = written(empty)
+    assert pq.ParquetFile(file).num_row_groups == 1
+    assert sum(batch.num_rows for batch in BoundedParquet(file).iter_batches(100)) == 0
+
+
 def test_a_long_text_that_every_row_refers_to_is_read_with_few_rows_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

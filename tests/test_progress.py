@@ -14,12 +14,12 @@ from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue
 from laion_etl.dataset.funnel_report import CrawlFunnel, crawl_funnel
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_file
+from laion_etl.dataset.number_runs import runs_of
 from laion_etl.dataset.score_progress import (
     GroupRecord,
     ScoreProgress,
     groups_file,
     read_score_progress,
-    runs_of,
 )
 from laion_etl.io.storage import Store
 from laion_etl.plan.stage import plan_batches, plan_range, prepare_plan

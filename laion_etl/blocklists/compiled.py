@@ -24,7 +24,7 @@ import numpy as np
 from laion_etl.blocklists.hashes import drop_repeats
 from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
 from laion_etl.core.kernels import Hashes
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.io.remote_files import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
 from laion_etl.io.storage import s3_reader, storage_errors
 from laion_etl.urls import normalize
@@ -122,7 +122,7 @@ class _Files:
         try:
             note = parse_json(self._note.read_bytes())
             return note["state"], note["content"], int(note.get("url_rule", 1))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, *NOT_AS_EXPECTED):
             return None, "", 1
 
     def _write_note(self, content: str, validator: str | None) -> None:

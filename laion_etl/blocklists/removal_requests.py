@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 from laion_etl.blocklists import Blocklists
 from laion_etl.blocklists.column_masks import Mask, column, compared_hashes, is_in, near, to_hashes
 from laion_etl.blocklists.near_hashes import NearListed
+from laion_etl.blocklists.rule_hashes import RULES, hash_of
 from laion_etl.blocklists.turned_hashes import turned
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import PublishReason
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.schemas import BATCH_FILES
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.io.storage import Store
@@ -36,7 +37,6 @@ from laion_etl.urls import normalize
 FOLDER = "removals"
 FORMAT = 2  # 1 has no url_rule: it is 1
 REASON = PublishReason.REMOVED_BY_REQUEST.value
-RULES = ("domains", "urls", "pairs", "md5", "sha256", "pdq")
 FOUND = "found"  # no rule matches the row itself: the same pair was found elsewhere in the store
 
 
@@ -286,15 +286,15 @@ def read_request_of(request_id: str, store: Store) -> Request:
 
 def _read(name: str, store: Store) -> Request:
     try:
-        document: dict[str, Any] = parse_json(store.read(name))
-        check_format(store.uri(name), document.get("format"), FORMAT)
-        rule = check_format(store.uri(name), document.get("url_rule"), normalize.RULE_VERSION, "URL rule")
-        rules = {kind: tuple(bytes.fromhex(one).hex() for one in document["rules"][kind]) for kind in RULES}
-        counts = {kind: int(document["removed"][kind]) for kind in RULES}
-        folders = None if document.get("folders") is None else tuple(map(str, document["folders"]))
-        pairs, lines = frozenset(document["pair_ids"]), dict(document.get("lines", {}))
-        return Request(rules, pairs, tuple(document["crawls"]), counts, rule, folders, lines)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"cannot read {store.uri(name)}: it is not a removal request ({error}); restore it"
-        ) from error
+        plain: dict[str, Any] = parse_json(store.read(name))
+        check_format(store.uri(name), plain.get("format"), FORMAT)
+        rule = check_format(store.uri(name), plain.get("url_rule"), normalize.RULE_VERSION, "URL rule")
+        rules = {kind: tuple(hash_of(one, kind).hex() for one in plain["rules"][kind]) for kind in RULES}
+        counts = {kind: int(plain["removed"][kind]) for kind in RULES}
+        folders = None if plain.get("folders") is None else tuple(map(str, plain["folders"]))
+        pairs = frozenset(hash_of(one, "pairs").hex() for one in plain["pair_ids"])
+        crawls, lines = tuple(plain["crawls"]), dict(plain.get("lines", {}))
+        return Request(rules, pairs, crawls, counts, rule, folders, lines)
+    except NOT_AS_EXPECTED as error:
+        cause = f"it is not a removal request ({error})"
+        raise InputError(f"cannot read {store.uri(name)}: {cause}; restore it") from error

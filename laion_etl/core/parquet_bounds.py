@@ -134,6 +134,8 @@ def _chunks_of_group(reader: CompactReader) -> Iterator[_Chunk]:
                     numbers = reader.numbers()
                 else:
                     reader.skip(inner_kind)
+            if numbers[5] == 0:  # values: it has no pages, and no place
+                continue
             at, dictionary = numbers[9], numbers.get(11, 0)
             yield _Chunk(numbers[1], numbers[4], dictionary if 0 < dictionary < at else at, numbers[7])
 

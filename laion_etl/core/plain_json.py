@@ -4,6 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+# What looking into a document raises where it is not as expected; OverflowError is that of int() for Infinity
+# or 1e999, which Python's JSON may have.
+NOT_AS_EXPECTED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+
 
 def parse_json(
     data: bytes | str,

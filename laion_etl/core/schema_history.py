@@ -65,8 +65,12 @@ class SchemaHistory:
     def check_number(self, schema: pa.Schema, uri: str) -> None:
         """Raise InputError if a newer laion-etl wrote the file, whatever its columns are."""
         written = (schema.metadata or {}).get(METADATA_KEY)
-        if written is not None:
+        if written is None:
+            return
+        try:
             check_format(uri, int(written) if written.isdigit() else written, self.number)
+        except ValueError as error:
+            raise InputError(f"cannot read {uri}: {error}; restore the file, or make it again") from error
 
     def check(self, schema: pa.Schema, uri: str, advice: str) -> int:
         """Return the format of a file. Raises InputError for a newer one, and for columns of no format."""

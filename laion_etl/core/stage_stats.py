@@ -72,6 +72,8 @@ class StageStats:
         values = dict(plain)
         named = uri or f"the stats of {plain.get('stage')} {plain.get('crawl')} {plain.get('unit')}"
         check_format(named, values.pop("format", None), FORMAT)
+        if not isinstance(plain.get("details", {}), dict):
+            raise TypeError("its details are not an object")
         outputs = tuple(Output(**output) for output in plain["outputs"])
         for output in outputs:
             if output.name.startswith("/") or ".." in output.name.split("/"):

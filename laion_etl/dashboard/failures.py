@@ -9,7 +9,7 @@ from typing import Any
 from laion_etl.alerts import Alert, unresolved_names
 from laion_etl.core.causes import cause_of
 from laion_etl.core.errors import StorageError
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.database.parked import ParkedCause
 from laion_etl.io.storage import Store
 
@@ -123,8 +123,10 @@ def _read(name: str, store: Store) -> Trouble | None:
     try:
         document = parse_json(store.read(name))
         alert = Alert.from_plain(document).cleaned()
+        if not all(isinstance(one, str) for one in (alert.stage, alert.unit, alert.run, alert.reason)):
+            return None
         at = str(document["at"])
-    except (ValueError, KeyError, TypeError, AttributeError, StorageError):
+    except (*NOT_AS_EXPECTED, StorageError):
         return None
     return Trouble(
         alert.kind.value, alert.stage, alert.unit, alert.reason, at, alert.run,

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import DamagedFileError
 from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import PAIR_FILES
 from laion_etl.database.dedupe_keys import (
@@ -30,7 +30,7 @@ from laion_etl.database.pair_texts import PairTexts, TextsReader
 from laion_etl.io.storage import Store
 
 _ROWS_PER_READ = 1 << 14  # so few that a batch is still in the cache when it is encoded
-_ADVICE = "parse its partition again"
+_ADVICE = "delete it and its stats, and parse its partition again"
 _SOURCE = "caption_source"
 _TEXTS = ["url", "caption", "language", _SOURCE, "page_url", "license"]
 
@@ -86,27 +86,40 @@ class PairsFile:
     @contextmanager
     def _opened(self) -> Iterator[BoundedParquet]:
         with self._store.open(self._name) as file:
-            with self._plain_errors():
+            with self._naming_damage():
                 parquet = BoundedParquet(file)
             PAIR_FILES.check(parquet.schema_arrow, self._store.uri(self._name), _ADVICE)
             yield parquet
 
     @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def _naming_damage(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError) as error:  # pyarrow raises both for damaged files
-            raise InputError(f"cannot read {self._store.uri(self._name)}: {error}; {_ADVICE}") from error
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+        except OSError as error:
+            if error.errno is not None:  # of the local disk
+                raise
+            raise self._damaged(error) from error  # pyarrow's for a page that cannot be decoded
+
+    def _damaged(self, cause: object) -> DamagedFileError:
+        return DamagedFileError(f"cannot read {self._store.uri(self._name)}: {cause}; {_ADVICE}")
 
     def _batches_of(self, parquet: BoundedParquet, columns: list[str]) -> Iterator[pa.RecordBatch]:
         names = PAIR_FILES.former_names(columns, parquet.schema_arrow)
         found = [name for name in names if name != _SOURCE or name in parquet.schema_arrow.names]
+        types = {field.name: field.type for field in parquet.schema_arrow}
+        for name, wanted in zip(names, columns, strict=True):
+            if name in found and types.get(name) != PAIR_FILES.schema.field(wanted).type:
+                raise self._damaged(f"it does not have the column {name} of pairs")
         batches = parquet.iter_batches(_ROWS_PER_READ, found)
         while True:
-            with self._plain_errors():
+            with self._naming_damage():
                 batch = next(batches, None)
             if batch is None:
                 return
+            if any(batch.column(name).null_count for name in found if name != _SOURCE):
+                raise self._damaged("a value is missing")
             if len(batch):
                 yield _complete(batch.select(found), names).rename_columns(columns)
 

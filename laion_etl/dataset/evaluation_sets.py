@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.npy import read_array
+from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.io.storage import Store
 
 FORMAT = 1
@@ -93,7 +94,7 @@ def read_set(name: str, store: Store) -> EvaluationSet:
             f"cannot find the evaluation set {name}: {store.uri(file_of(name))} does not exist; make it by "
             "`laion-etl dataset evaluation-set`"
         ) from error
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, *NOT_AS_EXPECTED) as error:
         raise InputError(
             f"cannot read {store.uri(file_of(name))}: it is not an evaluation set ({error}); restore it"
         ) from error
@@ -116,7 +117,9 @@ def described_sets(names: Sequence[str], store: Store) -> list[Mapping[str, Any]
 
 
 def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float16]:
-    """Return a column of lists of numbers, all of one length, as a matrix. Raises ValueError."""
+    """Return a column of lists of numbers, all of one length, as a matrix. Raises TypeError or ValueError."""
+    if not isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        raise TypeError(f"its embeddings are {column.type}, not lists of numbers")
     lists = column.combine_chunks()
     flat = lists.flatten().to_numpy(zero_copy_only=False)
     if not len(lists) or len(flat) % len(lists) or lists.null_count:
@@ -125,7 +128,8 @@ def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float16]:
         lengths = np.unique(np.diff(lists.offsets.to_numpy()))
         if len(lengths) != 1:
             raise ValueError("its embeddings do not all have the same number of dimensions")
-    matrix: NDArray[np.float16] = flat.astype(np.float16).reshape(len(lists), -1)
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        matrix: NDArray[np.float16] = flat.astype(np.float16).reshape(len(lists), -1)
     return matrix
 
 
@@ -137,7 +141,7 @@ def read_embeddings(path: Path, column: str) -> NDArray[np.float16]:
                 found = read_array(file)
         else:
             found = vectors_of(pq.ParquetFile(path).read([column])[column])
-    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+    except (pa.ArrowException, OSError, *NOT_AS_EXPECTED) as error:
         raise InputError(f"cannot read the embeddings in {path}: {error}; check the file") from error
     if found.ndim != 2 or found.dtype.kind != "f":
         raise InputError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from laion_etl.dataset.score_progress import runs_of
+from laion_etl.dataset.number_runs import runs_of
 from laion_etl.dataset.subsets import DataFile
 
 FOLDER = "samples"

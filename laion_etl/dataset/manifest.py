@@ -16,7 +16,7 @@ from typing import Any
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.formats import check_format
 from laion_etl.core.head_columns import HeadColumn, from_plain
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import DATASET_FILES
 from laion_etl.core.stage_stats import StageStats
@@ -76,7 +76,7 @@ class Manifest:
     @property
     def schema_number(self) -> int:
         """The number of the schema of the files that this version wrote; see DATASET_FILES."""
-        return int(self.document.get("schema_format", 1))
+        return int(self.document.get("schema_format") or 1)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -121,8 +121,8 @@ def parse_manifest(release: Release, data: bytes, uri: str) -> Manifest:
             DataFile(**{**file, "name": _resolved(release, file["name"])}) for file in document["files"]
         )
         _check_names(release, parts, files)
-        return Manifest(release, document, parts, files)
-    except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
+        return _checked(Manifest(release, document, parts, files))
+    except (*NOT_AS_EXPECTED, SettingsError) as error:
         raise InputError(f"cannot read {uri}: it is not a manifest ({error}); restore it") from error
 
 
@@ -144,6 +144,17 @@ def _check_names(release: Release, parts: Sequence[ManifestPart], files: Sequenc
         name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
         if count > 1:
             raise ValueError(f"it lists {name} {quantity(count, 'time')}")
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """Return it unless a name or count in it is none: then raise one of NOT_AS_EXPECTED."""
+    if not all(isinstance(name, str) for name in (*manifest.columns, *manifest.subsets)):
+        raise ValueError("a column or a subset has a name that is not a text")
+    counts = [part.rows for part in manifest.parts]
+    counts += [file.rows for file in manifest.files if file.rows is not None]
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError("a number of rows is not a count")
+    return manifest
 
 
 def current_manifest(dataset: str, store: Store) -> Manifest | None:

@@ -15,10 +15,12 @@ from typing import Any
 
 from laion_etl.core.errors import DamagedFileError, IncompleteError, MissingFileError, NewerFormatError
 from laion_etl.core.ids import batch_name
+from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.core.quantities import first_items
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.crawl import written_numbers
+from laion_etl.dataset.number_runs import read_runs
 from laion_etl.io.storage import Store
 
 _log = logging.getLogger(__name__)
@@ -150,7 +152,7 @@ def _not_counted(records: Sequence[StageStats], scored: Collection[int]) -> set[
             number
             for stats in records
             if _groups(stats) == groups
-            for first, step, count in stats.details.get("batches", ())
+            for first, step, count in read_runs(stats.details.get("batches", ()))
             for number in range(first, first + step * count, step)
         }
         found.update(number for number in scored if number not in counted)
@@ -174,7 +176,8 @@ def _records(crawl: str, store: Store) -> list[StageStats]:
         try:
             stats = store.read_stats(name)
             _named([stats])
-        except (DamagedFileError, NewerFormatError, KeyError, TypeError, ValueError) as error:
+            read_runs(stats.details.get("batches", ()))
+        except (DamagedFileError, NewerFormatError, *NOT_AS_EXPECTED) as error:
             _log.warning("cannot read the causes in %s: %s; score the group again", store.uri(name), error)
             group = "/".join(_GROUP_STATS.findall(name)[0])
             partial = {"missing": [], "running": True}

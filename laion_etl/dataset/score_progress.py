@@ -19,17 +19,18 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StorageError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, StageStats, fingerprint
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, group_file
+from laion_etl.dataset.number_runs import Run, read_runs, runs_of, within
 from laion_etl.io.storage import Store
 
 FORMAT = 1  # of groups.json
@@ -37,9 +38,8 @@ _EVERY_S = 10.0
 _MISSING_NAMED = 1_000  # by a record, and by all of them together; all are counted
 _MISSING_LOOKED_AT = 100
 _READERS = 16  # small files: reading them is mostly waiting
+_MOST_GROUPS = 100_000
 _log = logging.getLogger(__name__)
-
-Run = tuple[int, int, int]  # first number, step, count
 
 
 def groups_file(crawl: str) -> str:
@@ -186,11 +186,11 @@ class ScoreProgress:
 
     def count_between(self, first: int, last: int) -> int:
         """Count the scored batches with numbers from `first` to `last`."""
-        return sum(len(_within(run, first, last)) for run in self.runs)
+        return sum(len(within(run, first, last)) for run in self.runs)
 
     def between(self, first: int, last: int) -> set[int]:
         """Return the numbers of the scored batches from `first` to `last`."""
-        return {number for run in self.runs for number in _within(run, first, last)}
+        return {number for run in self.runs for number in within(run, first, last)}
 
     def at(self, place: int) -> int:
         """Return the number of a scored batch by its place, 0 to `units` - 1, in the order of `runs`."""
@@ -209,17 +209,17 @@ def read_score_progress(crawl: str, store: Store) -> ScoreProgress:
     groups = _groups(crawl, store)
     names = [group_file(crawl, f"{index}/{groups}") for index in range(groups)]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = [stats for stats in pool.map(lambda name: _record(name, store), names) if stats is not None]
+        read = pool.map(lambda name: _record(name, store, _check_group), names)
+        found = [stats for stats in read if stats is not None]
         records = [one for one in found if isinstance(one, StageStats)]
         missing = [MissingBatch.from_plain(one) for stats in records for one in stats.details["missing"]]
         missing = sorted(missing, key=lambda one: one.batch)[:_MISSING_NAMED]
         looked_at = missing[:_MISSING_LOOKED_AT]
         names = [f"{scored_stem(crawl, one.batch)}_stats.json" for one in looked_at]
-        since = [stats for stats in pool.map(lambda name: _record(name, store), names)
-                 if isinstance(stats, StageStats) and stats.fingerprint != UNFINISHED]  # fmt: skip
+        read = pool.map(lambda name: _record(name, store, lambda one: int(one.unit)), names)
+        since = [one for one in read if isinstance(one, StageStats) and one.fingerprint != UNFINISHED]
     numbers = {int(stats.unit) for stats in since}
-    samples = [_samples(stats) for stats in records]
-    samples += [(stats.input, stats.kept, stats.dropped) for stats in since]
+    samples = [*map(_samples, records), *((stats.input, stats.kept, stats.dropped) for stats in since)]
     dropped: Counter[str] = Counter()
     for _, _, counts in samples:
         dropped.update(counts)
@@ -240,28 +240,8 @@ def read_score_progress(crawl: str, store: Store) -> ScoreProgress:
 
 def raw_shards_deleted(crawl: str, store: Store) -> int:
     """Return how many raw shards of a crawl were deleted after they were scored, as of the last record."""
-    record = _record(group_file(crawl, "0/1"), store)
-    return int(record.details.get("raw_shards_deleted", 0)) if isinstance(record, StageStats) else 0
-
-
-def runs_of(numbers: Iterable[int]) -> list[Run]:
-    """Encode ascending numbers as runs: 3, 5, 7, 20 is (3, 2, 3), (20, 1, 1)."""
-    found: list[Run] = []
-    for number in numbers:
-        if found:
-            first, step, count = found[-1]
-            if count == 1 or number == first + step * count:
-                found[-1] = (first, number - first if count == 1 else step, count + 1)
-                continue
-        found.append((number, 1, 1))
-    return found
-
-
-def _within(run: Run, first: int, last: int) -> range:
-    start, step, count = run
-    skipped = max(0, -(-(first - start) // step))
-    end = min(start + step * (count - 1), last)
-    return range(start + step * skipped, end + 1, step)
+    record = _record(group_file(crawl, "0/1"), store, _raw_deleted)
+    return _raw_deleted(record) if isinstance(record, StageStats) else 0
 
 
 def _groups(crawl: str, store: Store) -> int:
@@ -270,23 +250,44 @@ def _groups(crawl: str, store: Store) -> int:
     try:
         document = parse_json(store.read(name))
         check_format(store.uri(name), document.get("format"), FORMAT)
-        return int(document["groups"])
+        return _counted(int(document["groups"]))
     except MissingFileError:
         return 0
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise DamagedFileError(
             f"cannot read {store.uri(name)}: {error}; run the score stage again, which writes it"
         ) from error
 
 
-def _record(name: str, store: Store) -> StageStats | str | None:
-    """Return a stats file, None without one, and the message if it is damaged."""
+def _record(name: str, store: Store, check: Callable[[StageStats], object]) -> StageStats | str | None:
+    """Return a stats file, None without one, and the message if it is damaged or `check` raises."""
     try:
-        return store.read_stats(name)
+        stats = store.read_stats(name)
+        check(stats)
     except MissingFileError:
         return None
     except (DamagedFileError, InputError) as error:  # InputError: a newer laion-etl wrote it
         return str(error)
+    except NOT_AS_EXPECTED as error:
+        return f"cannot read {store.uri(name)}: {error!r}; run the score stage again, which writes it"
+    return stats
+
+
+def _check_group(stats: StageStats) -> None:
+    _samples(stats)
+    _runs(stats)
+    for one in stats.details["missing"]:
+        MissingBatch.from_plain(one)
+
+
+def _counted(groups: int) -> int:
+    if not 0 <= groups <= _MOST_GROUPS:
+        raise ValueError(f"{groups} is not a number of groups")
+    return groups
+
+
+def _raw_deleted(stats: StageStats) -> int:
+    return int(stats.details.get("raw_shards_deleted", 0))
 
 
 def _samples(stats: StageStats) -> tuple[int, int, dict[str, int]]:
@@ -294,6 +295,5 @@ def _samples(stats: StageStats) -> tuple[int, int, dict[str, int]]:
     return int(samples["input"]), int(samples["kept"]), dict(samples.get("dropped", {}))
 
 
-def _runs(stats: StageStats) -> Iterator[Run]:
-    for first, step, count in stats.details.get("batches", ()):
-        yield int(first), int(step), int(count)
+def _runs(stats: StageStats) -> list[Run]:
+    return read_runs(stats.details.get("batches", ()))

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from laion_etl.core.errors import ChangedError, InputError, SettingsError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import Store
 
@@ -137,9 +137,9 @@ def read_versions(dataset: str, store: Store) -> Versions:
             Version(one["version"], one["crawl"], Output(**one["manifest"])) for one in document["versions"]
         )
         purged = tuple(document["purged"])
-        for name in (*purged, *(one.version for one in listed)):
-            Release(dataset, name)  # refuses names that lead out of the folder
-    except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
+        for version in (*purged, *(one.version for one in listed)):
+            Release(dataset, version)  # refuses names that lead out of the folder
+    except (*NOT_AS_EXPECTED, SettingsError) as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it is not a list of versions ({error}); restore it"
         ) from error

@@ -24,7 +24,7 @@ _COLOUR_CURVES, _GREY_CURVE = (b"rTRC", b"gTRC", b"bTRC"), (b"kTRC",)
 _LOOKUP_TABLES = frozenset({b"A2B0", b"A2B1", b"D2B0"})  # they would be used in place of the curves
 _TOLERANCE = 0.004
 _CURVE_TOLERANCE = 1.5 / 255
-_PLACES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
+_PLACES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 0.999)
 _PARAMETERS = {3: 5, 4: 7}  # of each kind of formula
 
 
@@ -80,6 +80,8 @@ def _sampled(tag: bytes) -> Callable[[float], float]:
     points = struct.unpack_from(f">{count}H", tag, 12)
     if count == 1:
         return lambda place: float(place ** (points[0] / 256))
+    if list(points) != sorted(points):  # else it is near the right curve between the places, too
+        raise ArithmeticError("the curve descends")
     pairs = list(pairwise(points))
 
     def between(place: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from laion_etl.core.errors import DamagedFileError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.schemas import plan_stats_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.io.storage import Store
@@ -143,7 +143,7 @@ def read_window(name: str, store: Store) -> list[PlannedBatch]:
             PlannedBatch(int(one["number"]), int(one["pairs"]), Output(**one["file"]))
             for one in plain["batches"]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise DamagedFileError(
             f"cannot read {store.uri(name)}: it does not list the batches of a window ({error}); delete it "
             "and run `laion-etl stage plan` for the crawl again"

@@ -30,7 +30,7 @@ from laion_etl.core.errors import (
 )
 from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.usage import Usage, amount, cpu_seconds, machine_seconds
 from laion_etl.core.usage_counters import FOLDER, NO_FOLDER, Counter, counted
 from laion_etl.io.abandoned_folders import locked_folder
@@ -42,9 +42,7 @@ _SHORT_S = 1.0  # failing earlier costs next to nothing
 _REFUSALS = (InputError, SettingsError, NotLoadedError)
 _READERS = 32  # small files: reading them is mostly waiting
 _log = logging.getLogger(__name__)
-_DAMAGED = (
-    InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
-)  # fmt: skip
+_DAMAGED = (InputError, *NOT_AS_EXPECTED)
 
 
 @dataclass(frozen=True, slots=True)

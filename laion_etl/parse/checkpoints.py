@@ -25,7 +25,7 @@ import pyarrow as pa
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.funnel import Outcomes, ParseReason, ReasonT, RecordReason
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.schemas import PAIR_SCHEMA
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.outputs import is_output
@@ -65,7 +65,7 @@ class Checkpoints:
                 return None
             counts = _counts(plain)
             return tables_of(self._stream(Output(**plain["stream"]))), counts
-        except (*_UNUSABLE, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (*_UNUSABLE, *NOT_AS_EXPECTED) as error:
             _log.warning("cannot use the checkpoint %s: %s; %s is parsed again", name, error, uri)
             return None
 

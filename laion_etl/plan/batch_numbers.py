@@ -31,7 +31,7 @@ import pyarrow as pa
 from laion_etl.core.errors import ChangedError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.ids import BATCHES_PER_CRAWL
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.io.storage import Store
 from laion_etl.plan.earlier_numbers import EarlierNumbers
@@ -285,7 +285,7 @@ def _parse(data: bytes, uri: str) -> tuple[str, tuple[str, ...]]:
         document = parse_json(data)
         check_format(uri, document.get("format"), FORMAT)
         return str(document["crawl"]), tuple(map(str, document["batches"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise InputError(
             f"cannot read {uri}: it is not a record of batch numbers ({error}); restore it"
         ) from error

@@ -15,7 +15,7 @@ from typing import Any
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
 from laion_etl.core.head_columns import HeadColumn, from_plain
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import Output, fingerprint
 from laion_etl.dataset.versions import Release
@@ -164,7 +164,7 @@ def read_prepared(dataset: str, crawl: str, store: Store) -> Prepared | None:
         document = parse_json(found[0])
         check_format(store.uri(name), document.get("format"), FORMAT)
         return _from_plain(document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise DamagedFileError(
             f"cannot read {store.uri(name)}: it is not the record of a prepared crawl ({error}); "
             f"{again(crawl)}"

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.dataset.coverage import number_ranges
 from laion_etl.dataset.file_ranges import file_ranges, share
 from laion_etl.dataset.manifest import NAME, read_manifest
@@ -116,7 +116,7 @@ def read_reports(folder: Store) -> list[RangeReport]:
             continue
         try:
             found.append(RangeReport.from_plain(parse_json(folder.read(name))))
-        except (KeyError, TypeError, ValueError) as error:
+        except NOT_AS_EXPECTED as error:
             raise InputError(
                 f"cannot read {folder.uri(name)}: it is not the result of `laion-etl dataset verify --range` "
                 f"({error!r}); keep these in a folder of their own"

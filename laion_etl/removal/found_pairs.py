@@ -16,7 +16,7 @@ import pyarrow as pa
 from laion_etl.blocklists.removal_requests import Found
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.dataset.locator.units import unit_of
 from laion_etl.io.storage import Store
 from laion_etl.removal.line_matcher import LineMatcher
@@ -89,7 +89,7 @@ def _named(name: str, store: Store) -> list[str]:
     try:
         # A version before this check may have written it.
         return [*map(str, parse_json(store.read(name)).get("found", ()))]
-    except (MissingFileError, ValueError, TypeError, AttributeError):
+    except (MissingFileError, *NOT_AS_EXPECTED):
         return []
 
 
@@ -99,7 +99,7 @@ def _found(name: str, data: bytes, store: Store) -> Found:
         check_format(store.uri(name), document.get("format"), FORMAT)
         # A version before lines were counted may have written it.
         return Found(name.split("/")[3], dict(document["pairs"]), dict(document.get("lines", {})))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it does not have the pairs of a file ({error}); {_RESTORE}"
         ) from error

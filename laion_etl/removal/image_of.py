@@ -17,7 +17,7 @@ from laion_etl.blocklists.near_hashes import is_informative
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.dataset.locator.keys import wanted_keys
 from laion_etl.dataset.locator.lookup import find_files
 from laion_etl.dataset.locator.units import located_crawls
@@ -119,7 +119,7 @@ def _recorded(url: Url, store: Store) -> _Images:
         document = parse_json(store.read(name))
         check_format(store.uri(name), document.get("format"), FORMAT)
         return _Images(set(map(str, document["sha256"])), set(map(str, document["pdq"])))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise InputError(
             f"cannot read {store.uri(name)}: it does not have the hashes of an image ({error}); restore it"
         ) from error

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.blocklists.removal_requests import RULES, Request
-
-WIDTHS = {"domains": 8, "urls": 8, "pairs": 16, "md5": 16, "sha256": 32, "pdq": 32}  # bytes of a hash
+from laion_etl.blocklists.removal_requests import Request
+from laion_etl.blocklists.rule_hashes import RULES, WIDTHS, hash_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +95,3 @@ class LineCollector:
         }
         url_rules = np.frombuffer(self._url_rules, np.int16)
         return LineRules(kinds, np.where(url_rules, url_rules, np.int16(url_rule)))
-
-
-def hash_of(digits: str, kind: str) -> bytes:
-    """Return a hash of hexadecimal digits. Raises ValueError for what is not one of this kind."""
-    found = bytes.fromhex(digits)
-    if len(found) != WIDTHS[kind]:
-        raise ValueError(f"{digits[:80]!r} is not a hash of {kind}")
-    return found

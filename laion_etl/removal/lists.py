@@ -7,7 +7,8 @@ from itertools import islice
 
 import ada_url
 
-from laion_etl.blocklists.removal_requests import RULES, Request
+from laion_etl.blocklists.removal_requests import Request
+from laion_etl.blocklists.rule_hashes import RULES
 from laion_etl.blocklists.syntax import Entries, ListKind, hashes_by_line, normal_host
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import quantity

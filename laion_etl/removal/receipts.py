@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.dataset.locator.units import published_datasets
 from laion_etl.dataset.manifest import read_manifest
 from laion_etl.dataset.versions import Version, read_versions
@@ -96,7 +96,7 @@ def check_receipt(data: bytes, source: str) -> dict[str, Any]:
         raise InputError(
             f"cannot trust {source}: its signature is not that of its content; ask for the original"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise InputError(
             f"cannot read {source}: it is not a receipt of a removal ({error}); check the file"
         ) from error

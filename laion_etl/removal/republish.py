@@ -15,7 +15,7 @@ from typing import Any
 from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.locator.units import published_datasets
@@ -188,7 +188,7 @@ def read_publications(request_id: str, store: Store) -> Publications | None:
             for one in document["publications"]
         )
         return Publications(request_id, listed, bool(document["duplicates"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise DamagedFileError(
             f"cannot read {store.uri(_name(request_id))}: {error!r}; run `laion-etl dataset republish "
             f"--request {request_id} --prepare` again"
@@ -288,7 +288,7 @@ def _is_done(found: Publications, number: int, store: Store) -> bool:
         return False
     try:
         return bool(parse_json(read[0])["publications"] == found.fingerprint)
-    except (ValueError, KeyError, TypeError):
+    except NOT_AS_EXPECTED:
         return False
 
 

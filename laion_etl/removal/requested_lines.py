@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from laion_etl.blocklists.removal_requests import RULES, Request
+from laion_etl.blocklists.removal_requests import Request
+from laion_etl.blocklists.rule_hashes import RULES, WIDTHS, hash_of
 from laion_etl.core.errors import InputError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.io.storage import Store
-from laion_etl.removal.line_rules import WIDTHS, LineCollector, LineRules, hash_of
+from laion_etl.removal.line_rules import LineCollector, LineRules
 from laion_etl.urls import normalize
 
 FORMAT = 1
@@ -132,7 +133,7 @@ def read_line_rules(request_id: str, store: Store) -> LineRules:
 def _naming_damage(uri: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_AS_EXPECTED as error:
         raise InputError(
             f"cannot read {uri}: it does not have the lines of a removal ({error}); prepare the removal again"
         ) from error

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
 from laion_etl.io.storage import Store
@@ -184,16 +184,17 @@ def read_work(request_id: str, store: Store) -> Work:
     try:
         table = pq.ParquetFile(io.BytesIO(store.read(name))).read()
         check_format(store.uri(name), int(table.schema.metadata[b"laion_etl.format"]), FORMAT)
-        failures = tuple(parse_json(table.schema.metadata[b"failures"]))
+        failures = tuple(map(str, parse_json(table.schema.metadata[b"failures"])))
+        rows = [(int(row["unit"]), str(row["name"])) for row in table.select(["unit", "name"]).to_pylist()]
     except MissingFileError as error:
         raise InputError(
             f"cannot continue removal {request_id}: {store.uri(name)} does not exist; run "
             "`laion-etl dataset remove --prepare` with its list"
         ) from error
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, *NOT_AS_EXPECTED) as error:
         raise InputError(f"cannot read {store.uri(name)}: {error}; prepare the removal again") from error
     units: dict[int, list[str]] = {}
-    for unit, file in zip(table["unit"].to_pylist(), table["name"].to_pylist(), strict=True):
+    for unit, file in rows:
         units.setdefault(unit, []).append(file)
     return Work(request_id, tuple(tuple(units[unit]) for unit in sorted(units)), failures)
 
@@ -219,7 +220,7 @@ def failures_of(work: Work, number: int, store: Store) -> list[str] | None:
         return [*map(str, document["failures"])] if document["work"] == work.fingerprint else None
     except MissingFileError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except NOT_AS_EXPECTED as error:
         _log.warning(
             "%s is not the record of a range (%s): the range counts as not done", store.uri(name), error
         )

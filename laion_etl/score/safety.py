@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.finite import SAME, check_embeddings
 from laion_etl.score.head import HeadInput
@@ -107,7 +107,7 @@ def load_prompts(path: Path) -> SafetyPrompts:
         words = frozenset(map(folded, _texts(document["underage_words"])))
         stated = (str(document.get(name) or _NOT_STATED) for name in ("provenance", "validation"))
         return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words, PromptsOrigin(path.name, *stated))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *NOT_AS_EXPECTED) as error:
         raise ModelError(
             f"cannot use the safety prompts {path}: {type(error).__name__} {error}; "
             "compare it with the files in laion_etl/score/prompts"

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from laion_etl.core.errors import ModelError
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.score.hub import CONFIG, WEIGHTS, is_layout
 from laion_etl.score.openclip import open_clip
 from laion_etl.settings import ClipSettings
@@ -139,7 +139,7 @@ def _beside(path: Path) -> Function | None:
         document = parse_json(config.read_text(encoding="utf-8"))
         quick_gelu = bool(document["model_cfg"].get("quick_gelu", False))
         return _chosen({**document.get("preprocess_cfg", {}), "quick_gelu": quick_gelu})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *NOT_AS_EXPECTED) as error:
         raise ModelError(
             f"cannot read {config}: {type(error).__name__} {error}; remove it, or download it again"
         ) from error

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.plain_json import parse_json
+from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.scored import ScoredCrawl, read_batch, scored_among
@@ -84,7 +84,7 @@ def _begin(published: PublishedVersion, wanted: str, target: Store) -> None:
 def _made_from(data: bytes) -> str:
     try:
         return str(parse_json(data)["fingerprint"])
-    except (ValueError, KeyError, TypeError):
+    except NOT_AS_EXPECTED:
         return ""
 
 

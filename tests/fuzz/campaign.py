@@ -5,6 +5,7 @@ Ends with exit code 1 if a target failed; what it failed on is data/fuzz/found-T
 """
 
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -35,13 +36,21 @@ def _survives(name: str, seconds: int) -> bool:
     command = [sys.executable, "-m", "tests.fuzz.run", name, str(corpus), f"-max_total_time={seconds}"]
     limits = [f"-timeout={_LONGEST_S}", f"-rss_limit_mb={_MEMORY_MB}"]
     place = f"-artifact_prefix={_FOLDER}/found-{name}-"
+    before_s = _cpu_s()
     ended = subprocess.run([*command, *limits, place], capture_output=True, text=True, check=False)
     log = _FOLDER / f"{name}.log"
     log.write_text(ended.stdout + ended.stderr)
     inputs, covered = (_STATUS.findall(log.read_text()) or [("0", "0")])[-1]
     outcome = "" if ended.returncode == 0 else f"; FAILED ({ended.returncode}), see {log}"
-    print(f"{name}: {int(inputs):,} inputs, {covered} places covered{outcome}", flush=True)
+    used = f"{_cpu_s() - before_s:.0f} CPU s"
+    print(f"{name}: {used}, {int(inputs):,} inputs, {covered} places covered{outcome}", flush=True)
     return ended.returncode == 0
+
+
+def _cpu_s() -> float:
+    """Returns the CPU seconds of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ from laion_etl.parse.wat_record import records_of
 from laion_etl.settings import ParseSettings
 from laion_etl.urls.normalize import is_template, page_base, resolve, resolve_urls
 from tests.fuzz.foreign_targets import FOREIGN
+from tests.fuzz.image_targets import IMAGES
+from tests.fuzz.store_targets import STORED
+from tests.fuzz.wish_targets import WISHES
 from tests.parse.outcomes import FoundPage, read, read_without_kernels
 from tests.parse.wat_files import plain_record, record
 
@@ -158,5 +161,6 @@ def texts(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (file, members, records, framing, pages, urls, texts, *FOREIGN)
+    target.__name__: target
+    for target in (file, members, records, framing, pages, urls, texts, *FOREIGN, *WISHES, *IMAGES, *STORED)
 }

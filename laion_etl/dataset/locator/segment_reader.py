@@ -21,6 +21,7 @@ from laion_etl.blocklists.near_hashes import NearListed
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.kernels import Hashes
+from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.locator.keys import WantedKeys
 from laion_etl.dataset.locator.segment_writer import FORMAT, PDQ_RECORD, url_rules
@@ -61,7 +62,7 @@ def read_segment(stem: str, store: Store) -> Segment | None:
         for ending in (".keys", ".pdq", ".parquet"):
             segment.output(ending)
         usable = segment.usable and int(stats.details["bucket_bits"]) >= 0
-    except (DamagedFileError, MissingFileError, InputError, StopIteration, ValueError, KeyError) as error:
+    except (DamagedFileError, MissingFileError, InputError, StopIteration, *NOT_AS_EXPECTED) as error:
         _log.warning("%s is not used: %s", uri, error)
         return None
     if not usable:

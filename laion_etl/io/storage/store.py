@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import IO, BinaryIO, NamedTuple, Protocol
 
 from laion_etl.core.errors import ChangedError, DamagedFileError
+from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage.errors import storage_errors
 
@@ -185,7 +186,7 @@ class Store(ABC):
         """Returns the stats; raises MissingFileError, DamagedFileError, or InputError for a newer format."""
         try:
             return StageStats.from_json(self.read(name), self.uri(name))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except NOT_AS_EXPECTED as error:
             raise DamagedFileError(
                 f"cannot read {self.uri(name)}: not a stats file ({error}); delete it and run the stage again"
             ) from error
