@@ -193,8 +193,10 @@ class Client:
         deadline: RequestDeadline,
     ) -> None:
         sniffed: int | None = 0  # bytes that the last look at the beginning covered; None once it is accepted
-        while part := await connection.part():
-            for data in decode(part):
+        part = b"first"
+        while part:
+            part = await connection.part()
+            for data in decode(part) if part else decode.finish():
                 body.data += data
                 if len(body.data) > self._settings.max_bytes:
                     raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
@@ -234,8 +236,7 @@ class Client:
         connection, head = await self._send(target, deadline)
         try:
             with deadline.enforce():
-                location = location_of(head) if head.status in _REDIRECTS else ""
-                if location:
+                if location := location_of(head) if head.status in _REDIRECTS else "":
                     return parse_request_url(location, target.url)
                 text, cut_off = await self._text(connection, head)
                 return PolicyFile(head.status, text, _wait_s(head), cut_off)
@@ -246,13 +247,14 @@ class Client:
         """Returns the first MAX_POLICY_FILE_BYTES of a body, and whether it ended before its end."""
         text = bytearray()
         decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
-        while len(text) < MAX_POLICY_FILE_BYTES and (part := await connection.part()):
-            for data in decode(part):
+        part = b"first"
+        while part and len(text) < MAX_POLICY_FILE_BYTES:
+            part = await connection.part()
+            for data in decode(part) if part else decode.finish():
                 text += data
                 if len(text) >= MAX_POLICY_FILE_BYTES:
                     break
-        cut_off = decode.unfinished and len(text) < MAX_POLICY_FILE_BYTES
-        return bytes(text[:MAX_POLICY_FILE_BYTES]), cut_off
+        return bytes(text[:MAX_POLICY_FILE_BYTES]), decode.unfinished and len(text) < MAX_POLICY_FILE_BYTES
 
 
 def _wait_s(head: Head) -> float | None:

@@ -22,6 +22,7 @@ _NOT_DECODED = frozenset({"br", "zstd", "dcb", "dcz"})
 _MAX_LAYERS = 2
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAGIC_BYTES = 4  # how many bytes of a body say what it is
+_RAW_BYTES = 256  # of what has no header: by these it is deflate or not compressed, whatever the packets are
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 _TEXT_BYTES = 16  # in compressed data so many are never all printable
 _TEXT = re.compile(rb"(?:\xef\xbb\xbf)?[\t\r\n -~]{%d}" % (_TEXT_BYTES - 3))
@@ -34,6 +35,9 @@ class ContentDecoder(Protocol):
 
     def __call__(self, part: bytes) -> Iterable[bytes]:
         """Yields what a part decodes to."""
+
+    def finish(self) -> Iterable[bytes]:
+        """Yields what is left at the end of the body: too little to be judged before."""
 
     @property
     def unfinished(self) -> bool:
@@ -66,6 +70,9 @@ class _AsItIs:
     def __call__(self, part: bytes) -> tuple[bytes]:
         return (part,)
 
+    def finish(self) -> tuple[()]:
+        return ()
+
 
 class _NotDecoded:
     """Takes what is plainly not compressed as it is, under the name of a coding that is not decoded."""
@@ -85,6 +92,9 @@ class _NotDecoded:
             self._plain, self._beginning = True, b""
         yield part
 
+    def finish(self) -> tuple[()]:
+        return ()
+
     @property
     def unfinished(self) -> bool:
         return self._beginning != b""
@@ -97,7 +107,7 @@ class _Inflater:
         self._max_bytes = max_bytes
         self._raw = raw
         self._beginning = b""  # of the body, or of what may be a further gzip member
-        self._plain = self._started = self._ended = False
+        self._plain = self._ended = False
         self._zlib: zlib._Decompress | None = None
         self._members = 0
         self._inflated = 0
@@ -109,13 +119,29 @@ class _Inflater:
                 return
             if self._zlib is None:
                 part, self._beginning = self._beginning + part, b""
-                if len(part) < _MAGIC_BYTES:
+                if len(part) < self._needed(part):
                     self._beginning = part
                     return
                 self._begin(part)
                 continue
             yield self._inflate(self._zlib, part)
             part = self._rest(self._zlib)
+
+    def finish(self) -> Iterator[bytes]:
+        part, self._beginning = self._beginning, b""
+        if self._members or not part:
+            return
+        if part.startswith(_GZIP_MAGIC):
+            self._beginning = part  # more must follow
+            return
+        self._begin(part)
+        yield from self(part)
+
+    def _needed(self, part: bytes) -> int:
+        """How many bytes say what the data are."""
+        if len(part) < _MAGIC_BYTES or not self._raw or self._members or _has_header(part):
+            return _MAGIC_BYTES
+        return _RAW_BYTES
 
     @property
     def unfinished(self) -> bool:
@@ -129,7 +155,7 @@ class _Inflater:
             self._ended = True  # padding, most often zero bytes
         elif gzipped or _is_zlib(data):
             self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        elif self._raw and not data.startswith(_IMAGES):
+        elif self._raw and _may_be_deflate(data):
             self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
         else:
             self._plain = True
@@ -141,18 +167,12 @@ class _Inflater:
         try:
             data = inflater.decompress(part, self._max_bytes)
         except zlib.error as error:
-            if self._started or part.startswith(_GZIP_MAGIC) or _is_zlib(part):
-                raise bad_response("content-encoding broken") from error
-            self._plain = True  # not compressed at all
-            return part
-        self._started = True
+            raise bad_response("content-encoding broken") from error
         self._inflated += len(data)
         return data
 
     def _rest(self, inflater: "zlib._Decompress") -> bytes:
         """Returns what of the last part is still to be decoded."""
-        if self._plain:
-            return b""
         if inflater.eof:
             self._zlib = None
         return inflater.unconsumed_tail or inflater.unused_data
@@ -173,9 +193,30 @@ class _Twice:
                 raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
             yield from self._inner(between)
 
+    def finish(self) -> Iterator[bytes]:
+        for between in self._outer.finish():
+            yield from self._inner(between)
+        yield from self._inner.finish()
+
     @property
     def unfinished(self) -> bool:
         return self._outer.unfinished or self._inner.unfinished
+
+
+def _has_header(data: bytes) -> bool:
+    """Whether data begin like gzip, zlib or an image."""
+    return data.startswith((_GZIP_MAGIC, *_IMAGES)) or _is_zlib(data)
+
+
+def _may_be_deflate(data: bytes) -> bool:
+    """Whether the first bytes of data can be inflated without a header."""
+    if data.startswith(_IMAGES):
+        return False
+    try:
+        zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[:_RAW_BYTES], 1 << 16)
+    except zlib.error:
+        return False
+    return True
 
 
 def _is_zlib(data: bytes) -> bool:

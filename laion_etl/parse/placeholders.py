@@ -249,8 +249,8 @@ def _lists() -> Lists:
     others = (*_DATE_WORDS, *camera_parts, *_CAMERA_ENDINGS, *_DIMENSION_MARKS, *_ADDITIONS, *_PROGRAM_WORDS)
     parts = _hashes((*others, *layer_parts, *words_in_phrases))
     sentences = _hashes(words("no-text-sentences"), SENTENCE_BYTES)
-    names = (_hashes(listed) for listed in (_CAMERA_WORDS, _ENDINGS, _LEADING_WORDS))
-    return Lists(_hashes(WORDS), parts, *names, sentences)
+    cameras, endings, programs = map(_hashes, (_CAMERA_WORDS, _ENDINGS, _LEADING_WORDS))
+    return Lists(_hashes(WORDS), parts, cameras, endings, programs, sentences)
 
 
 _SIMPLE = {

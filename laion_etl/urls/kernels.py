@@ -224,7 +224,7 @@ def _begins_template(data: Bytes, percent: int, end: int) -> bool:
 @borrowing_kernel
 def _is_brace(data: Bytes, percent: int) -> bool:
     """Whether `%7B` is at a place."""
-    return data[percent] == 37 and data[percent + 1] == 55 and data[percent + 2] | 32 == 98
+    return bool(data[percent] == 37 and data[percent + 1] == 55 and data[percent + 2] | 32 == 98)
 
 
 @borrowing_kernel
