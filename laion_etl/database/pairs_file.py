@@ -88,7 +88,7 @@ class PairsFile:
         with self._store.open(self._name) as file:
             with self._naming_damage():
                 parquet = BoundedParquet(file)
-            PAIR_FILES.check(parquet.schema_arrow, self._store.uri(self._name), _ADVICE)
+            PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
             yield parquet
 
     @contextmanager

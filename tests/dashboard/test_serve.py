@@ -21,7 +21,7 @@ def test_it_serves_on_loopback_until_it_is_asked_to_end(crawl_settings: Settings
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
-            match = re.search(r"(http://127\.0\.0\.1:\d+/)\?token=\S+", process.stdout.readline())
+            match = re.search(r"(http://127\.0\.0\.1:\d+/[\w-]+/)\?token=\S+", process.stdout.readline())
             assert match
             with httpx.Client(timeout=60, follow_redirects=True) as client:
                 assert client.get(match[1]).status_code == 401
