@@ -49,9 +49,21 @@ _XMP_LOCATION = re.compile(
     rb"|maps\.google|google\.[a-z.]{2,6}/maps|goo\.gl/maps|\bgeo:\s?-?[0-9]|\bplaces[|/]"
     rb"|\b(?:lat|lon|lng|long)\s?[:=]\s?-?[0-9])"
     rb"|[0-9](?:\xc2?\xb0|&deg;|&#176;)\s?[0-9]|[:\"](?:lat|long|lat_long)\b"
-    rb"|[:\"](?i:" + _PLACE + rb"|eventlocation|coverage|venue|address)(?i:created|shown|name|id)?\b"
+    rb"|[:\"](?i:" + _PLACE + rb"|eventlocation|shotlocation|coverage|venue|place|town|address(?:line)?)"
+    rb"(?i:created|shown|name|id)?\b"
+    rb"|\b(?i:" + _PLACE + rb"|place|town|venue|address)\s?[:=]\s?\w"  # in free text
+    rb"|(?i:geo_?(?:location|position)|lat_?lng|\blatitud\b|maps\.apple)"
+    # 52.5200, 13.4050; 52.5200N 13.4050E; N52 31.2 E13 24.3; 9F4MGCJ3+V6
+    rb"|\b[0-9]{1,2}\.[0-9]{4,15}\s?[,;]\s?-?[0-9]{1,3}\.[0-9]{4}"
+    rb"|[0-9]\.[0-9]{1,15}\s?[NS][\s,;]{0,2}[0-9]{1,3}\.[0-9]{1,15}\s?[EWO]\b"
+    rb"|\b[NS]\s?[0-9]{1,2}[\s.][0-9.'\s]{1,12}[,;]?\s?[EWO]\s?[0-9]"
+    rb"|\b[2-9CFGHJMPQRVWX]{8}\+[2-9CFGHJMPQRVWX]{2}"
 )
-_PLACE_KEYWORD = re.compile(rb"\b(?i:" + _PLACE + rb"|geo|lat|lon|long|place|coverage|venue|address)\b")
+_PLACE_KEYWORD = re.compile(
+    rb"\b(?i:"
+    + _PLACE
+    + rb"|geo[a-z]{0,20}|lat|lon|long|place|position|region|town|where|coverage|venue|address)\b"
+)
 # Photoshop's resources that hold Exif.
 _EMBEDDED_EXIF = re.compile(rb"8BIM\x04[\x22\x23]")
 # Data sets of IPTC's record 2: content location, city, sublocation, state, country.
@@ -114,6 +126,8 @@ def plain_exif(tiff: bytes) -> bool:
     rotation, nor any text a location."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or _EXIF in tiff or _XMP_LOCATION.search(tiff.replace(b"\0", b"")):
+        return False
+    if _IPTC_LOCATION.search(tiff):  # whatever the tag that it stands in
         return False
     try:
         (first,) = struct.unpack_from(f"{order}I", tiff, 4)

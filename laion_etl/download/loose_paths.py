@@ -15,6 +15,7 @@ _PLAIN_PATH = re.compile(r"(?:/(?!/)|\*)(?:[A-Za-z0-9/*$?=%_~+-]|(?<!/)\.)*")  #
 # A mark with several words or a bracket behind it does not separate paths: `/a, but not /`, `/a, (see /)`.
 _BETWEEN_PATHS = re.compile(
     r"[,;\uff0c\uff1b\u3001]\s++(?=[^\w(\[{<]|\S+(?:[,;\uff0c\uff1b\u3001]|\Z))|[,\uff0c\u3001](?=/)|(?<=/)[;|](?=/)"
+    r"|(?<=[\"'`])[,;](?=[\"'`])"
 )
 _HOST = re.compile(
     r"(?:https?|\*):/{0,3}[^/]*|www\.[^/]+(?=/|\Z)|//[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?=/.)",
@@ -22,6 +23,7 @@ _HOST = re.compile(
 )
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a<>[](){}"
 _LIST_MARKS = ",;"
+_QUOTED_MEMBER = re.compile("(?<=[\"'`\u201d\u2019\\]])[,;]+\\Z")  # the end of a line of JSON or JavaScript
 _PATH_BEGINNINGS = ("/", "*")
 _ENDINGS = ("/", "*", "$", *_LIST_MARKS)  # of a path with a remark behind it
 _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
@@ -40,6 +42,7 @@ def as_paths(value: str) -> list[bytes]:
     """Returns the patterns that a value must mean; none if it is empty."""
     if _PLAIN_PATH.fullmatch(value):
         return [value.encode()]
+    value = _QUOTED_MEMBER.sub("", value)
     if value.strip(AROUND + _QUOTES).lower() in _EVERYTHING:
         return [b"/"]
     values = [value, _OF_EXPRESSION.sub(_meant, value)] if _EXPRESSION.search(value) else [value]

@@ -520,16 +520,21 @@ def test_relatives_of_wanted_formats_are_recognised(head: bytes, status: S) -> N
     assert sniff(head) is status
 
 
-NAMES = ("Location", "City", "Country", "Geo", "lat", "Coordinates", "State", "LOCATION", "Camera Location")
+NAMES = (
+    "Location", "City", "Country", "Geo", "lat", "Coordinates", "State", "LOCATION", "Camera Location",
+    "GeoPosition", "Position", "Region", "Town", "Where",
+)  # fmt: skip
 COMMENTS = (
     "52\u00b030'15\"N", "geo:52.5,13.4", "Lat: 52.5, Lon: 13.4", "https://maps.google.com/?q=52.5,13.4",
-    "https://www.openstreetmap.org/#map=5/51/10",
+    "https://www.openstreetmap.org/#map=5/51/10", "https://maps.apple.com/?ll=52.5,13.4", "52.5200, 13.4050",
+    "52.52N 13.40E", "N52 31.2 E13 24.3", "at 9F4MGCJ3+V6", "City: Berlin", "Place = Berlin",
 )  # fmt: skip
 PROPERTIES = (
     "<georss:point>52.5 13.4<", "<dc:coverage>Berlin<", "<x:CiAdrCity>Berlin<",
     "<rdf:li>Places|Germany|Berlin<",
     'a:GeoHash="u33"', 'x:LOCATION="Berlin"', 'x:city="Berlin"', 'x:EventLocation="x"', 'x:PostalCode="1"',
     "<kml:coordinates>1,2<", 'photoshop:State="BE"', "<dwc:locality>x<", 'x:Venue="x"',
+    'xmpDM:shotLocation="x"', 'x:GeoPosition="x"', 'x:latLng="x"', 'x:place="x"', 'x:AddressLine="x"',
 )  # fmt: skip
 GEOGRAPHIC = (0x830E, 0x8482, 0x87AF, 0x87B1, 0xC634)
 
@@ -541,6 +546,7 @@ def test_no_place_is_stored_in_whichever_field_it_is() -> None:
     files += [jpeg_with(0xE1, XMP + text.encode()) for text in PROPERTIES]
     files += [jpeg_with(0xE0, b"JFXX\0\x10" + small), jpeg_with(0xFE, small)]
     files.append(jpeg_with(0xED, b"Photoshop 3.0\0" + thumbnail))
+    files.append(jpeg_with(0xE1, exif(ExifTags.Base.ImageDescription, "\x1c\x02\x5a\0\6Berlin")))
     for tag in GEOGRAPHIC:
         tiff = struct.pack("<4sIHHHIII", b"II*\0", 8, 1, tag, 12, 1, 8, 0) + bytes(8)
         files += [jpeg_with(0xE1, b"Exif\0\0" + tiff), webp_with(8, b"EXIF", tiff)]
