@@ -133,6 +133,13 @@ def test_row_groups_are_chosen_by_the_numbers_that_the_footer_gives() -> None:
         parquet.numbers_of_groups("other")
 
 
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"compression": "none"}])
+def test_a_file_without_rows_is_read(options: dict[str, object]) -> None:
+    rows = pa.table({"text": ["a"], "number": [1], "null": pa.nulls(1, pa.string())})
+    for table in (rows.slice(0, 0), rows.filter(pa.array([False])), rows.schema.empty_table()):
+        assert BoundedParquet(written(table, **options)).read().num_rows == 0
+
+
 @pytest.mark.parametrize("noise", [b"\0", b"\x7f", b"\xff"])
 def test_choosing_row_groups_of_a_damaged_file_ends_no_process(noise: bytes) -> None:
     content = written(pa.table({"number": list(range(40))}), row_group_size=10).getvalue()

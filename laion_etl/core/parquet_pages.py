@@ -109,12 +109,14 @@ def _chunk(group: int, reader: CompactReader) -> Chunk:
         else:
             reader.skip(kind)
     at, dictionary = numbers[9], numbers.get(11, 0)
+    if dictionary > 0 and not 0 < at < dictionary:  # without rows there may be a dictionary alone
+        at = dictionary
     return Chunk(
         group,
         path,
         numbers[1],
         numbers[4],
-        dictionary if 0 < dictionary < at else at,
+        at,
         numbers[7],
         _least_and_greatest(statistics) if numbers[1] == _WHOLE_NUMBERS else None,
     )
