@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laion_etl.core import hidden_secrets
-from laion_etl.core.hidden_secrets import hide_parameters, hide_secrets_of_servers
+from laion_etl.core.hidden_secrets import hide_parameters, hide_secrets, hide_secrets_of_servers
 
 AS_ONE_EXPRESSION = re.compile(r"(://[^:/@\s]*):(?:(?!\w://)\S)*@")
 PARTS = ("://", ":", "/", "@", "a", "b", " ", ",", "x://", "://u:", "p@h")
@@ -39,3 +39,25 @@ def test_thousands_of_urls_are_read_a_few_times_each(part: str, monkeypatch: pyt
         monkeypatch.setattr(hidden_secrets, name, counted[-1])
     hide_secrets_of_servers(text)
     assert 0 < sum(one.read for one in counted) <= 4 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("PGPASSWORD=abc x", "PGPASSWORD=*** x"),
+        ("AWS_SECRET_ACCESS_KEY=a/b+c", "AWS_SECRET_ACCESS_KEY=***"),
+        ("HF_TOKEN=abc", "HF_TOKEN=***"),
+        ("https://ghp_abc@host/a.git", "https://***@host/a.git"),
+        ("postgresql://user@host/db", "postgresql://user@host/db"),
+        ("https://host/@name/a.jpg", "https://host/@name/a.jpg"),
+        (
+            "cannot post to https://hooks.slack.com/services/T0/B0/abc: 404",
+            "https://hooks.slack.com/***: 404",
+        ),
+        ("{'Authorization': 'Bearer abcdefgh.ijk'}", "{'Authorization': 'Bearer ***'}"),
+        ("token hf_abcdefghijklmnopqrstuvwxyz is old", "token hf_*** is old"),
+        ("basic questions of bearer shares", "basic questions of bearer shares"),
+    ],
+)
+def test_tokens_are_hidden_wherever_they_stand(text: str, shown: str) -> None:
+    assert shown in hide_secrets(text)

@@ -1,5 +1,6 @@
 """Files that would take gigabytes of memory, and damaged ones, are refused or read in small pieces."""
 
+import ast
 import io
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import laion_etl
 from laion_etl.core import parquet_bounds
 from laion_etl.core.parquet_bounds import BoundedParquet
+
+ROOT = Path(laion_etl.__file__).parents[1]
 
 
 def written(table: pa.Table, **options: object) -> io.BytesIO:
@@ -82,3 +86,104 @@ def test_a_damaged_file_is_refused_wherever_the_damage_is(size: int) -> None:
                 list(BoundedParquet(io.BytesIO(damaged)).iter_batches(10))
             except (pa.ArrowException, OSError):
                 continue
+
+
+_LONG = b"x" * 100_000
+_ALL_REFER = pa.array([0] * 200, pa.int32())
+
+
+@pytest.mark.parametrize(
+    ("column", "options"),
+    [
+        (pa.array([_LONG] * 200), {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}),
+        (pa.DictionaryArray.from_arrays(_ALL_REFER, pa.array([_LONG], pa.binary(len(_LONG)))), {}),
+        (pa.DictionaryArray.from_arrays(_ALL_REFER, pa.array([_LONG])), {}),
+    ],
+    ids=["each begins like the one before", "of fixed length", "of any length"],
+)
+def test_long_values_that_take_no_space_are_read_with_few_rows_at_once_and_not_as_a_whole(
+    column: pa.Array, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_bounds, "_MOST_BATCH_BYTES", 1 << 20)
+    file = written(pa.table({"text": column}), compression="zstd", store_schema=False, **options)
+    assert len(file.getbuffer()) < 1_000
+    assert {batch.num_rows for batch in BoundedParquet(file).iter_batches(1_000)} == {10}
+    with pytest.raises(pa.ArrowInvalid, match="more than 1,000,000 bytes of memory"):
+        BoundedParquet(file).read(most_bytes=1_000_000)
+    assert BoundedParquet(file).read(most_bytes=30_000_000).num_rows == 200
+
+
+def test_a_list_that_takes_no_space_is_refused_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_bounds, "_MOST_BATCH_BYTES", 1 << 20)
+    file = written(pa.table({"numbers": [[0] * 1_000_000]}), compression="zstd")
+    with pytest.raises(pa.ArrowInvalid, match="its lists may take 16,000,000 bytes"):
+        BoundedParquet(file).iter_batches(1_000)
+
+
+def test_a_table_is_refused_by_its_values_not_by_the_longest_that_they_could_be() -> None:
+    texts = ["x" * 50_000, *map(str, range(2_000))]  # by the dictionary each could have 50,000 bytes
+    file = written(pa.table({"text": texts}))
+    assert BoundedParquet(file).read(most_bytes=200_000).to_pydict() == {"text": texts}
+    with pytest.raises(pa.ArrowInvalid, match="it has 2,001 rows, more than 2,000"):
+        BoundedParquet(file).read(most_rows=2_000)
+
+
+def test_row_groups_are_chosen_by_the_numbers_that_the_footer_gives() -> None:
+    numbers = [*range(-5, 5), *range(100, 105)]
+    file = written(pa.table({"text": ["a"] * 15, "number": numbers}), row_group_size=10)
+    parquet = BoundedParquet(file)
+    assert parquet.numbers_of_groups("number") == [(-5, 4), (100, 104)]
+    assert parquet.numbers_of_groups("text") == [None, None]
+    (batch,) = parquet.iter_batches(1_000, ["number"], [1])
+    assert batch.column("number").to_pylist() == numbers[10:]
+    with pytest.raises(pa.ArrowInvalid, match="the column other"):
+        parquet.numbers_of_groups("other")
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"compression": "none"}])
+def test_a_file_without_rows_is_read(options: dict[str, object]) -> None:
+    rows = pa.table({"text": ["a"], "number": [1], "null": pa.nulls(1, pa.string())})
+    for table in (rows.slice(0, 0), rows.filter(pa.array([False])), rows.schema.empty_table()):
+        assert BoundedParquet(written(table, **options)).read().num_rows == 0
+
+
+@pytest.mark.parametrize("noise", [b"\0", b"\x7f", b"\xff"])
+def test_choosing_row_groups_of_a_damaged_file_ends_no_process(noise: bytes) -> None:
+    content = written(pa.table({"number": list(range(40))}), row_group_size=10).getvalue()
+    for at in range(len(content) // 2, len(content) - 8, 9):
+        damaged = content[:at] + noise * 2 + content[at + 2 :]
+        try:
+            parquet = BoundedParquet(io.BytesIO(damaged))
+            parquet.numbers_of_groups("number")
+            list(parquet.iter_batches(10, ["number"], [0]))
+        except (pa.ArrowException, OSError):
+            continue
+
+
+_UNBOUNDED = {"ParquetFile", "ParquetDataset", "read_table", "read_pandas", "read_metadata", "read_schema"}
+_MODULES = [Path(laion_etl.__file__).parent, *(ROOT / name for name in ("dags", "plugins"))]
+
+
+def test_only_parquet_bounds_opens_parquet_files() -> None:
+    opened = {
+        (path.name, node.attr)
+        for folder in _MODULES
+        for path in folder.rglob("*.py")
+        if "parquet" in (text := path.read_text())
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and node.attr in _UNBOUNDED and ast.unparse(node.value) == "pq"
+    }
+    assert opened == {("parquet_bounds.py", "ParquetFile")}
+
+
+def test_parquet_is_imported_as_pq_and_not_read_by_other_means() -> None:
+    means = ("from pyarrow.parquet", "pyarrow.dataset", "read_parquet(", "pa.parquet", "pandas.read_")
+    others = [
+        f"{path.name}: {line.strip()}"
+        for folder in _MODULES
+        for path in folder.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if any(one in line for one in means)
+        or ("pyarrow.parquet" in line and line.strip() != "import pyarrow.parquet as pq")
+    ]
+    assert others == []

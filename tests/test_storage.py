@@ -402,3 +402,20 @@ def test_a_store_that_never_answers_is_noticed_within_minutes() -> None:
     with pytest.raises(ReadTimeoutError):
         retried(silent, clock.time)
     assert clock.now - asked[0] <= 240
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/etc/hostname", "a/..", "a\0b"])
+def test_a_name_that_leads_out_of_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("secret")
+    (tmp_path / "store/a").mkdir(parents=True)
+    store = LocalStore(tmp_path / "store")
+    calls = (store.read, store.exists, store.delete, store.list, lambda name: store.write(name, b""))
+    for call in calls:
+        with pytest.raises(StorageError, match="leads out of the store; find out"):
+            call(name)
+    assert (tmp_path / "outside").read_text() == "secret"
+
+
+def test_a_name_that_is_too_long_is_an_error_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot write .*: its name is too long for this file system"):
+        LocalStore(tmp_path).write("a/" + "x" * 300, b"data")

@@ -8,13 +8,13 @@ from os import PathLike, fspath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from laion_etl.api.captions import checked_captions, languages_of
 from laion_etl.api.funnel import Funnel
 from laion_etl.core.errors import InputError, StorageError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.ids import MAX_BATCH_PAIRS, batch_name
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import Output
 from laion_etl.download.shards import shard_writer
@@ -64,7 +64,7 @@ class Shard:
         """The parquet file, a table of SHARD_SCHEMA: `status` says what became of each URL."""
         with self.store.open(self.parquet.name) as file:
             try:
-                return pq.ParquetFile(file).read()
+                return BoundedParquet(file).read(most_rows=MAX_BATCH_PAIRS)
             except (pa.ArrowException, OSError) as error:
                 uri = self.store.uri(self.parquet.name)
                 raise InputError(f"cannot read {uri}: {error}; download the shard again") from error

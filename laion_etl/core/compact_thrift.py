@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-WHOLE, LIST, STRUCT = (4, 5, 6), 9, 12  # kinds of values
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _SET = 0, 1, 2, 3, 7, 8, 10
+WHOLE, BINARY, LIST, STRUCT = (4, 5, 6), 8, 9, 12  # kinds of values
+_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _SET = 0, 1, 2, 3, 7, 10
 _MOST_NESTED = 16
 
 
@@ -36,6 +36,22 @@ class CompactReader:
                 self.skip(kind)
         return found
 
+    def texts(self) -> dict[int, bytes]:
+        """Return the texts of a struct, by field."""
+        found = {}
+        for field, kind in self.fields():
+            if kind == BINARY:
+                found[field] = self.text()
+            else:
+                self.skip(kind)
+        return found
+
+    def text(self) -> bytes:
+        """Return a text, or other bytes with their length."""
+        length = self._unsigned()  # moves `at`
+        self._move(length)
+        return self._data[self.at - length : self.at]
+
     def count(self) -> int:
         """Return the number of values of a list."""
         return self._list()[0]
@@ -51,7 +67,7 @@ class CompactReader:
             raise pa.ArrowInvalid("what it says of itself is nested too deep")
         if kind in WHOLE:
             self._unsigned()
-        elif kind == _BINARY:
+        elif kind == BINARY:
             length = self._unsigned()  # moves `at`
             self._move(length)
         elif kind == STRUCT:

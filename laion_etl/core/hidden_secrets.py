@@ -4,12 +4,20 @@ import re
 
 # Parameters of libpq and of URLs that storage services sign, in a query or in libpq's `name=value` form.
 _PARAMETER = re.compile(
-    r"(?<![\w-])((?:ssl)?password|passwd|access_token|token|secret|api_?key|sig|signature|awsaccesskeyid"
+    r"(?<![\w-])((?:ssl|pg)?password|passwd|(?:access_|refresh_|hf_|aws_session_)?token|(?:client_)?secret"
+    r"|aws_secret_access_key|api_?key|sig|signature|awsaccesskeyid"
     r"|x-(?:amz|goog)-(?:signature|credential|security-token)|key-pair-id)"
     r"(\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^&\s,]|,(?!\w+://))+)",
     re.IGNORECASE,
 )
 _LOGIN = re.compile(r"(://[^:/@\s]*):[^/\s]*@")  # `user:password@` of a URL, of each of its hosts
+_TOKEN_LOGIN = re.compile(r"(https?://)[^:/@\s?#]+@", re.IGNORECASE)  # where a name alone is no login
+# Addresses whose path lets anyone post, headers of a request, and tokens of Hugging Face.
+_WEBHOOK = re.compile(
+    r"(//hooks\.slack\.com/|//discord(?:app)?\.com/api/webhooks/)[^\s'\",:]+", re.IGNORECASE
+)
+_HEADER = re.compile(r"\b(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic)\s+)[\w.~+/=-]+", re.IGNORECASE)
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 # The same of a server, up to the last @ before the next URL: an unescaped password may have any sign.
 _SERVER_LOGIN, _NEXT_URL = re.compile(r"://[^:/@\s]*:"), re.compile(r"\w://|\s|\Z")
 
@@ -20,8 +28,10 @@ def hide_parameters(text: str) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """Return the text with *** for passwords of URLs and values of secret parameters."""
-    return hide_parameters(_LOGIN.sub(r"\1:***@", text))
+    """Return the text with *** for passwords and tokens of URLs and headers, and values of parameters."""
+    text = _TOKEN_LOGIN.sub(r"\1***@", _LOGIN.sub(r"\1:***@", text))
+    text = _HUB_TOKEN.sub("hf_***", _HEADER.sub(r"\1***", _WEBHOOK.sub(r"\1***", text)))
+    return hide_parameters(text)
 
 
 def hide_secrets_of_servers(urls: str) -> str:

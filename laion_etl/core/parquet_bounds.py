@@ -3,34 +3,37 @@
 A file of 4 kB can hold 20 GB: the dictionary of a column has one long text, to which every row refers. A page
 of zeros compresses ten thousand times, and a footer takes twenty times its size when it is parsed. What a
 file says of itself, such as its statistics, cannot be trusted. So the headers of all pages are read (20 us
-each), and the dictionaries of texts: where a value is long, fewer rows are read at once.
+each), and the dictionaries of texts: where a value is long, fewer rows are read at once, and a table is read
+as a whole only if its pages cannot hold too much.
 
 Refused: a limit for the memory of the process, which other threads share and which ends it anywhere.
 """
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.core.compact_thrift import LIST, STRUCT, WHOLE, CompactReader
+from laion_etl.core.parquet_pages import (
+    DICTIONARY_PAGE,
+    chunks_of,
+    longest_in_dictionary,
+    pages_of,
+    read_at,
+)
 
+LARGE_TABLE_BYTES = 16 << 30  # what a file of pairs, or a matrix of embeddings, may take
+_MOST_TABLE_BYTES = 2 << 30  # all other files that are read as a whole have the rows of a batch, or fewer
 _MOST_FOOTER_BYTES = 8 << 20
 _MOST_COLUMNS = 2_000
 _MOST_PAGES = 1_000_000
 _MOST_PAGE_BYTES = 64 << 20
+_MOST_PAGE_VALUES = 64 << 20
 _MOST_BATCH_BYTES = 512 << 20  # of a column: 16,384 captions of 32 kB, and the longest have 8 kB
-_SHORT_DICTIONARY_BYTES = 8 << 10  # need not be looked at
-_HEADER_BYTES, _MOST_HEADER_BYTES = 256, 1 << 20  # statistics may be among them
-_DICTIONARY_PAGE = 2
-_TEXTS = 6  # BYTE_ARRAY, the only type whose values have no fixed length
-_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
-_UNPACKED = 0
+_ROWS_COUNTED_AT_ONCE = 4_096
 _TAIL = struct.Struct("<I4s")
-_LENGTH = struct.Struct("<I")
 
 
 class BoundedParquet:
@@ -40,7 +43,7 @@ class BoundedParquet:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        size, footer = _footer(file)
+        size, self._footer = _footer(file)
         try:
             self._parquet = pq.ParquetFile(file)
             self._schema = self._parquet.schema_arrow
@@ -48,7 +51,8 @@ class BoundedParquet:
             raise pa.ArrowInvalid("the name of a column is damaged") from error
         if (columns := self.metadata.num_columns) > _MOST_COLUMNS:
             raise pa.ArrowInvalid(f"it has {columns:,} columns, more than {_MOST_COLUMNS:,}")
-        self._longest = max(1, _longest_value(file, size, footer))
+        self._longest, self._bytes, self._nested_bytes = 1, 0, 0
+        self._measure(file, size)
         file.seek(0)
 
     @property
@@ -59,10 +63,63 @@ class BoundedParquet:
     def schema_arrow(self) -> pa.Schema:
         return self._schema
 
-    def iter_batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield up to so many rows at once; fewer where a long value may be repeated in all of them."""
+    def iter_batches(
+        self, rows: int, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield up to so many rows at once; fewer where a long value may be repeated in all of them.
+
+        `groups`: numbers of the row groups to read; all without it.
+        """
+        if self._nested_bytes > _MOST_BATCH_BYTES:  # a row may have all values of a list
+            raise pa.ArrowInvalid(f"its lists may take {self._nested_bytes:,} bytes")
         rows = max(1, min(rows, _MOST_BATCH_BYTES // self._longest))
-        return iter(self._parquet.iter_batches(rows, columns=columns))
+        return iter(self._parquet.iter_batches(rows, row_groups=groups, columns=columns))
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        most_rows: int | None = None,
+        most_bytes: int = _MOST_TABLE_BYTES,
+    ) -> pa.Table:
+        """Read the table, or some columns, as a whole. Raises pa.ArrowInvalid if it may be larger."""
+        if most_rows is not None and self.metadata.num_rows > most_rows:
+            raise pa.ArrowInvalid(f"it has {self.metadata.num_rows:,} rows, more than {most_rows:,}")
+        if self._bytes > most_bytes:  # by its pages; the values decide
+            found = 0
+            for batch in self.iter_batches(_ROWS_COUNTED_AT_ONCE, columns):
+                if (found := found + batch.nbytes) > most_bytes:
+                    raise pa.ArrowInvalid(f"it takes more than {most_bytes:,} bytes of memory")
+        return self._parquet.read(columns=columns)
+
+    def numbers_of_groups(self, column: str) -> list[tuple[int, int] | None]:
+        """Return the least and the greatest whole number of a column in each row group, None if not known."""
+        path = (column.encode(),)
+        found = [chunk.numbers for chunk in chunks_of(self._footer) if chunk.path == path]
+        if len(found) != self._parquet.num_row_groups:
+            raise pa.ArrowInvalid(f"it has the column {column} not once in each row group")
+        return found
+
+    def _measure(self, file: BinaryIO, size: int) -> None:
+        """Find the longest value that a batch may hold many of, and what all rows may take in memory."""
+        pages = 0
+        for chunk in chunks_of(self._footer):
+            in_dictionary, chunk_bytes = 0, 0
+            for page, at in pages_of(file, size, chunk):
+                pages += 1
+                if pages > _MOST_PAGES:
+                    raise pa.ArrowInvalid(f"it has more than {_MOST_PAGES:,} pages")
+                if not (0 <= page.unpacked <= _MOST_PAGE_BYTES and page.packed >= 0):
+                    raise pa.ArrowInvalid(f"it has a page of {page.unpacked:,} bytes")
+                if not 0 <= page.values <= _MOST_PAGE_VALUES:
+                    raise pa.ArrowInvalid(f"it has a page of {page.values:,} values")
+                if page.kind == DICTIONARY_PAGE:
+                    in_dictionary = max(in_dictionary, longest_in_dictionary(file, at, page, chunk))
+                    self._longest = max(self._longest, in_dictionary)
+                else:
+                    self._longest = max(self._longest, page.longest(in_dictionary))
+                    chunk_bytes += page.most_bytes(in_dictionary)
+            self._bytes += chunk_bytes
+            self._nested_bytes += chunk_bytes if len(chunk.path) > 1 else 0
 
 
 def _footer(file: BinaryIO) -> tuple[int, bytes]:
@@ -72,135 +129,10 @@ def _footer(file: BinaryIO) -> tuple[int, bytes]:
     """
     size, footer = file.seek(0, 2), b""
     if size >= _TAIL.size:
-        length, magic = _TAIL.unpack(_read(file, size - _TAIL.size, _TAIL.size))
+        length, magic = _TAIL.unpack(read_at(file, size - _TAIL.size, _TAIL.size))
         if magic == b"PAR1" and length > _MOST_FOOTER_BYTES:
             raise pa.ArrowInvalid(f"its footer has {length:,} bytes, more than {_MOST_FOOTER_BYTES:,}")
         if length + _TAIL.size <= size:
-            footer = _read(file, size - _TAIL.size - length, length)
+            footer = read_at(file, size - _TAIL.size - length, length)
     file.seek(0)
     return size, footer
-
-
-def _longest_value(file: BinaryIO, size: int, footer: bytes) -> int:
-    """Return at least as many bytes as values have that a batch may hold many of."""
-    longest = pages = 0
-    for chunk in _chunks(footer):
-        for page, at in _pages(file, size, chunk):
-            pages += 1
-            if pages > _MOST_PAGES:
-                raise pa.ArrowInvalid(f"it has more than {_MOST_PAGES:,} pages")
-            if not (0 <= page.unpacked <= _MOST_PAGE_BYTES and page.packed >= 0):
-                raise pa.ArrowInvalid(f"it has a page of {page.unpacked:,} bytes")
-            if page.kind != _DICTIONARY_PAGE:
-                longest = max(longest, page.unpacked // max(1, page.values))
-            elif chunk.kind == _TEXTS:
-                longest = max(longest, _longest_of(_read(file, at, page.packed), page, chunk))
-    return longest
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """The pages of a column in a row group."""
-
-    kind: int
-    codec: int
-    at: int
-    packed: int
-
-
-def _chunks(footer: bytes) -> Iterator[_Chunk]:
-    """Yield the chunks that a footer lists. That pyarrow lists them was refused: a damaged one aborts it."""
-    reader = CompactReader(footer)
-    try:
-        for field, kind in reader.fields():
-            if (field, kind) == (4, LIST):
-                for _ in range(reader.count()):
-                    yield from _chunks_of_group(reader)
-            else:
-                reader.skip(kind)
-    except (IndexError, KeyError):
-        raise pa.ArrowInvalid("its footer is damaged") from None
-
-
-def _chunks_of_group(reader: CompactReader) -> Iterator[_Chunk]:
-    for field, kind in reader.fields():
-        if (field, kind) != (1, LIST):
-            reader.skip(kind)
-            continue
-        for _ in range(reader.count()):
-            numbers = {}
-            for inner, inner_kind in reader.fields():
-                if (inner, inner_kind) == (3, STRUCT):
-                    numbers = reader.numbers()
-                else:
-                    reader.skip(inner_kind)
-            if numbers[5] == 0:  # values: it has no pages, and no place
-                continue
-            at, dictionary = numbers[9], numbers.get(11, 0)
-            yield _Chunk(numbers[1], numbers[4], dictionary if 0 < dictionary < at else at, numbers[7])
-
-
-def _pages(file: BinaryIO, size: int, chunk: _Chunk) -> Iterator[tuple["_Page", int]]:
-    """Yield the pages of a chunk, each with the place of its content."""
-    at, end = chunk.at, chunk.at + chunk.packed
-    if not 0 <= at <= end <= size:
-        raise pa.ArrowInvalid("it has pages outside of the file")
-    while at < end:
-        page, length = _page(file, at)
-        at += length
-        yield page, at
-        at += page.packed
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    kind: int
-    unpacked: int
-    packed: int
-    values: int
-
-
-def _longest_of(content: bytes, page: _Page, chunk: _Chunk) -> int:
-    """Return the length of the longest text of a dictionary, or more."""
-    if chunk.codec in _CODECS and page.unpacked > _SHORT_DICTIONARY_BYTES:
-        content = pa.Codec(_CODECS[chunk.codec]).decompress(content, page.unpacked, asbytes=True)
-    elif chunk.codec != _UNPACKED:
-        return page.unpacked
-    longest = at = 0
-    while at + _LENGTH.size <= len(content):
-        (length,) = _LENGTH.unpack_from(content, at)
-        longest = max(longest, length)
-        at += _LENGTH.size + length
-    return longest
-
-
-def _page(file: BinaryIO, at: int) -> tuple[_Page, int]:
-    """Return the page whose header is at a place of the file, and the length of the header."""
-    length = _HEADER_BYTES
-    while True:
-        reader = CompactReader(_read(file, at, length))
-        try:
-            return _page_of(reader), reader.at
-        except (IndexError, KeyError):
-            if length > _MOST_HEADER_BYTES:
-                raise pa.ArrowInvalid("it has a damaged page") from None
-            length *= 16
-
-
-def _page_of(reader: CompactReader) -> _Page:
-    """Read the header of a page. Raises IndexError where it ends too early, KeyError if it lacks a size."""
-    numbers: dict[int, int] = {}
-    values = 0
-    for field, kind in reader.fields():
-        if kind in WHOLE:
-            numbers[field] = reader.signed()
-        elif kind == STRUCT and field in (5, 7, 8):  # data page, dictionary, data page of version 2
-            values = reader.numbers().get(1, 0)
-        else:
-            reader.skip(kind)
-    return _Page(numbers[1], numbers[2], numbers[3], values)
-
-
-def _read(file: BinaryIO, at: int, count: int) -> bytes:
-    file.seek(at)
-    return file.read(count)

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import partial
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from psycopg.types.json import Jsonb
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import LoadReason, Outcomes
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.schemas import partition_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
@@ -106,7 +108,8 @@ def import_seen_keys(uri: str, settings: Settings, database: Database) -> StageS
         copy.flush()
         copy.seek(0)
         content = hashlib.file_digest(copy, "sha256").hexdigest()
-        file = _checked(uri, copy.name, DedupeRule.from_settings(settings.load))
+        copy.seek(0)
+        file = _checked(uri, cast("BinaryIO", copy), DedupeRule.from_settings(settings.load))
         with range_servers(database) as servers:
             work = partial(
                 _import,
@@ -124,10 +127,10 @@ def _purpose(uri: str) -> str:
     return f"import of keys from {uri}"
 
 
-def _checked(uri: str, path: str, rule: DedupeRule) -> pq.ParquetFile:
+def _checked(uri: str, copy: BinaryIO, rule: DedupeRule) -> BoundedParquet:
     try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+        file = BoundedParquet(copy)
+    except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"cannot import {uri}: not a parquet file ({error}); export the keys again"
         ) from error
@@ -150,7 +153,7 @@ def _import(
     held: HeldLocks,
     servers: RangeServers,
     uri: str,
-    file: pq.ParquetFile,
+    file: BoundedParquet,
     rule: DedupeRule,
     content: str,
     timeout_s: float,
@@ -204,7 +207,7 @@ def _import(
     return stats
 
 
-def _by_ranges(file: pq.ParquetFile, servers: RangeServers) -> Iterator[tuple[Database, list[int], Keys]]:
+def _by_ranges(file: BoundedParquet, servers: RangeServers) -> Iterator[tuple[Database, list[int], Keys]]:
     """Yields the keys of a file in runs, each with its server and the ranges that it is in."""
     for batch in file.iter_batches(_KEYS_PER_GROUP):
         keys = _ascending_keys(batch.column(0))

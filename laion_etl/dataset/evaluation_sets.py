@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.npy import read_array
+from laion_etl.core.parquet_bounds import LARGE_TABLE_BYTES, BoundedParquet
 from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.io.storage import Store
 
@@ -84,7 +85,7 @@ def read_set(name: str, store: Store) -> EvaluationSet:
     """Read a set. Raises InputError if it is not there or is not one."""
     try:
         data = store.read(file_of(name))
-        table = pq.ParquetFile(io.BytesIO(data)).read()
+        table = BoundedParquet(io.BytesIO(data)).read(most_bytes=LARGE_TABLE_BYTES)
         number, model, weights = ((table.schema.metadata or {})[key.encode()].decode() for key in _KEYS)
         check_format(store.uri(file_of(name)), int(number), FORMAT)
         vectors = _finite(vectors_of(table[_COLUMN]))
@@ -140,7 +141,9 @@ def read_embeddings(path: Path, column: str) -> NDArray[np.float16]:
             with path.open("rb") as file:
                 found = read_array(file)
         else:
-            found = vectors_of(pq.ParquetFile(path).read([column])[column])
+            with path.open("rb") as file:
+                table = BoundedParquet(file).read([column], most_bytes=LARGE_TABLE_BYTES)
+            found = vectors_of(table[column])
     except (pa.ArrowException, OSError, *NOT_AS_EXPECTED) as error:
         raise InputError(f"cannot read the embeddings in {path}: {error}; check the file") from error
     if found.ndim != 2 or found.dtype.kind != "f":

@@ -6,6 +6,7 @@ again from its beginning: to save the finished part, every image would have to b
 """
 
 import gc
+import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,15 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import trio
 
 from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
 from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
 from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
 from laion_etl.core.funnel import OPT_OUTS, DownloadStatus
-from laion_etl.core.ids import batch_name
+from laion_etl.core.ids import MAX_BATCH_PAIRS, batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
@@ -253,13 +254,13 @@ def _read_batch(crawl: str, batch: int, store: Store) -> pa.Table:
     name, advice = batch_file_name(crawl, batch), _advice(crawl)
     data = _read_file(crawl, batch, store)
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
+        parquet = BoundedParquet(io.BytesIO(data))
         BATCH_FILES.check_number(parquet.schema_arrow, store.uri(name))
         if BATCH_FILES.number_of(parquet.schema_arrow) is None:
             raise BatchFileError(
                 f"cannot read {store.uri(name)}: it does not have the columns of a batch; {advice}"
             )
-        table = parquet.read()
+        table = parquet.read(most_rows=MAX_BATCH_PAIRS)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:  # pyarrow raises both for damaged files
         raise BatchFileError(f"cannot read {store.uri(name)}: it is damaged ({error}); {advice}") from error

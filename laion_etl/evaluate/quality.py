@@ -4,14 +4,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.io.storage import Store
 
 _SUBSETS = ("laion-en", "laion-multi", "laion-nolang")  # the others are cut from these
 _COLUMNS = ["LANGUAGE", "similarity", "aesthetic"]
 _MAX_LANGUAGES = 200
+_ROWS_PER_READ = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,14 @@ def dataset_quality(prefix: str, store: Store) -> list[LanguageQuality]:
     names = [name for subset in _SUBSETS for name in store.list(f"{prefix}{subset}/")]
     for name in (name for name in names if name.endswith(".parquet")):
         with store.open(name) as file:
-            table = pq.ParquetFile(file).read(columns=_COLUMNS)
-        for row in table.to_pylist():
-            found[row["LANGUAGE"] or ""].append((row["similarity"], row["aesthetic"]))
+            try:
+                for rows in BoundedParquet(file).iter_batches(_ROWS_PER_READ, _COLUMNS):
+                    for row in rows.to_pylist():
+                        found[row["LANGUAGE"] or ""].append((row["similarity"], row["aesthetic"]))
+            except (pa.ArrowException, OSError, KeyError) as error:
+                raise InputError(
+                    f"cannot read {store.uri(name)}: {error}; see `laion-etl dataset verify`"
+                ) from error
     if not found:
         raise InputError(
             f"cannot show the quality of {store.uri(prefix)}: it has no published samples; publish a crawl "

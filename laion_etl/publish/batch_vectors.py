@@ -9,13 +9,13 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import Ints
 from laion_etl.core.errors import InputError, MissingFileError
-from laion_etl.core.ids import INDEX_DIGITS, batch_name
+from laion_etl.core.ids import INDEX_DIGITS, MAX_BATCH_PAIRS, batch_name
 from laion_etl.core.npy import read_array
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import scored_stem
 from laion_etl.dataset.joined_samples import IMAGE_EMBEDDINGS
@@ -81,7 +81,7 @@ def read_vectors(crawl: str, batch: ScoredBatch, store: Store) -> tuple[NDArray[
     try:
         data = store.read(name)
         with store.open(f"{scored_stem(crawl, batch.number)}.parquet") as file:
-            rows = pq.ParquetFile(file).read(["key", "reason"])
+            rows = BoundedParquet(file).read(["key", "reason"], MAX_BATCH_PAIRS)
         vectors = read_array(io.BytesIO(data))
     except (MissingFileError, ValueError, OSError, pa.ArrowException) as error:
         raise _unusable(batch, name, str(error)) from error

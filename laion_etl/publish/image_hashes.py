@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from laion_etl.blocklists.column_masks import compared_hashes
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes
 from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schema_history import SchemaHistory
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.manifest import current_manifest
@@ -116,7 +117,7 @@ def read(output: Output, store: Store) -> Iterator[ImageHashes]:
     """Yield the hashes of a version, many rows at a time. Raises InputError if the file is invalid."""
     with store.open(output.name) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = BoundedParquet(file)
             FILES.check(parquet.schema_arrow, store.uri(output.name), "publish its crawl again")
             for rows in parquet.iter_batches(_ROWS_PER_READ):
                 yield to_image_hashes(rows.column("sha256"), rows.column("pdq"))

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, Ints
+from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import Store
 from laion_etl.publish.band_files import key_numbers
@@ -137,6 +139,12 @@ def _texts(hashes: Hashes) -> NDArray[np.bytes_]:
 
 def _read_decided(output: Output, store: Store) -> Iterator[tuple[Hashes, Ints]]:
     with store.open(output.name) as file:
-        for rows in pq.ParquetFile(file).iter_batches(_AT_ONCE):
-            nothing = rows.column("pdq").slice(0, 0)
-            yield to_image_hashes(nothing, rows.column("pdq")).pdq, rows.column("kept").to_numpy()
+        try:
+            for rows in BoundedParquet(file).iter_batches(_AT_ONCE):
+                nothing = rows.column("pdq").slice(0, 0)
+                yield to_image_hashes(nothing, rows.column("pdq")).pdq, rows.column("kept").to_numpy()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise InputError(
+                f"cannot read {store.uri(output.name)}: {error}; run "
+                "`laion-etl stage publish --compare` for the crawl again"
+            ) from error

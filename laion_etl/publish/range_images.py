@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from laion_etl.blocklists.column_masks import compared_hashes
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, Ints, is_informative
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.storage import Store
@@ -198,7 +199,7 @@ def read_images(output: Output, store: Store) -> Iterator[Images]:
     """Yield what a range wrote about its images, many rows at a time."""
     with store.open(output.name) as file:
         try:
-            for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_GROUP):
+            for rows in BoundedParquet(file).iter_batches(_ROWS_PER_GROUP):
                 yield _to_images(pa.Table.from_batches([rows]))
         except (pa.ArrowException, OSError) as error:
             raise InputError(

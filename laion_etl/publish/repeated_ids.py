@@ -10,16 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.ids import MAX_BATCH_PAIRS
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import batch_of
 from laion_etl.crawl import written_numbers
 from laion_etl.dataset.coverage import number_ranges
 from laion_etl.dataset.manifest import BATCH_RANGES, Manifest, ManifestPart
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.io.storage import Store
+
+_ROWS_PER_READ = 1 << 16
 
 Range = tuple[int, int]  # first and last
 
@@ -75,7 +77,7 @@ def _batches_of_files(own: frozenset[int], part: ManifestPart, manifest: Manifes
         for file in manifest.data_files(subset, part.crawl):
             with store.open(file.name) as raw:
                 try:
-                    for ids in _ids_within(pq.ParquetFile(raw), ranges):
+                    for ids in _ids_within(BoundedParquet(raw), ranges):
                         found.update(own.intersection(np.unique(batch_of(ids)).tolist()))
                 except (pa.ArrowException, OSError) as error:
                     raise InputError(
@@ -84,14 +86,12 @@ def _batches_of_files(own: frozenset[int], part: ManifestPart, manifest: Manifes
     return found
 
 
-def _ids_within(parquet: pq.ParquetFile, ranges: Sequence[Range]) -> Iterator[np.ndarray]:
+def _ids_within(parquet: BoundedParquet, ranges: Sequence[Range]) -> Iterator[np.ndarray]:
     """Yield the ids of the row groups of a published file that may have some within the ranges."""
-    column = parquet.schema_arrow.get_field_index("SAMPLE_ID")
-    for number in range(parquet.num_row_groups):
-        known = parquet.metadata.row_group(number).column(column).statistics
-        if (
-            known is None
-            or not known.has_min_max
-            or any(first <= known.max and known.min <= last for first, last in ranges)
-        ):
-            yield parquet.read_row_group(number, columns=["SAMPLE_ID"])["SAMPLE_ID"].to_numpy()
+    groups = [
+        number
+        for number, known in enumerate(parquet.numbers_of_groups("SAMPLE_ID"))
+        if known is None or any(first <= known[1] and known[0] <= last for first, last in ranges)
+    ]
+    for rows in parquet.iter_batches(_ROWS_PER_READ, ["SAMPLE_ID"], groups) if groups else ():
+        yield rows.column("SAMPLE_ID").to_numpy(zero_copy_only=False)

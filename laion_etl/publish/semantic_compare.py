@@ -27,6 +27,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import Ints
+from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredCrawl
 from laion_etl.io.planned import planned_batches
@@ -176,11 +178,20 @@ def are_redundant(numbers: Ints, output: Output, store: Store) -> NDArray[np.boo
         return found
     least, greatest = int(numbers.min()), int(numbers.max())
     with store.open(output.name) as file:
-        keys = pq.ParquetFile(file)
-        for group in range(keys.num_row_groups):
-            known = keys.metadata.row_group(group).column(0).statistics
-            if known is None or not known.has_min_max or (known.min <= greatest and known.max >= least):
-                found |= np.isin(numbers, keys.read_row_group(group)["key"].to_numpy())
+        try:
+            keys = BoundedParquet(file)
+            groups = [
+                group
+                for group, known in enumerate(keys.numbers_of_groups("key"))
+                if known is None or (known[0] <= greatest and known[1] >= least)
+            ]
+            for rows in keys.iter_batches(_ROWS_AT_ONCE, ["key"], groups) if groups else ():
+                found |= np.isin(numbers, rows.column("key").to_numpy(zero_copy_only=False))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise InputError(
+                f"cannot read {store.uri(output.name)}: {error}; run "
+                "`laion-etl stage publish --compare` for the crawl again"
+            ) from error
     return found
 
 

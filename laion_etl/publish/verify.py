@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import InputError, ServiceError, SettingsError, StorageError
 from laion_etl.core.head_columns import has_columns
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import DATASET_FILES, batch_of
 from laion_etl.dataset.joined_samples import is_joined
@@ -195,7 +195,7 @@ class Check:
                 for what, rows in wrong.items():
                     self._problem(file.name, f"has {quantity(rows, 'row')} {what}")
 
-    def _batches(self, file: DataFile, parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: DataFile, parquet: BoundedParquet) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a file; what cannot be read of it is a problem of this file alone."""
         try:
             yield from parquet.iter_batches(ROWS_PER_READ)
@@ -276,9 +276,9 @@ class Check:
         raw.seek(0)
         return raw
 
-    def _parquet(self, file: DataFile, raw: BinaryIO) -> pq.ParquetFile:
+    def _parquet(self, file: DataFile, raw: BinaryIO) -> BoundedParquet:
         try:
-            parquet = pq.ParquetFile(raw)
+            parquet = BoundedParquet(raw)
         except (pa.ArrowException, OSError) as error:
             self._problem(file.name, f"is not a parquet file ({error})")
             raise _Unreadable from error

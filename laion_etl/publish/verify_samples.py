@@ -6,9 +6,9 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import keys_of_ids
 from laion_etl.dataset.joined_samples import PARQUET, TAR, is_joined, split_name
@@ -49,7 +49,7 @@ class SamplesCheck:
             self._problem(file.name, f"cannot be read to its end ({error})")
 
     def _read_rows(self, file: DataFile, raw: BinaryIO) -> Ids:
-        table = pq.ParquetFile(raw).read(["SAMPLE_ID", "key", "crawl"])
+        table = BoundedParquet(raw).read(["SAMPLE_ID", "key", "crawl"])
         ids = np.asarray(table["SAMPLE_ID"].to_numpy(), np.int64)
         last = self._last[1] if self._last[0] == file.crawl else -1
         if not ascending(last, ids):

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import REASON, Matcher, blanked
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.ids import MAX_BATCH_PAIRS
 from laion_etl.core.npy import read_array
+from laion_etl.core.parquet_bounds import LARGE_TABLE_BYTES, BoundedParquet
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import BATCH_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES
 from laion_etl.core.stage_stats import Output, StageStats
@@ -40,10 +42,13 @@ def read_table(name: str, store: Store, columns: list[str] | None = None) -> pa.
     # Of a small file one request reads all; one of pairs is on disk while it is read.
     with store.open(name) if kind == "pairs" else io.BytesIO(store.read(name)) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = BoundedParquet(file)
             _FILES[kind].check_number(parquet.schema_arrow, store.uri(name))
             has = parquet.schema_arrow.names
-            return parquet.read([one for one in columns if one in has] if columns else None)
+            chosen = [one for one in columns if one in has] if columns else None
+            if kind == "pairs":  # a partition may have millions
+                return parquet.read(chosen, most_bytes=LARGE_TABLE_BYTES)
+            return parquet.read(chosen, MAX_BATCH_PAIRS)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"cannot read {store.uri(name)}: {error}; run its stage again") from error
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.formats import check_format
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
@@ -182,7 +183,7 @@ def read_work(request_id: str, store: Store) -> Work:
     if not store.exists(name) and store.exists(_finished_name(request_id)):
         return Work(request_id, ())
     try:
-        table = pq.ParquetFile(io.BytesIO(store.read(name))).read()
+        table = BoundedParquet(io.BytesIO(store.read(name))).read()
         check_format(store.uri(name), int(table.schema.metadata[b"laion_etl.format"]), FORMAT)
         failures = tuple(map(str, parse_json(table.schema.metadata[b"failures"])))
         rows = [(int(row["unit"]), str(row["name"])) for row in table.select(["unit", "name"]).to_pylist()]

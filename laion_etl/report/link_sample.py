@@ -1,5 +1,6 @@
 """The links of some batches, read from their shards' parquet: what became of them, by cause and host."""
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +8,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import DamagedFileError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.core.ids import MAX_BATCH_PAIRS
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import shard_stem
 from laion_etl.download.loss_causes import LossCause, cause_of
 from laion_etl.io.storage import Store
@@ -114,7 +116,7 @@ def links_of(batch: int, crawl: str, store: Store) -> pa.Table:
     name = f"{shard_stem(crawl, batch)}.parquet"
     data = store.read(name)
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns=_COLUMNS)
+        return BoundedParquet(io.BytesIO(data)).read(_COLUMNS, MAX_BATCH_PAIRS)
     except (pa.ArrowException, OSError) as error:  # OSError: a page that cannot be decoded
         cause = " ".join(str(error).split())  # on one line
         raise DamagedFileError(f"cannot read {store.uri(name)}: it is damaged ({cause})") from error

@@ -15,11 +15,11 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError, StoreOutageError
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.core.ids import batch_name
+from laion_etl.core.ids import MAX_BATCH_PAIRS, batch_name
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import SHARD_FILES, shard_stem
@@ -151,7 +151,7 @@ def _successful_rows(store: Store, parquet: Output) -> list[Row]:
         data = reader.read(parquet.bytes)
         reader.check(parquet)
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        table = BoundedParquet(io.BytesIO(data)).read(most_rows=MAX_BATCH_PAIRS)
         SHARD_FILES.check(table.schema, uri, "download it again")
         good = table.filter(pc.equal(table["status"], DownloadStatus.SUCCESS.value))
         rows: list[Row] = good.sort_by("key").to_pylist()

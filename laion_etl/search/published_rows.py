@@ -10,10 +10,10 @@ from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import batch_of
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.file_ranges import FileRange, file_ranges
@@ -101,7 +101,7 @@ def _runs(names: Sequence[str], store: Store) -> Iterator[Ids]:
 def _ids(name: str, store: Store) -> Iterator[Ids]:
     with store.open(name) as file:
         try:
-            for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_READ, columns=["key"]):
+            for rows in BoundedParquet(file).iter_batches(_ROWS_PER_READ, ["key"]):
                 ids = rows.column("key").cast(pa.int64()).to_numpy()
                 batches = batch_of(ids)
                 yield from np.split(ids, np.flatnonzero(batches[1:] != batches[:-1]) + 1)

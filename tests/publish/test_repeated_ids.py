@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.dataset.coverage import number_ranges
 from laion_etl.dataset.manifest import current_manifest
 from laion_etl.dataset.versions import read_versions, write_versions
@@ -93,13 +94,13 @@ def test_of_an_old_version_only_files_that_may_have_the_ids_are_read(
     as_version_0_1(crawls)
     manifest = current_manifest("laion", crawls)
     read: list[int] = []
-    group = pq.ParquetFile.read_row_group
+    batches = BoundedParquet.iter_batches
 
-    def counted(self: pq.ParquetFile, number: int, **options: Any) -> Any:
-        read.append(number)
-        return group(self, number, **options)
+    def counted(self: BoundedParquet, rows: int, columns: Any, groups: list[int]) -> Any:
+        read.extend(groups)
+        return batches(self, rows, columns, groups)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    monkeypatch.setattr(BoundedParquet, "iter_batches", counted)
     check_ids(CRAWL, [202643000000, 202643000001], manifest, crawls)
     assert read == []
     with pytest.raises(InputError, match=REFUSED):

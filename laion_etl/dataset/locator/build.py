@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import BATCH_FILES, DATASET_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES, pair_id
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.keys import RowKeys, row_keys
@@ -252,11 +253,11 @@ def _keys_of(name: str, store: Store) -> list[tuple[RowKeys, int]]:
     history, columns = _COLUMNS[kind]
     with store.open(name) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = BoundedParquet(file)
             history.check_number(parquet.schema_arrow, store.uri(name))
             chosen = history.former_names(columns, parquet.schema_arrow)
             has = [one for one in chosen if one in parquet.schema_arrow.names]
-            batches = parquet.iter_batches(_ROWS_PER_READ, columns=has)
+            batches = parquet.iter_batches(_ROWS_PER_READ, has)
             return [(row_keys(_named(kind, rows)), rows.num_rows) for rows in batches]
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"cannot read {store.uri(name)}: {error}; run its stage again") from error

@@ -5,6 +5,7 @@ stats. It is left out with a warning, and the files that it names are read.
 """
 
 import hashlib
+import io
 import logging
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import Hashes as PdqHashes
@@ -21,6 +21,7 @@ from laion_etl.blocklists.near_hashes import NearListed
 from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.formats import check_format
 from laion_etl.core.kernels import Hashes
+from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.dataset.locator.keys import WantedKeys
@@ -78,7 +79,10 @@ def read_files(segment: Segment, store: Store) -> pa.Table:
     """Read which files the units were made from. Raises DamagedFileError."""
     data = store.read(segment.stem + ".parquet")
     _check(segment, ".parquet", hashlib.sha256(data).hexdigest(), store)
-    return pq.ParquetFile(pa.BufferReader(data)).read()
+    try:
+        return BoundedParquet(io.BytesIO(data)).read()
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(store.uri(segment.stem + ".parquet")) from error
 
 
 def find_units(segment: Segment, wanted: WantedKeys, store: Store) -> Units:

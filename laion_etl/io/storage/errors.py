@@ -12,6 +12,8 @@ from laion_etl.core.outages import is_outage, is_refusal
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
     errno.EDQUOT: "the disk quota is used up; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
+    errno.EFBIG: "the file would be larger than allowed; raise the limit (ulimit -f)",
+    errno.ENAMETOOLONG: "its name is too long for this file system; use shorter names",
     errno.EACCES: "no permission; check the owner of the folder or set LAION_ETL_STORE",
     errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
     errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",

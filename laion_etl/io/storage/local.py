@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from laion_etl.core.errors import StoreOutageError
+from laion_etl.core.errors import StorageError, StoreOutageError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.file_locks import folder_lock
 from laion_etl.io.storage.errors import closed, storage_errors
@@ -37,7 +37,7 @@ class LocalStore(Store):
 
     @contextmanager
     def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
-        path = self.root / name
+        path = self._at(name)
         partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL_SUFFIX}")
         try:
             with storage_errors("write", path):
@@ -55,11 +55,21 @@ class LocalStore(Store):
                     else:
                         self._replace_guarded(name, partial, guard)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # its own error would take the place of the cause
+                partial.unlink(missing_ok=True)
             raise
 
+    def _at(self, name: str) -> Path:
+        """Return the path of a name, which may come from a file that another program made."""
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise StorageError(
+                f"cannot use the name {name!r} in the store {self.root}: it leads out of the store; find out "
+                "which file names it, and restore that file"
+            )
+        return self.root / name
+
     def _replace_guarded(self, name: str, partial: Path, guard: Guard) -> None:
-        path = self.root / name
+        path = self._at(name)
         for _ in range(MAX_GUARDED_TRIES):
             before = _status(path)
             guard()
@@ -68,8 +78,9 @@ class LocalStore(Store):
         raise self._changed(name)
 
     def open(self, name: str) -> BinaryIO:
-        with storage_errors("read", self.root / name):
-            return open(self.root / name, "rb", opener=self._opened)
+        path = self._at(name)
+        with storage_errors("read", path):
+            return open(path, "rb", opener=self._opened)
 
     def _opened(self, path: str, flags: int) -> int:
         """Open a file of the store, and nothing else that another user of a shared folder may put there.
@@ -97,7 +108,7 @@ class LocalStore(Store):
             return file.read(size)
 
     def read_with_age(self, name: str) -> tuple[bytes, float]:
-        with self.open(name) as file, storage_errors("read", self.root / name):
+        with self.open(name) as file, storage_errors("read", self._at(name)):
             return file.read(), time.time() - os.fstat(file.fileno()).st_mtime
 
     def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
@@ -107,7 +118,7 @@ class LocalStore(Store):
         return data, hashlib.sha256(data).hexdigest()
 
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
-        folder = (self.root / name).parent
+        folder = self._at(name).parent
         with storage_errors("write", folder):
             folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
@@ -115,21 +126,21 @@ class LocalStore(Store):
             return self.write(name, data)
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).is_file()
+        return self._at(name).is_file()
 
     def folders(self, prefix: str) -> list[str]:
-        folder = self.root / prefix
+        folder = self._at(prefix)
         with storage_errors("list", folder):
             return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
     def list(self, prefix: str) -> list[str]:
-        folder = self.root / prefix
+        folder = self._at(prefix)
         with storage_errors("list", folder):
             found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != PARTIAL_SUFFIX]
         return sorted(p.relative_to(self.root).as_posix() for p in found)
 
     def etags(self, prefix: str, ending: str) -> dict[str, str]:
-        folder, found = self.root / prefix, {}
+        folder, found = self._at(prefix), {}
         with storage_errors("list", folder):
             for path in folder.rglob(f"*{ending}"):
                 if path.suffix != PARTIAL_SUFFIX and (status := _status(path)) is not None:
@@ -138,7 +149,7 @@ class LocalStore(Store):
         return found
 
     def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
-        place = self.root / folder
+        place = self._at(folder)
         with storage_errors("list", place):
             found = sorted(entry.name for entry in os.scandir(place)) if place.is_dir() else []
         for name in found:
@@ -149,8 +160,8 @@ class LocalStore(Store):
                     yield ListedFile(f"{folder}/{name}", "-".join(map(str, _version(status))), status.st_size)
 
     def delete(self, name: str) -> None:
-        with storage_errors("delete", self.root / name):
-            (self.root / name).unlink(missing_ok=True)
+        with storage_errors("delete", self._at(name)):
+            self._at(name).unlink(missing_ok=True)
 
     def check(self) -> None:
         with storage_errors("write", self.root):
