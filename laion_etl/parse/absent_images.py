@@ -14,7 +14,9 @@ from laion_etl.core.reason_codes import REASON_CODES
 
 Spans = tuple[Ints, Ints]
 
-_MISSING = frozenset(slash + name for slash in (b"", b"/") for name in (b"undefined", b"null", b"NaN", b"None"))
+_MISSING = frozenset(
+    slash + name for slash in (b"", b"/") for name in (b"undefined", b"null", b"NaN", b"None")
+)
 _LENGTHS = np.array(sorted({len(name) for name in _MISSING}), np.int32)
 
 

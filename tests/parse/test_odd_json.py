@@ -124,4 +124,6 @@ def test_what_counts_of_a_page_that_is_there_twice_or_in_another_place(
     data = record(URL, f'{{"Envelope":{{{envelope}}}}}'.encode())
     pages = read(data)
     assert pages == read_without_kernels(data)
-    assert [(page.base, [image.url for image in page.images]) for page in pages.pages] == [found][: bool(found)]
+    assert [(page.base, [image.url for image in page.images]) for page in pages.pages] == [found][
+        : bool(found)
+    ]

@@ -85,6 +85,20 @@ def test_links_do_not_take_the_user_name_of_their_page(raw: str, url: str | Pars
 
 
 @pytest.mark.parametrize(
+    ("url", "stored"),
+    [
+        ("http://editor:secret@a.example:99999/?b=@c", "http://a.example:99999/?b=@c"),
+        ("http://editor:se@cret@[bad/", "http://[bad/"),
+        ("//editor:secret@a.example/", "//a.example/"),
+        ("http://bad host/@a/b", "http://bad host/@a/b"),
+        ("a@b", "a@b"),
+    ],
+)
+def test_an_invalid_page_url_is_stored_without_user_name_too(url: str, stored: str) -> None:
+    assert without_credentials(url) == stored
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         "{{ image.src }}",
