@@ -1,8 +1,8 @@
-"""Finds links behind which there is no image: what scripts write for a missing value, and the page itself.
+"""Finds links that cannot lead to an image: what scripts write for a missing value, and the page itself.
 
-`undefined` and `null` are what JavaScript makes of a missing address, `None` what Python does. A link like `#`
-or `page.html` on that page is a request for the page, which is HTML. One that has the page's URL in full is
-kept: a custom source may give an image as its own page.
+`undefined` and `null` are what JavaScript makes of a missing address, `None` what Python does. A link like
+`#` or `page.html` on that page is a request for the page, which is HTML. One that has the page's URL in full
+is kept: a custom source may give an image as its own page.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ _LENGTHS = np.array(sorted({len(name) for name in _MISSING}), np.int32)
 
 
 def judge_absent(arena: ByteArena, raw: Spans, urls: Spans, pages: Spans, reasons: Bytes) -> None:
-    """Sets the reasons of such links. `raw`: the URLs as the page has them; `pages`: the URLs of the pages."""
+    """Sets the reasons of such links; `raw`: the URLs as pages have them, `pages`: the URLs of the pages."""
     raw_lengths, lengths = raw[1] - raw[0], urls[1] - urls[0]
     # Few URLs have one of these lengths, so that texts are looked at for few.
     for row in np.flatnonzero(np.isin(raw_lengths, _LENGTHS)).tolist():

@@ -1,9 +1,9 @@
 """Follows which object or list of a page's JSON an entry is in, without parsing it.
 
-A JSON parser takes the last of several values of one name, and a page has one list of links: an entry anywhere
-else is none. Only names whose value is an object or a list are looked at: `":{` and `":[` are nowhere else,
-because quotes inside strings are escaped. The entries of links have strings only, so that any such name ends
-their list.
+A JSON parser takes the last of several values of one name, and a page has one list of links: an entry that
+is anywhere else does not count. Only names whose value is an object or a list are looked at: `":{` and `":[`
+are nowhere else, because quotes inside strings are escaped. The entries of links have strings only, so that
+any such name ends their list.
 """
 
 import numpy as np
@@ -38,9 +38,9 @@ def begin_part(data: Bytes, colon: int, html: int, part: int) -> int:
         return _begin_links(data, colon - _LINKS_NAME.size, html, part)
     if _is_name(data, colon, _HEAD_NAME):
         return _begin_head(data, colon - _HEAD_NAME.size, html, part)
-    if data[colon - 2] == 97 or data[colon - 2] == 101:  # the last letter of an outer name
-        if _is_outer_name(data, colon):
-            return -1
+    last = data[colon - 2]
+    if (last == 97 or last == 101) and _is_outer_name(data, colon):  # a, e
+        return -1
     return part & _HAD if data[colon + 1] == 123 else part & ~IN_LINKS  # the head has lists
 
 

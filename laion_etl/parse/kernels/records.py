@@ -2,9 +2,9 @@
 
 The extractor writes compact JSON in which a quote inside a string is always escaped, so `{"path":"IMG@/src"`
 can only be the beginning of an image entry; what follows is parsed as a JSON object. A page is left to Python
-(state ODD) if anything deviates from the extractor's form, or if it needs the whole JSON: for a licence, for a
-base that is ambiguous, for letters that are escaped without need (`"B\\u0061se"`), and for entries that may not
-be in the list of links which counts (json_parts.py). JSON that is broken in other places is not noticed.
+(state ODD) if anything deviates from the extractor's form, or if it needs the whole JSON: for a licence, for
+a base that is ambiguous, for letters that are escaped without need (`"B\\u0061se"`), and for entries that may
+not be in the list of links which counts (json_parts.py). JSON that is broken in other places is not noticed.
 """
 
 import numpy as np
