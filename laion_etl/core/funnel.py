@@ -52,7 +52,8 @@ class ParseReason(Reason):
     ALT_TOO_SHORT = "alt_too_short", "The caption has fewer than `min_alt_chars` characters after cleaning."
     URL_INVALID = (
         "url_invalid",
-        "The address is not a valid URL, contains a user name, or is a template (`{{ src }}`) not filled in.",
+        "The address is not a valid URL, contains a user name, is a template (`{{ src }}`) not filled in, "
+        "`undefined` or `null`, or leads to the page itself.",
     )
     URL_SCHEME = "url_scheme", "The URL is not http(s): `data:`, `javascript:`, `blob:` ..."
     URL_EXTENSION = "url_extension", "The URL ends in one of `refused_extensions`: `.svg`, `.gif`."

@@ -23,6 +23,7 @@ _LAZY = (
     *("data-src", "data-original", "data-lazy-src", "data-lazy", "data-original-src", "data-img-src"),
     *("data-actualsrc", "data-echo", "data-ll-src", "data-lazyload"),
 )
+_IMAGES = "img, amp-img"  # pages for AMP have the second for the first
 _LAZY_SETS = ("data-srcset", "data-lazy-srcset", "data-original-set")
 _TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp")  # of a source; without one it may be any
 _STAND_IN = re.compile(r"\s*(?:data:|about:|javascript:|blob:|\Z)", re.IGNORECASE)
@@ -66,7 +67,7 @@ def found_in(html: str, wanted: Collection[str]) -> Found:
 def _images(tree: LexborHTMLParser, figures: bool) -> Iterator[ImageLink]:
     addresses = _Addresses(tree)
     captions = _figcaptions(tree, addresses) if figures else {}
-    for node in tree.css("img"):
+    for node in tree.css(_IMAGES):
         attributes = node.attributes
         yield ImageLink(
             addresses.of(node),
@@ -121,7 +122,7 @@ def _figcaptions(tree: LexborHTMLParser, addresses: _Addresses) -> dict[int, str
     captions: dict[int, str] = {}
     for figure in tree.css("figure"):
         caption = figure.css_first("figcaption")
-        images = figure.css("img")
+        images = figure.css(_IMAGES)
         if caption and len({addresses.of(image) for image in images}) == 1:
             text = _text(caption)
             captions |= {image.mem_id: text for image in images}

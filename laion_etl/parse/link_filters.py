@@ -23,6 +23,7 @@ from laion_etl.core.funnel import ParseReason
 from laion_etl.core.kernels import Bytes, Ints
 from laion_etl.core.reason_codes import REASON_CODES, count_drops
 from laion_etl.core.rule_failures import apply_by_rows
+from laion_etl.parse.absent_images import judge_absent
 from laion_etl.parse.captions import CaptionRule
 from laion_etl.parse.dedupe import RecentPairs, RepeatedTextCounter
 from laion_etl.parse.file_counts import FileCounts
@@ -40,7 +41,7 @@ from laion_etl.urls.normalize import UrlRule, form_by_rule, resolve_urls
 # Raise it whenever the rules of this package, or of urls/hosts.py, keep other links than before, or give a
 # caption, title, language or licence another value, with the same settings: then finished partitions are
 # parsed again. The form of URLs has a version of its own (urls/normalize.py).
-RULES_VERSION = 9
+RULES_VERSION = 10
 
 _CHUNK_ROWS = 1 << 14
 _BLOCKED = {
@@ -184,8 +185,11 @@ class LinkFilters:
         """Applies the last filters, to links that have a valid URL and a caption."""
         arena = batch.arena
         if self._blocklists.blocks_urls:
-            urls = _strings(arena.data, rows.url_start, rows.url_end)
-            reasons[self._blocklists.urls_blocked(urls)] = REASON_CODES[ParseReason.BLOCKED_URL]
+            blocked = self._blocklists.urls_blocked(_strings(arena.data, rows.url_start, rows.url_end))
+            reasons[blocked] = REASON_CODES[ParseReason.BLOCKED_URL]
+        urls, raw = (rows.url_start, rows.url_end), (rows.raw_start, rows.raw_end)
+        pages = batch.page_urls[0][rows.record], batch.page_urls[1][rows.record]
+        judge_absent(arena, raw, urls, pages, reasons)
         self._look_up_earlier_forms(batch, rows, reasons)
         self._placeholders.judge(arena, rows.alt_start, rows.alt_end, reasons)
 

@@ -97,7 +97,8 @@ _DIMENSIONS = re.compile(rf"{_SIZE}|[0-9]{{3,4}}[pi]|[0-9]{{2,5}} ?px")
 _SIZE_IN_A_TEXT = re.compile(rf"(?<![0-9]){_SIZE}(?![0-9])")
 # What a template leaves when it is not filled in: {{ product.title }}, ${item.alt}, <%= alt %>, %title%.
 _TEMPLATE = re.compile(
-    r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<([%?]).{0,100}\1>|\A\[\[ ?[+*]?[\w.]{1,60} ?\]\]"
+    r"\{\{[^{}]{0,100}\}\}|[$#]\{[^{}]{0,100}\}|<([%?]).{0,100}\1>|\{%[^{}]{1,100}%\}"
+    r"|\A\[\[ ?[+*]?[\w.]{1,60} ?\]\]"
     r"|\A%{1,2}\w{1,60}%{1,2}\Z|\A@(?:Model|model|item|Item|ViewBag|Html|Url)\.[!-~]{1,80}\Z"
     r"|\[object \w{1,40}\]|\[native code\]"
     r"|\A\{[a-z_][\w.]{0,60}\}\Z|\A\[[a-z]+[_-][a-z_-]{1,60}\]\Z"

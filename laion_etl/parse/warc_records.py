@@ -54,8 +54,7 @@ class WarcRecord:
     def target(self) -> str:
         """The last WARC-Target-URI, without the angle brackets of WARC 1.0; '' without one."""
         found = _TARGET.findall(self.head)
-        text = found[-1].decode(errors="replace").strip() if found else ""
-        return text[1:].partition(">")[0] if text.startswith("<") else text
+        return in_brackets(found[-1].decode(errors="replace").strip()) if found else ""
 
     @property
     def is_of_a_wat_file(self) -> bool:
@@ -68,6 +67,11 @@ class NoRecord:
     """Bytes that are not a WARC record, up to the next one."""
 
     start: int
+
+
+def in_brackets(url: str) -> str:
+    """Returns a URL without the angle brackets that WARC 1.0 has around it."""
+    return url[1:].partition(">")[0] if url.startswith("<") else url
 
 
 def begins_a_record(data: bytes) -> bool:

@@ -18,7 +18,7 @@ from laion_etl.parse.licence import NO_LICENCE, may_have_licence, names_commons,
 from laion_etl.parse.link_batch import page_url_problem, page_urls, without_surrogates
 from laion_etl.parse.page import ImageLink, Page
 from laion_etl.parse.stated_charset import page_charset
-from laion_etl.parse.warc_records import NoRecord, WarcRecord, split_records
+from laion_etl.parse.warc_records import NoRecord, WarcRecord, in_brackets, split_records
 
 _HTML = b'"HTML-Metadata"'
 _PREVIEW = b"og:image:alt"
@@ -98,7 +98,7 @@ def _page_url(record: WarcRecord, envelope: object) -> str:
         return record.target
     for names in (("WARC-Header-Metadata", "WARC-Target-URI"), ("ARC-Header-Metadata", "Target-URI")):
         stated = _dig(envelope, "Envelope", *names)
-        urls = [url.strip() for url in (*_list(stated), stated) if isinstance(url, str)]
+        urls = [in_brackets(url.strip()) for url in (*_list(stated), stated) if isinstance(url, str)]
         if url := next(filter(None, reversed(urls)), ""):
             return url
     return record.target

@@ -102,14 +102,17 @@ def _resolve_1(raw: str, base: str) -> str | ParseReason:
 EARLIER_RULES: dict[int, Resolve] = {1: _resolve_1}  # `resolve` as it was, by its version
 
 
+_CREDENTIALS = re.compile(r"^([^/\\?#@]*[/\\]{2,})[^/\\?#]*@")
+
+
 def without_credentials(url: str) -> str:
-    """Returns a page URL without user name and password; one that has none, or is not valid, as it is."""
+    """Returns a page URL without user name and password; one that has none as it is."""
     if "@" not in url:
         return url
     try:
         parsed = ada_url.URL(url)
-    except ValueError:
-        return url
+    except ValueError:  # it is stored with the pairs of the page nevertheless
+        return _CREDENTIALS.sub(r"\1", url)
     if not (parsed.username or parsed.password):
         return url
     parsed.username = parsed.password = ""

@@ -148,6 +148,7 @@ _URL = "https://example.org/"
             _URL,
         ),
         ({"WARC-Header-Metadata": {"WARC-Target-URI": f" {_URL} "}}, _URL),
+        ({"WARC-Header-Metadata": {"WARC-Target-URI": f"<{_URL}>"}}, _URL),
         ({"WARC-Header-Metadata": {"WARC-Target-URI": "https://example.org/ä"}}, "https://example.org/ä"),
         ({"WARC-Header-Metadata": {"WARC-Target-URI": {"uri": _URL}}}, None),
         ({"WARC-Header-Metadata": {"WARC-Target-URI": [[_URL]]}}, None),

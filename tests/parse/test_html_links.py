@@ -44,6 +44,16 @@ def test_where_an_image_is(attributes: str, url: str | None) -> None:
     assert image.url == url
 
 
+def test_images_of_amp_pages_are_found_in_their_order_and_in_figures() -> None:
+    page = "<img src=a><figure><amp-img src=b alt=x></amp-img><figcaption>C</figcaption></figure><img src=c>"
+    images = found_in(page, ALL).images
+    assert [(image.url, image.alt, image.text) for image in images] == [
+        ("a", None, None),
+        ("b", "x", "C"),
+        ("c", None, None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("srcset", "url"),
     [

@@ -18,6 +18,7 @@ def payload(links: str = IMAGE, head: str = "", more: str = "") -> str:
 LINKS = {
     r'{"path":"\u0049MG@\/src","url":"b.jpg"}': ["b.jpg"],
     r'{"p\u0061th":"IMG@/src","url":"b.jpg"}': ["b.jpg"],
+    r'{"path":"IM\u0047@/src","url":"b.jpg"}': ["b.jpg"],
     r'{"path":"IMG@\/src","url":"b.jpg"}': ["b.jpg"],
     r'{"path":"IMG@/src","\u0075rl":"b.jpg"}': ["b.jpg"],
     r'{"path":"IMG@/src","url":"\u0062\u002ejpg"}': ["b.jpg"],
@@ -84,3 +85,45 @@ def test_bases(text: str, base: str) -> None:
     found = read(data)
     assert [page.base for page in found.pages] == [base]
     assert found == read_without_kernels(data)
+
+
+OTHER = IMAGE.replace("a.jpg", "b.jpg")
+
+
+def html(links: str) -> str:
+    return f'"HTML-Metadata":{{"Head":{{}},"Links":[{links}]}}'
+
+
+def page_of(parts: str) -> str:
+    return f'"Payload-Metadata":{{"HTML-Metadata":{{{parts}}}}}'
+
+
+@pytest.mark.parametrize(
+    ("envelope", "found"),
+    [  # the base and the images of the page, None if there is no page
+        (f'"Payload-Metadata":{{{html(IMAGE)}}},"Payload-Metadata":{{}}', None),
+        (f'"Payload-Metadata":{{{html(IMAGE)}}},"Payload-Metadata":{{{html(OTHER)}}}', (URL, ["b.jpg"])),
+        (f'"Payload-Metadata":{{{html(IMAGE)},{html(OTHER)}}}', (URL, ["b.jpg"])),
+        (f'"X":{{{html(IMAGE)}}},"Y":{{{html(OTHER)}}}', (URL, ["a.jpg"])),
+        (page_of(f'"Links":[{IMAGE}],"Links":[{OTHER}]'), (URL, ["b.jpg"])),
+        (page_of(rf'"Links":[{IMAGE}],"Link\u0073":[{OTHER}]'), (URL, ["b.jpg"])),
+        (page_of(f'"Head":{{"Links":[{IMAGE}]}},"Links":[{OTHER}]'), (URL, ["b.jpg"])),
+        (page_of(f'"Head":{{"Metas":[{{}},{IMAGE}]}},"Links":[{OTHER}]'), (URL, ["b.jpg"])),
+        (page_of(f'"Other":{{"Links":[{IMAGE}]}},"Links":[{OTHER}]'), (URL, ["b.jpg"])),
+        (page_of(f'"Links":[{IMAGE}],"More":[{OTHER},{OTHER}]'), (URL, ["a.jpg"])),
+        (page_of(f'"Links":[{IMAGE}],"Base":"/y/"'), (URL, ["a.jpg"])),
+        (page_of(f'"Links":[{IMAGE}],"Head":{{"Base":"/y/"}}'), ("https://example.org/y/", ["a.jpg"])),
+        (page_of(f'"Links":[{IMAGE}]') + ',"Head":{"Base":"/y/"}', (URL, ["a.jpg"])),
+        (page_of(rf'"Head":{{"B\u0061se":"/y/"}},"Links":[{IMAGE}]'), ("https://example.org/y/", ["a.jpg"])),
+        (page_of(f'"Head":{{"Base":"/z/"}},"Links":[{IMAGE}],"Head":{{}}'), (URL, ["a.jpg"])),
+    ],
+)  # fmt: skip
+def test_what_counts_of_a_page_that_is_there_twice_or_in_another_place(
+    envelope: str, found: tuple[str, list[str]] | None
+) -> None:
+    data = record(URL, f'{{"Envelope":{{{envelope}}}}}'.encode())
+    pages = read(data)
+    assert pages == read_without_kernels(data)
+    assert [(page.base, [image.url for image in page.images]) for page in pages.pages] == [found][
+        : bool(found)
+    ]

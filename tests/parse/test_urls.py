@@ -85,6 +85,20 @@ def test_links_do_not_take_the_user_name_of_their_page(raw: str, url: str | Pars
 
 
 @pytest.mark.parametrize(
+    ("url", "stored"),
+    [
+        ("http://editor:secret@a.example:99999/?b=@c", "http://a.example:99999/?b=@c"),
+        ("http://editor:se@cret@[bad/", "http://[bad/"),
+        ("//editor:secret@a.example/", "//a.example/"),
+        ("http://bad host/@a/b", "http://bad host/@a/b"),
+        ("a@b", "a@b"),
+    ],
+)
+def test_an_invalid_page_url_is_stored_without_user_name_too(url: str, stored: str) -> None:
+    assert without_credentials(url) == stored
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         "{{ image.src }}",
@@ -144,6 +158,29 @@ def test_what_only_resembles_a_tracker_is_kept(raw: str) -> None:
 )
 def test_base_overrides_the_page_url(base: str | None, expected: str) -> None:
     assert page_base(PAGE, base) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "url"),
+    [
+        ("#", None),
+        (" #top", None),
+        ("item.html?id=1", None),
+        ("/shop/../shop/item.html?id=1#a", None),
+        ("//www.example.org/shop/item.html?id=1", None),
+        ("undefined", None),
+        ("/null", None),
+        ("NaN", None),
+        (PAGE, PAGE),  # a custom source may give an image as its own page
+        ("item.html", "https://www.example.org/shop/item.html"),
+        ("http://www.example.org/shop/item.html?id=1", "http://www.example.org/shop/item.html?id=1"),
+        ("undefined/a.jpg", "https://www.example.org/shop/undefined/a.jpg"),
+        ("null.jpg", "https://www.example.org/shop/null.jpg"),
+        ("https://img.example.net/undefined", "https://img.example.net/undefined"),
+    ],
+)
+def test_a_link_to_the_page_itself_or_to_a_missing_value_is_not_an_image(raw: str, url: str | None) -> None:
+    assert url_outcome(raw, PAGE) == (url or ParseReason.URL_INVALID)
 
 
 def test_a_link_of_a_page_without_usable_url_is_invalid() -> None:

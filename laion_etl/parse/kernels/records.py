@@ -2,9 +2,9 @@
 
 The extractor writes compact JSON in which a quote inside a string is always escaped, so `{"path":"IMG@/src"`
 can only be the beginning of an image entry; what follows is parsed as a JSON object. A page is left to Python
-(state ODD) if anything deviates from the extractor's form, or if it needs the whole JSON: for a licence, or a
-base that is ambiguous. JSON that is broken in other places is not noticed, nor are letters of names and paths
-that are escaped without need (`"B\\u0061se"`) on a page that has images written as usual.
+(state ODD) if anything deviates from the extractor's form, or if it needs the whole JSON: for a licence, for
+a base that is ambiguous, for letters that are escaped without need (`"B\\u0061se"`), and for entries that may
+not be in the list of links which counts (json_parts.py). JSON that is broken in other places is not noticed.
 """
 
 import numpy as np
@@ -13,6 +13,7 @@ from laion_etl.core.intrinsics import LANES, equal_mask, letter_mask, lowest_bit
 from laion_etl.core.kernels import Bytes, constant, equals
 from laion_etl.core.numba_cache import borrowing_kernel
 from laion_etl.parse.kernels.image_entry import IMAGE_PATH, names_image, read_entry, read_link, string_end
+from laion_etl.parse.kernels.json_parts import IN_HEAD, IN_LINKS, begin_part, has_letter_escape
 from laion_etl.parse.kernels.record_head import MAX_PAGE_URL_BYTES, read_head
 from laion_etl.parse.kernels.spans import Links, Records
 
@@ -28,7 +29,6 @@ _HEAD = constant(b'"Head":{')
 _COMMONS = constant(b"commons")
 _HEADERS = constant(b'"Headers":')
 _PREVIEW = constant(b"og:image:alt")
-_ESCAPED = constant(rb"\u004")  # what I, M, G and @ may be written as, which the extractor never does
 _HTML_NAME = _HTML[:15]  # "HTML-Metadata" with its quotes
 _ONE = np.uint64(1)
 
@@ -101,23 +101,30 @@ def _scan_page(
 ) -> int:
     """Adds the image links of a page; returns the new count, or -1 if the page needs its whole JSON."""
     start, end = span
-    position, first = start, count
+    position, part = start, 0
     for block in range(start, end, LANES):
-        if _names_commons(data, span, block):
+        if _names_commons(data, span, block) or has_letter_escape(data, block, end):
             return -1
         signs = _signs(data, block, wanted)
         while signs:
             sign = block + lowest_bit(signs)
             signs &= signs - _ONE
-            if sign < position or sign >= end - IMAGE_PATH.size:
+            if sign < position:
                 continue
-            if data[sign] == 66:  # B
+            if data[sign] == 58:  # a colon
+                if sign + 1 < end:
+                    part = begin_part(data, sign, start, part)
+            elif sign >= end - IMAGE_PATH.size:
+                continue
+            elif data[sign] == 66:  # B
                 if equals(data, sign - 1, _BASE):
-                    if not _may_be_of_head(data, sign - 1):
+                    if not part & IN_HEAD or not _may_be_of_head(data, sign - 1):
                         return -1
                     position = _read_base(data, span, sign - 1 + _BASE.size, records, record)
                 elif _is_odd_name(data, sign - 1):
                     return -1
+            elif not part & IN_LINKS:
+                return -1
             elif data[sign - 1] == 71:  # G
                 position = read_entry(data, sign - 4, end, record, links, count)
                 count += 1
@@ -125,11 +132,8 @@ def _scan_page(
                 position = read_link(data, sign - 2, end, record, links, count)
                 if position > 0 and names_image(data, links.url_start[count], links.url_end[count]):
                     count += 1
-            if position < 0:
+            if position < 0 or part < 0:
                 return -1
-    # Looked for only where nothing was found: a writer that escapes a character does so everywhere.
-    if count == first and _find(data, start, end, _ESCAPED) >= 0:
-        return -1
     return count
 
 
@@ -137,16 +141,17 @@ def _scan_page(
 def _signs(data: Bytes, block: int, wanted: int) -> np.uint64:
     """Returns the mask of what begins an entry or is a sign that more of the JSON is needed.
 
-    That is the second byte, which is rare, of `"Bas`, the last of `MG@`, and, where they are wanted, of
-    `"A@`.
+    That is the colon of `":{` and `":[`, the second byte, which is rare, of `"Bas`, the last of `MG@`, and,
+    where they are wanted, of `"A@`.
     """
     before, ats = equal_mask(data, block - 1, 34), equal_mask(data, block, 64)
     images = ats & equal_mask(data, block - 1, 71) & equal_mask(data, block - 2, 77)
     bases = before & equal_mask(data, block, 66)
     bases &= equal_mask(data, block + 1, 97) & equal_mask(data, block + 2, 115)
+    parts = before & equal_mask(data, block, 58) & letter_mask(data, block + 1, 123)  # { or [
     if not wanted & LINKS:
-        return images | bases
-    return images | bases | (ats & equal_mask(data, block - 1, 65) & equal_mask(data, block - 2, 34))
+        return images | bases | parts
+    return images | bases | parts | (ats & equal_mask(data, block - 1, 65) & equal_mask(data, block - 2, 34))
 
 
 @borrowing_kernel
