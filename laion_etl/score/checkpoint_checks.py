@@ -37,9 +37,7 @@ def check_file(path: Path, network: Any, model: str) -> None:
     known = {*weights, *(name.removeprefix("text.") for name in weights)}
     check_floats({name: one.is_float for name, one in tensors.items() if name in known}, path)
     own = {name: len(value) for name, value in weights.items() if name in (*_IMAGE, *_TEXT)}
-    found = {
-        name: one.shape[0] for name, one in tensors.items() if name in (*_IMAGE, *_TEXT) and one.shape
-    }
+    found = {name: one.shape[0] for name, one in tensors.items() if name in (*_IMAGE, *_TEXT) and one.shape}
     image, own_image = _one_of(_IMAGE, found), _one_of(_IMAGE, own)
     if image and own_image and image != own_image:
         raise ModelError(
@@ -60,9 +58,9 @@ def _one_of(names: tuple[str, ...], lengths: Mapping[str, int]) -> int | None:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
     try:
+        if not zipfile.is_zipfile(path):
+            return False
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError):  # a damaged archive

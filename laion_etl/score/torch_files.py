@@ -31,7 +31,7 @@ def reading_cause(error: Exception) -> str:
         return error.strerror
     if not text:
         return "it is empty or cut off"
-    if isinstance(error, (RuntimeError, OSError)):
+    if isinstance(error, (RuntimeError, OSError)) or type(error) is ValueError:
         return text
     return f"it is damaged, or not a file of weights ({type(error).__name__}: {text})"
 

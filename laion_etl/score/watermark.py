@@ -157,9 +157,7 @@ def _network_input(pixels: Pixels, device: str) -> "torch.Tensor":
     import torch
 
     source = torch.from_numpy(pixels).to(device)
-    mean, deviation = (
-        torch.tensor(values, device=source.device).view(1, 3, 1, 1) for values in _IMAGENET
-    )
+    mean, deviation = (torch.tensor(values, device=source.device).view(1, 3, 1, 1) for values in _IMAGENET)
     return source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
 
 
