@@ -94,8 +94,8 @@ def load_anchors(path: Path, dim: int) -> TextAnchors:
         raise ModelError(f"cannot read the text embeddings {path}: {error}") from error
     if found.shape != (2, dim) or found.dtype.kind != "f":
         raise ModelError(
-            f"cannot use the text embeddings {path}: it holds {found.dtype} numbers of the shape {found.shape}, "
-            f"not two text embeddings of {dim} floating-point numbers; make the file again"
+            f"cannot use the text embeddings {path}: it holds {found.dtype} numbers of the shape "
+            f"{found.shape}, not two text embeddings of {dim} floating-point numbers; make the file again"
         )
     with np.errstate(over="ignore"):  # to infinity, which is refused
         anchors = found.astype(np.float32)
@@ -139,8 +139,8 @@ def _linear(state: State, path: Path, dim: int) -> tuple[Floats, float]:
         )
     if tuple(weight.shape) != (1, dim):
         raise ModelError(
-            f"cannot use the head {path}: it is a head for embeddings of {weight.numel()} numbers with a weight "
-            f"of the shape {list(weight.shape)}, the CLIP model needs {[1, dim]}; "
+            f"cannot use the head {path}: it is a head for embeddings of {weight.numel()} numbers with "
+            f"a weight of the shape {list(weight.shape)}, the CLIP model needs {[1, dim]}; "
             "set LAION_ETL_SAFETY_AESTHETIC_HEAD to the model's own"
         )
     return weight[0].float().numpy(), float(bias.reshape(()).item())

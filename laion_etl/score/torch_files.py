@@ -45,6 +45,6 @@ def check_floats(floats: Mapping[str, bool], path: Path) -> None:
     for name, are_floats in floats.items():
         if not are_floats:
             raise ModelError(
-                f"cannot use the weights {path}: {name} does not hold floating-point numbers, as in quantised "
-                "weights; use the weights that were not quantised"
+                f"cannot use the weights {path}: {name} does not hold floating-point numbers, as in "
+                "quantised weights; use the weights that were not quantised"
             )

@@ -87,8 +87,8 @@ def fill_network(network: Any, path: Path, settings: ClipSettings) -> None:
             open_clip().load_checkpoint(network, str(path), weights_only=True)
     except Exception as error:  # a damaged file makes the readers of torch and open_clip raise anything
         raise ModelError(
-            f"cannot load the checkpoint {path} into {settings.model}: {reading_cause(error)}; use a checkpoint "
-            "of this model, or download it again"
+            f"cannot load the checkpoint {path} into {settings.model}: {reading_cause(error)}; use a "
+            "checkpoint of this model, or download it again"
         ) from error
 
 
