@@ -48,15 +48,10 @@ def locate(
     as_json: JsonOption = False,
 ) -> None:
     """Complete a crawl's locator: the index by which `dataset remove` finds the files that it has to read."""
-    from laion_etl.core.errors import InputError
     from laion_etl.dataset.locator import build, units
 
     _, store = settings_and_store()
-    if crawl not in units.located_crawls(store):
-        raise InputError(
-            f"cannot locate {crawl}: the store has no files of it; compare the name with its folders in "
-            f"{store.uri('pairs')}"
-        )
+    units.check_has_files(crawl, store)
     if prepare:
         count = len(units.slices(crawl, store))
         say(f"{crawl}: {quantity(count, 'range')} to locate")
