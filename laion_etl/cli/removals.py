@@ -58,8 +58,7 @@ def locate(
         if as_json:
             say_json({"crawl": crawl, "ranges": all_ranges(count)})
         return
-    number, count = read_range(part) if part else (1, 1)
-    found = build.locate(crawl, store, number, count)
+    found = build.locate(crawl, store, *(read_range(part) if part else (1, 1)))
     say(
         f"{crawl}: {quantity(found.units, 'unit')} located in {quantity(found.segments, 'segment')}, "
         f"{found.covered:,} already were"

@@ -69,7 +69,7 @@ def read_state(path: Path, what: str) -> dict[str, "torch.Tensor"]:
     """Return the state dict of a file, without unpickling code. Raises ModelError for any other file."""
     import torch
 
-    state = read_torch(path)
+    state = read_torch(path, what)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and torch.is_tensor(value) and _is_plain(value) for name, value in state.items()
     ):

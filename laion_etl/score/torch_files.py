@@ -12,14 +12,16 @@ from typing import Any
 from laion_etl.core.errors import ModelError
 
 
-def read_torch(path: Path) -> Any:
+def read_torch(path: Path, what: str) -> Any:
     """Return the content of a file, tensors and plain values only. Raises ModelError for any other file."""
     import torch
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch's readers raise anything
-        raise ModelError(f"cannot read {path}: {reading_cause(error)}; download it again") from error
+        raise ModelError(
+            f"cannot read the {what} {path}: {reading_cause(error)}; download it again"
+        ) from error
 
 
 def reading_cause(error: Exception) -> str:

@@ -240,7 +240,7 @@ def _channels(state: Mapping[str, "torch.Tensor"]) -> tuple[int, ...]:
 
 
 def _read_laion(path: Path) -> dict[str, Any]:
-    state = read_torch(path)
+    state = read_torch(path, "watermark model")
     if not isinstance(state, dict) or "conv_stem.weight" not in state:
         raise ValueError("it holds no EfficientNet")
     return state
