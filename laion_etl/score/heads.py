@@ -139,8 +139,8 @@ def _linear(state: State, path: Path, dim: int) -> tuple[Floats, float]:
         )
     if tuple(weight.shape) != (1, dim):
         raise ModelError(
-            f"cannot use the head {path}: it is a head for embeddings of {weight.numel()} numbers with "
-            f"a weight of the shape {list(weight.shape)}, the CLIP model needs {[1, dim]}; "
+            f"cannot use the head {path}: it is a head for embeddings of {weight.numel()} numbers, the CLIP "
+            f"model makes {dim} (its weight has the shape {list(weight.shape)}, not {[1, dim]}); "
             "set LAION_ETL_SAFETY_AESTHETIC_HEAD to the model's own"
         )
     return weight[0].float().numpy(), float(bias.reshape(()).item())
