@@ -51,14 +51,14 @@ def locate(
     from laion_etl.dataset.locator import build, units
 
     _, store = settings_and_store()
+    units.check_has_files(crawl, store)
     if prepare:
         count = len(units.slices(crawl, store))
         say(f"{crawl}: {quantity(count, 'range')} to locate")
         if as_json:
             say_json({"crawl": crawl, "ranges": all_ranges(count)})
         return
-    number, count = read_range(part) if part else (1, 1)
-    found = build.locate(crawl, store, number, count)
+    found = build.locate(crawl, store, *(read_range(part) if part else (1, 1)))
     say(
         f"{crawl}: {quantity(found.units, 'unit')} located in {quantity(found.segments, 'segment')}, "
         f"{found.covered:,} already were"

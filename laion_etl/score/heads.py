@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.npy import read_array
 from laion_etl.core.stage_stats import fingerprint
-from laion_etl.score.finite import check_arrays, check_layers
+from laion_etl.score.finite import SAME, check_arrays, check_layers
 from laion_etl.score.layer_chain import (
     AESTHETIC,
     LayerChain,
@@ -93,14 +93,23 @@ def load_anchors(path: Path, dim: int) -> TextAnchors:
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the text embeddings {path}: {error}") from error
     if found.shape != (2, dim) or found.dtype.kind != "f":
-        raise ModelError(f"{path} holds {found.shape}, not two text embeddings of {dim} numbers")
-    anchors = found.astype(np.float32)
-    check_arrays({"a text embedding": anchors}, path)
-    lengths = np.linalg.norm(anchors, axis=1, keepdims=True)
+        raise ModelError(
+            f"cannot use the text embeddings {path}: it holds {found.dtype} numbers of the shape "
+            f"{found.shape}, not two text embeddings of {dim} floating-point numbers; make the file again"
+        )
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        anchors = found.astype(np.float32)
+        lengths = np.linalg.norm(anchors, axis=1, keepdims=True)
+    check_arrays({"a text embedding": anchors, "the length of a text embedding": lengths}, path)
     if not lengths.all():
         raise ModelError(f"cannot use the text embeddings {path}: one of them is zero; make the file again")
-    check_layers({"the difference of the text embeddings": anchors[0] - anchors[1]}, path)
-    return TextAnchors(anchors / lengths)
+    anchors = anchors / lengths
+    if np.abs(anchors[0] - anchors[1]).max() < SAME:
+        raise ModelError(
+            f"cannot use the text embeddings {path}: they are the same but for their lengths, which gives "
+            "every image the same score; make the file again"
+        )
+    return TextAnchors(anchors)
 
 
 def load_head(path: Path, dim: int) -> LinearHead | LayerChain:
@@ -130,7 +139,8 @@ def _linear(state: State, path: Path, dim: int) -> tuple[Floats, float]:
         )
     if tuple(weight.shape) != (1, dim):
         raise ModelError(
-            f"{path} is a head for embeddings of {weight.numel()} numbers, the CLIP model makes {dim}; "
+            f"cannot use the head {path}: it is a head for embeddings of {weight.numel()} numbers, the CLIP "
+            f"model makes {dim} (its weight has the shape {list(weight.shape)}, not {[1, dim]}); "
             "set LAION_ETL_SAFETY_AESTHETIC_HEAD to the model's own"
         )
     return weight[0].float().numpy(), float(bias.reshape(()).item())

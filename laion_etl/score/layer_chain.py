@@ -27,6 +27,7 @@ from laion_etl.core.errors import ModelError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.finite import check_arrays, check_layers
 from laion_etl.score.products import product
+from laion_etl.score.torch_files import check_floats, read_torch
 
 if TYPE_CHECKING:
     import torch
@@ -68,19 +69,17 @@ def read_state(path: Path, what: str) -> dict[str, "torch.Tensor"]:
     """Return the state dict of a file, without unpickling code. Raises ModelError for any other file."""
     import torch
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch's readers raise anything
-        cause = " ".join(str(error).split())[:200]
-        raise ModelError(f"cannot read the {what} {path}: {cause}; download it again") from error
+    state = read_torch(path, what)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and torch.is_tensor(value) and _is_plain(value) for name, value in state.items()
     ):
         raise ModelError(
             f"cannot use {path} as {what}: it holds no state dict; give a file that LAION publishes"
         )
-    check_arrays({name: value.detach().float().numpy() for name, value in state.items()}, path)
-    return state
+    check_floats({name: value.is_floating_point() for name, value in state.items()}, path)
+    floats = {name: value.detach().float() for name, value in state.items()}  # parameters have no numpy()
+    check_arrays({name: value.numpy() for name, value in floats.items()}, path)
+    return floats
 
 
 def _is_plain(tensor: "torch.Tensor") -> bool:

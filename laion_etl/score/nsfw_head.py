@@ -45,7 +45,8 @@ class DenseHead:
 
     def score(self, images: Floats) -> Floats:
         """Probabilities (n) of L2-normalised embeddings (n, dim)."""
-        return (1 / (1 + np.exp(-self.logits(images)))).astype(np.float32)
+        with np.errstate(over="ignore"):  # of exp, where the probability is 0
+            return (1 / (1 + np.exp(-self.logits(images)))).astype(np.float32)
 
     def logits(self, images: Floats) -> Doubles:
         """What the probabilities are computed from (n): they differ where all of those are rounded to 1.
@@ -131,7 +132,7 @@ def _read_dense(path: Path, dim: int) -> DenseHead:
                     f"{path} is not a laion-etl NSFW head; make one with `laion-etl model convert-head`"
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:  # numpy has no bfloat16, float8
         advice = "run `laion-etl model convert-head` on it" if path.suffix == ".zip" else "convert it again"
         raise ModelError(f"cannot read the NSFW head {path}: {error}; {advice}") from error
     try:
@@ -151,6 +152,11 @@ def _head(arrays: Mapping[str, NDArray[np.generic]]) -> DenseHead:
     with np.errstate(over="ignore"):  # to infinity, which is refused
         floats = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.kind == "f"}
     layers = sum(name.endswith(".weight") for name in floats)
+    parts = {f"{number}.{part}" for number in range(layers) for part in ("weight", "bias")}
+    tables = {name for name in arrays if name.endswith(".keys")}
+    known = {"mean", "variance", *parts, *tables, *(name.removesuffix("keys") + "values" for name in tables)}
+    if unknown := sorted(set(arrays) - known):
+        raise ValueError(f"{unknown[0]} is not a part of such a head")
     weights = tuple(floats[f"{number}.weight"] for number in range(layers))
     biases = tuple(floats[f"{number}.bias"] for number in range(layers))
     if any(values.ndim != 1 for values in (floats["mean"], floats["variance"], *biases)):
@@ -163,8 +169,8 @@ def _head(arrays: Mapping[str, NDArray[np.generic]]) -> DenseHead:
         raise ValueError("mean and variance differ in length")
     if (floats["variance"] < 0).any():
         raise ValueError("a variance is negative")
-    tables = dict(_table(name, arrays, sizes[0]) for name in arrays if name.endswith(".keys"))
-    return DenseHead(floats["mean"], floats["variance"], weights, biases, tables)
+    by_column = dict(_table(name, arrays, sizes[0]) for name in sorted(tables))
+    return DenseHead(floats["mean"], floats["variance"], weights, biases, by_column)
 
 
 def _table(name: str, arrays: Mapping[str, NDArray[np.generic]], dim: int) -> tuple[int, dict[str, int]]:

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,10 +23,12 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.import_factory import is_factory, load_factory
 from laion_etl.score.device_transfer import DeviceFuture, FromDevice
-from laion_etl.score.finite import check_layers, check_network
+from laion_etl.score.finite import SAME, check_layers, check_network
+from laion_etl.score.fixed_inputs import fixed_pixels
 from laion_etl.score.heads import checked_file
 from laion_etl.score.pinned import FromThreads, parts, pinned_threads
 from laion_etl.score.pixels import PixelPlan, Pixels
+from laion_etl.score.torch_files import check_floats, read_torch, reading_cause
 from laion_etl.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _VARIABLE = "LAION_ETL_SAFETY_WATERMARK_MODEL"
 _FORMAT = "laion_etl watermark 1"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its channels
 _LAION_SIDE = 256
+_MAX_SIDE = 4_096
 _LAION_LAYERS = (1_536, 625, 256, 2)
 
 
@@ -86,11 +88,7 @@ class TorchWatermarkModel:
         import torch
 
         with torch.inference_mode():
-            source = torch.from_numpy(pixels).to(self.device)
-            mean, deviation = (
-                torch.tensor(values, device=source.device).view(1, 3, 1, 1) for values in _IMAGENET
-            )
-            images = source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
+            images = _network_input(pixels, self.device)
             probability: torch.Tensor = self.network(images).float().softmax(dim=1)[:, 0]
             return probability
 
@@ -127,15 +125,40 @@ def read_watermark_model(path: Path, device: str, threads: int = 0) -> TorchWate
         network = small_network(_channels(state)) if path.suffix == ".safetensors" else laion_network()
         network.load_state_dict(state)
         identity = hashlib.sha256(path.read_bytes()).hexdigest()
-    except (OSError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise ModelError(f"cannot read the watermark model {path}: {cause}") from error
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        cause = reading_cause(error)
+        raise ModelError(f"cannot read the watermark model {path}: {cause}; download it again") from error
     check_network(network, path)
     matrices = ((name, value) for name, value in network.named_parameters() if value.ndim > 1)
     check_layers({name: value.detach().numpy() for name, value in matrices}, path)
     network.eval().to(device)
     plan = PixelPlan(side, squash=True, bilinear=True)
+    _check_outputs(network, plan, device, path)
     return TorchWatermarkModel(network, plan, identity, device, threads)
+
+
+def _check_outputs(network: "torch.nn.Module", plan: PixelPlan, device: str, path: Path) -> None:
+    """Raise ModelError if what the classes are chosen by is not finite, or the same for different images."""
+    import torch
+
+    with torch.inference_mode():
+        found = network(_network_input(fixed_pixels(plan), device)).double()
+    differences = found[:, 0] - found[:, 1]
+    if not torch.isfinite(found).all():
+        cause = "its scores are not finite"
+    elif (differences - differences[0]).abs().max() < SAME:
+        cause = "it gives different images the same score"
+    else:
+        return
+    raise ModelError(f"cannot use the watermark model {path}: {cause}; download it again, or use another")
+
+
+def _network_input(pixels: Pixels, device: str) -> "torch.Tensor":
+    import torch
+
+    source = torch.from_numpy(pixels).to(device)
+    mean, deviation = (torch.tensor(values, device=source.device).view(1, 3, 1, 1) for values in _IMAGENET)
+    return source.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
 
 
 def laion_network() -> "torch.nn.Module":
@@ -205,7 +228,11 @@ def _read_ours(path: Path) -> tuple[dict[str, "torch.Tensor"], int]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return state, int(metadata[_FORMAT])
+    check_floats({name: value.is_floating_point() for name, value in state.items() if value.ndim}, path)
+    side = int(metadata[_FORMAT])
+    if not 0 < side <= _MAX_SIDE or not _channels(state):
+        raise ValueError(f"it is for images of {side} pixels, or it has no convolutions")
+    return state, side
 
 
 def _channels(state: Mapping[str, "torch.Tensor"]) -> tuple[int, ...]:
@@ -213,9 +240,7 @@ def _channels(state: Mapping[str, "torch.Tensor"]) -> tuple[int, ...]:
 
 
 def _read_laion(path: Path) -> dict[str, Any]:
-    import torch
-
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_torch(path, "watermark model")
     if not isinstance(state, dict) or "conv_stem.weight" not in state:
         raise ValueError("it holds no EfficientNet")
     return state

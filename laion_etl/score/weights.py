@@ -7,7 +7,6 @@ import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from laion_etl.core.errors import ModelError
@@ -15,6 +14,7 @@ from laion_etl.core.quantities import first_in_line
 from laion_etl.score import demo_model
 from laion_etl.score.checkpoint_checks import check_file
 from laion_etl.score.openclip import create_network, open_clip
+from laion_etl.score.torch_files import reading_cause
 from laion_etl.score.weights_origin import Function
 from laion_etl.settings import ClipSettings
 
@@ -77,8 +77,6 @@ def _downloaded(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
 
 def fill_network(network: Any, path: Path, settings: ClipSettings) -> None:
     """Loads the weights into the network, without ever unpickling code."""
-    from safetensors import SafetensorError
-
     if not is_tiny(settings) and not tag_config(settings):
         check_file(path, network, settings.model)
     try:
@@ -87,12 +85,11 @@ def fill_network(network: Any, path: Path, settings: ClipSettings) -> None:
             network.load_state_dict(demo_model.expand(weights, network.vocab_size))
         else:
             open_clip().load_checkpoint(network, str(path), weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, *_MALFORMED) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise ModelError(f"cannot load the checkpoint {path} into {settings.model}: {cause}") from error
-
-
-_MALFORMED = (EOFError, KeyError, AttributeError, StopIteration)  # raised for files that are not a state dict
+    except Exception as error:  # a damaged file makes the readers of torch and open_clip raise anything
+        raise ModelError(
+            f"cannot load the checkpoint {path} into {settings.model}: {reading_cause(error)}; use a "
+            "checkpoint of this model, or download it again"
+        ) from error
 
 
 def build_network(model: str, function: Function) -> Any:

@@ -154,6 +154,27 @@ def test_a_tower_that_cannot_tell_inputs_apart_is_refused(
     assert f"its embeddings of different {what} are the same" in message
 
 
+def test_weights_that_are_integers_are_refused(tiny_model: ClipModel, tmp_path: Path) -> None:
+    """torch would convert them, without their scale."""
+    state = dict(tiny_model.network.state_dict())
+    state["text_projection"] = (state["text_projection"] * 100).to(torch.int8)
+    torch.save(state, tmp_path / "quantised.pt")
+    message = refused(replace(TINY, pretrained=str(tmp_path / "quantised.pt")))
+    assert "text_projection does not hold floating-point numbers" in message
+
+
+def test_the_older_format_of_torch_is_checked_too(tiny_model: ClipModel, tmp_path: Path) -> None:
+    """Such a file cannot be mapped into memory."""
+    path = tmp_path / "older.pt"
+    state = dict(tiny_model.network.state_dict())
+    state["positional_embedding"] = state["positional_embedding"][:64].clone()
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    assert "it was trained on texts of up to 64 tokens" in refused(replace(TINY, pretrained=str(path)))
+    state["positional_embedding"] = torch.tensor(1.0)
+    torch.save(state, path)
+    assert str(path) in refused(replace(TINY, pretrained=str(path)))
+
+
 def test_other_tokens_are_another_identity(tiny_model: ClipModel) -> None:
     """A tokenizer is a file of a folder or of the hub, which weights do not show."""
 

@@ -88,3 +88,17 @@ def test_a_small_file_that_announces_terabytes_is_refused(tmp_path: Path) -> Non
         np.lib.format.write_array_header_1_0(file, header | {"shape": (1 << 40,)})
     with pytest.raises(ModelError, match="cannot read the text embeddings"):
         load_anchors(path, 4)
+
+
+def test_parameters_are_a_state_too(tmp_path: Path) -> None:
+    path = tmp_path / "head.pth"
+    weight = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    torch.save({"weight": torch.nn.Parameter(weight), "bias": torch.nn.Parameter(torch.ones(1))}, path)
+    assert load_head(path, 4).score(np.eye(4, dtype=np.float32)).tolist() == [2, 3, 4, 5]
+
+
+def test_a_quantised_head_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "head.pth"
+    torch.save({"weight": torch.ones((1, 4), dtype=torch.int8), "bias": torch.ones(1)}, path)
+    with pytest.raises(ModelError, match="weight does not hold floating-point numbers"):
+        load_head(path, 4)

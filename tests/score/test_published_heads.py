@@ -167,7 +167,7 @@ def test_a_head_with_other_bytes_than_named_is_refused(tmp_path: Path) -> None:
 
 def test_text_embeddings_of_another_model_or_with_code_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "three.npy", np.zeros((3, 8), np.float32))
-    with pytest.raises(ModelError, match=r"holds \(3, 8\), not two text embeddings of 8"):
+    with pytest.raises(ModelError, match=r"of the shape \(3, 8\), not two text embeddings of 8"):
         load_anchors(tmp_path / "three.npy", 8)
     np.save(tmp_path / "code.npy", np.asarray([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(ModelError, match="cannot read the text embeddings"):

@@ -77,6 +77,15 @@ def located_crawls(store: Store) -> list[str]:
     return sorted(found.union(part.crawl for manifest in _manifests(store) for part in manifest.parts))
 
 
+def check_has_files(crawl: str, store: Store) -> None:
+    """Raise InputError for a crawl that has no files of any kind, as one with a misspelt name."""
+    if crawl not in located_crawls(store):
+        raise InputError(
+            f"cannot locate {crawl}: the store has no files of it; compare the name with the folders in "
+            f"{store.uri('pairs')}"
+        )
+
+
 def all_files(crawl: str, store: Store) -> Iterator[tuple[str, str]]:
     """Yield name and tag of each file of a crawl."""
     for kind in (BATCHES, PAIRS, PUBLISHED):
