@@ -36,7 +36,10 @@ _TEXTS = ["url", "caption", "language", _SOURCE, "page_url", "license"]
 
 
 class PairsFile:
-    """The pairs parquet of a partition, read once for its keys and a second time for its texts."""
+    """The pairs parquet of a partition, read once for its keys and a second time for its texts.
+
+    Raises DamagedFileError for a file that is not one; InputError for one of a newer version.
+    """
 
     def __init__(self, store: Store, name: str, rule: DedupeRule) -> None:
         self._store = store
@@ -45,8 +48,10 @@ class PairsFile:
 
     def candidates(self) -> Candidates:
         """Returns all keys of the file; takes about 60 bytes of memory per pair."""
-        if self._rule is DedupeRule.URL:
-            return self._candidates_by_url()
+        with self._naming_damage():
+            return self._candidates_by_url() if self._rule is DedupeRule.URL else self._candidates_by_pair()
+
+    def _candidates_by_pair(self) -> Candidates:
         ids = stacked([key_bytes(batch.column(0)) for batch in self._batches(["pair_id"])])
         keys, order = as_keys(ids), ascending(ids)
         rows = order[firsts(keys[order])]
@@ -69,7 +74,7 @@ class PairsFile:
 
         Pages are numbered from 0 in the order of the file.
         """
-        with self._opened() as parquet:
+        with self._naming_damage(), self._opened() as parquet:
             texts = TextsReader(candidates, parquet.metadata.num_rows)
             try:
                 for batch in self._batches_of(parquet, _TEXTS):
@@ -86,8 +91,7 @@ class PairsFile:
     @contextmanager
     def _opened(self) -> Iterator[BoundedParquet]:
         with self._store.open(self._name) as file:
-            with self._naming_damage():
-                parquet = BoundedParquet(file)
+            parquet = BoundedParquet(file)
             PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
             yield parquet
 
@@ -112,12 +116,7 @@ class PairsFile:
         for name, wanted in zip(names, columns, strict=True):
             if name in found and types.get(name) != PAIR_FILES.schema.field(wanted).type:
                 raise self._damaged(f"it does not have the column {name} of pairs")
-        batches = parquet.iter_batches(_ROWS_PER_READ, found)
-        while True:
-            with self._naming_damage():
-                batch = next(batches, None)
-            if batch is None:
-                return
+        for batch in parquet.iter_batches(_ROWS_PER_READ, found):
             if any(batch.column(name).null_count for name in found if name != _SOURCE):
                 raise self._damaged("a value is missing")
             if len(batch):
