@@ -133,7 +133,6 @@ def test_a_template_that_was_not_filled_in_is_not_a_url(raw: str) -> None:
         ("/[[1]].jpg", "https://www.example.org/[[1]].jpg"),
         ("/__URL__.jpg", "https://www.example.org/__URL__.jpg"),
         ("/a<b>.jpg", "https://www.example.org/a%3Cb%3E.jpg"),
-        ("/undefined", "https://www.example.org/undefined"),
     ],
 )
 def test_what_only_resembles_a_template_is_kept(raw: str, url: str) -> None:
