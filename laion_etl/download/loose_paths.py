@@ -7,8 +7,8 @@ Letters beyond ASCII are those of UTF-8 and, because old sites have both, of Lat
 
 import re
 import unicodedata
-from html import unescape
 
+from laion_etl.core.html_entities import unescaped
 from laion_etl.download.robots_lines import AROUND, encoded
 
 _PLAIN_PATH = re.compile(r"(?:/(?!/)|\*)(?:[A-Za-z0-9/*$?=%_~+-]|(?<!/)\.)*")  # means what it says
@@ -95,7 +95,7 @@ def _between_blanks(written: str) -> list[str]:
 
 def _spellings(path: str) -> list[bytes]:
     written = encoded(path)
-    found = [written, encoded(path.replace("&amp;", "&")), encoded(unescape(path))]
+    found = [written, encoded(path.replace("&amp;", "&")), encoded(unescaped(path))]
     if path.isascii():
         return found
     found += [encoded(unicodedata.normalize(form, path)) for form in ("NFC", "NFD")]
