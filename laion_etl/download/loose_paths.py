@@ -28,9 +28,8 @@ _PATH_BEGINNINGS = ("/", "*")
 _ENDINGS = ("/", "*", "$", *_LIST_MARKS)  # of a path with a remark behind it
 _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
 _OTHER_SLASHES = ("\uff0f", "\u2215", "\u2044")
-_EVERYTHING = frozenset(
-    {"all", "any", "everything", "everyone", "true", "yes"}
-)  # or a path without its slash
+# Words for the whole site, though each could be a path without its slash.
+_EVERYTHING = frozenset({"all", "any", "everything", "everyone", "true", "yes"})
 _WRITTEN_SLASH = re.compile(r"\A\^?(?:%2[fF]|(?<=\^)/)")  # escaped; behind the beginning of an expression
 
 # Regular expressions, which many take patterns for. `/.*` alone, or `/*/.*`, is more often files like `.git`.

@@ -52,9 +52,8 @@ _PERMISSION = re.compile(
     r"(?:allowed|permitted)?"
 )
 _REFUSAL = re.compile(REFUSED, re.IGNORECASE)
-_WHOLE_SITE = frozenset(
-    {".*", "/.*", "^.*$", "/.*$", "^/.*"}
-)  # in a list of hidden files they would be these
+# Regular expressions for the whole site. In robots.txt `/.*` is more often meant for files like `.git`.
+_WHOLE_SITE = frozenset({".*", "/.*", "^.*$", "/.*$", "^/.*"})
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order
