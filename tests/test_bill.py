@@ -15,6 +15,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,7 @@ from laion_etl.core.errors import (
 from laion_etl.core.usage import ApartProcess, Usage, cpu_seconds, recorded_apart
 from laion_etl.core.usage_counters import FOLDER, Counter, count
 from laion_etl.io import usage_records
+from laion_etl.io.abandoned_folders import locked_folder
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.usage_records import UsageReader, UsageRecord, usage_recorded
 from laion_etl.publish.stage import publish_dataset
@@ -150,6 +152,23 @@ def test_a_process_with_the_number_of_one_that_has_ended_keeps_its_counts(store:
             usage_counters._forget()  # what a new process knows
             count(Counter.WEB_BYTES, 5)
     assert recorded(store).usage.web_bytes == 10
+
+
+def test_a_folder_that_another_command_removes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, mkdtemp = [], tempfile.mkdtemp
+
+    def removed_once(*args: Any, **options: Any) -> str:
+        made.append(mkdtemp(*args, **options))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "mkdtemp", removed_once)
+    with locked_folder("laion-etl-usage-") as name:
+        assert [Path(name)] == list(tmp_path.iterdir())
 
 
 def test_the_folder_of_a_killed_command_is_removed_by_the_next_one_and_no_other(

@@ -54,7 +54,8 @@ _EXTENSION = re.compile(rb"\xff\xe1.." + re.escape(_EXTENDED_XMP) + rb".{40}", r
 # The same property with another value, and that of tdmrep.json, in any case; first what is in all spellings.
 _MINING_PROPERTY, _TDM_PROPERTY = b"DataMining", b"eservation"
 _MINING_PROHIBITED = re.compile(
-    rb"DataMining(?:[^<>]{0,160}?|[^<>]{0,100}>[^<>]{0,80}?)prohibited(?![a-z])", re.IGNORECASE
+    rb"DataMining(?:(?:[^<>\"']{0,60}[\"']){0,2}[^<>\"']{0,160}?|[^<>]{0,100}>[^<>]{0,80}?)prohibited(?![a-z])",
+    re.IGNORECASE,
 )
 _TDM_RESERVED = re.compile(
     rb"tdm(?:rep)?[:_-]reservation(?:\s{0,9}=\s{0,9}[\"']|[\"']\s{0,9}:\s{0,9}[\"']?|[^<>]{0,100}>)"

@@ -7,8 +7,8 @@ Letters beyond ASCII are those of UTF-8 and, because old sites have both, of Lat
 
 import re
 import unicodedata
-from html import unescape
 
+from laion_etl.core.html_entities import unescaped
 from laion_etl.download.robots_lines import AROUND, encoded
 
 _PLAIN_PATH = re.compile(r"(?:/(?!/)|\*)(?:[A-Za-z0-9/*$?=%_~+-]|(?<!/)\.)*")  # means what it says
@@ -28,9 +28,8 @@ _PATH_BEGINNINGS = ("/", "*")
 _ENDINGS = ("/", "*", "$", *_LIST_MARKS)  # of a path with a remark behind it
 _SINGLE_DOT, _PARENT = re.compile(r"/(?:\./)+"), re.compile(r"/[^/*.]+/\.\./")
 _OTHER_SLASHES = ("\uff0f", "\u2215", "\u2044")
-_EVERYTHING = frozenset(
-    {"all", "any", "everything", "everyone", "true", "yes"}
-)  # or a path without its slash
+# Words for the whole site, though each could be a path without its slash.
+_EVERYTHING = frozenset({"all", "any", "everything", "everyone", "true", "yes"})
 _WRITTEN_SLASH = re.compile(r"\A\^?(?:%2[fF]|(?<=\^)/)")  # escaped; behind the beginning of an expression
 
 # Regular expressions, which many take patterns for. `/.*` alone, or `/*/.*`, is more often files like `.git`.
@@ -95,7 +94,7 @@ def _between_blanks(written: str) -> list[str]:
 
 def _spellings(path: str) -> list[bytes]:
     written = encoded(path)
-    found = [written, encoded(path.replace("&amp;", "&")), encoded(unescape(path))]
+    found = [written, encoded(path.replace("&amp;", "&")), encoded(unescaped(path))]
     if path.isascii():
         return found
     found += [encoded(unicodedata.normalize(form, path)) for form in ("NFC", "NFD")]

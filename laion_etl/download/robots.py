@@ -45,7 +45,7 @@ _Result = TypeVar("_Result")
 class PolicyFile(NamedTuple):
     """What a request for a policy file got, after redirects: at most MAX_POLICY_FILE_BYTES of the body.
 
-    `cut_off`: its compressed data did not come to their end.
+    `cut_off`: its compressed data did not come to their end, or are damaged.
     """
 
     status: int
@@ -249,15 +249,17 @@ class RobotsPolicy:
     async def _answer(self, target: RequestUrl) -> PolicyFile:
         self.requests += 1
         answer = await self._get(target)
-        return answer if not answer.body.startswith(_GZIP) else answer._replace(body=_inflated(answer.body))
+        return answer if not answer.body.startswith(_GZIP) else _inflated(answer)
 
 
-def _inflated(body: bytes) -> bytes:
-    """Returns the text of a file that is compressed and not labelled so."""
+def _inflated(answer: PolicyFile) -> PolicyFile:
+    """Returns a file that is compressed and not labelled so; what cannot be inflated counts as cut off."""
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_POLICY_FILE_BYTES)
+        text = inflater.decompress(answer.body, MAX_POLICY_FILE_BYTES)
     except zlib.error:
-        return body
+        return answer._replace(cut_off=True)
+    return answer._replace(body=text, cut_off=not inflater.eof and len(text) < MAX_POLICY_FILE_BYTES)
 
 
 def _is_success(status: int) -> bool:

@@ -76,9 +76,7 @@ class LineKind(Enum):
     NO_TRAINING = auto()  # `DisallowAITraining` of draft-canel-robots-ai-control
     RESERVATION = auto()  # the header or the key of tdmrep.json as a line
     DIRECTIVES = auto()  # `X-Robots-Tag: noai` as a line
-    PREFERENCE = (
-        auto()
-    )  # a usage preference or directive as a line, `AI-Training: no`; its value has the name
+    PREFERENCE = auto()  # a preference or directive as a line, `AI-Training: no`; its value has the name
 
 
 _KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}

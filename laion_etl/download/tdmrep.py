@@ -12,8 +12,8 @@ was cut off, every rule that is whole counts. Only a rule that stands where it b
 
 import re
 from collections.abc import Iterable, Iterator
-from html import unescape
 
+from laion_etl.core.html_entities import unescaped
 from laion_etl.download.content_opt_out import (
     REFUSED,
     forbids_training,
@@ -52,9 +52,8 @@ _PERMISSION = re.compile(
     r"(?:allowed|permitted)?"
 )
 _REFUSAL = re.compile(REFUSED, re.IGNORECASE)
-_WHOLE_SITE = frozenset(
-    {".*", "/.*", "^.*$", "/.*$", "^/.*"}
-)  # in a list of hidden files they would be these
+# Regular expressions for the whole site. In robots.txt `/.*` is more often meant for files like `.git`.
+_WHOLE_SITE = frozenset({".*", "/.*", "^.*$", "/.*$", "^/.*"})
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order
@@ -67,7 +66,7 @@ def parse_tdmrep(body: bytes) -> TdmRules:
 
 def tdm_lines(body: bytes) -> tuple[TdmLine, ...]:
     """Returns the locations of a file; () if it has none that can be read."""
-    text = unescape(shown) if "&quot;" in (shown := _text(body)) else shown
+    text = unescaped(shown) if "&quot;" in (shown := _text(body)) else shown
     try:
         document = parsed(text)
         if isinstance(document, str):  # JSON within JSON

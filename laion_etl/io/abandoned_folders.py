@@ -23,11 +23,14 @@ def locked_folder(prefix: str) -> Iterator[str]:
         _remove_abandoned(prefix)
     while True:
         with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
-            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:  # another command removed it, as it was not locked yet
+                continue
             try:
                 with suppress(OSError):  # some network file systems have no such locks
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if Path(name).is_dir():  # else another command removed it before it was locked
+                if Path(name).is_dir():  # else it was removed before it was locked
                     yield name
                     return
             finally:

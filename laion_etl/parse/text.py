@@ -10,7 +10,6 @@ a hash of the caption, depended on the version of Python. A new major version of
 raise RULES_VERSION (link_filters.py).
 """
 
-import html
 import re
 from functools import lru_cache
 
@@ -21,6 +20,7 @@ from ftfy.badness import is_bad
 from ftfy.fixes import unescape_html
 
 from laion_etl.core.byte_arena import ByteArena
+from laion_etl.core.html_entities import unescaped
 from laion_etl.core.kernels import Ints
 from laion_etl.core.wordlists import words
 from laion_etl.parse.kernels.text_repairs import repair_texts
@@ -69,7 +69,7 @@ def clean_alt(raw: str, max_chars: int) -> str:
     """Returns the caption to store: at most `max_chars` characters, possibly empty."""
     text = repaired(raw[: max_chars * _REPAIR_FACTOR])
     if "<" in text:  # ftfy then leaves entities alone
-        text = _TAG.sub(" ", html.unescape(text))
+        text = _TAG.sub(" ", unescaped(text))
     text = " ".join(text.split())
     if (
         not text.isprintable()

@@ -6,7 +6,6 @@ tokens. `text_plan` returns None for tokenizers built in another way.
 """
 
 import gzip
-import html
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 import ftfy
 import regex
+
+from laion_etl.core.html_entities import unescaped
 
 _MERGES = 49_152 - 256 - 2  # of the published list; the rest is not used
 _START, _END = "<start_of_text>", "<end_of_text>"
@@ -74,7 +75,7 @@ class ClipTokenizer:
         """At most `context` tokens, from the start token to the end token."""
         # ftfy leaves printable ASCII without entities as it is, which takes it half the time of a text.
         is_plain = text.isascii() and text.isprintable() and "&" not in text
-        plain = text.strip() if is_plain else html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+        plain = text.strip() if is_plain else unescaped(unescaped(ftfy.fix_text(text))).strip()
         tokens = [self._ids[_START]]
         for word in _WORDS.findall(self._cleaning(plain)):
             tokens += self._words.get(word) or self._word(word)

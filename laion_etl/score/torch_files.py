@@ -41,8 +41,8 @@ def reading_cause(error: Exception) -> str:
 def check_floats(floats: Mapping[str, bool], path: Path) -> None:
     """Raise ModelError that names the first tensor whose numbers are not floats.
 
-    Quantised weights are integers with a scale beside them: taken as they are they give wrong scores. torch
-    would convert them without a word.
+    Quantised weights are integers that a scale belongs to: without it they give wrong scores. torch would
+    convert them without a word.
     """
     for name, are_floats in floats.items():
         if not are_floats:

@@ -1,5 +1,6 @@
 """robots.txt as RFC 9309 and the large crawlers read it, as a table; and what its failures mean."""
 
+import gzip
 import json
 from collections.abc import Callable
 
@@ -363,6 +364,8 @@ def test_a_key_of_tdmrep_that_occurs_twice_has_all_its_values(text: str, reserve
         f"[{', '.join([NOT_RESERVED] * 1_000)}, {RESERVED}]",
         f'[{{"location": "/gr\u00f6\u00dfe/", "tdm-reservation": 1}}, {RESERVED}]'.encode("latin-1"),
         f"\ufeff[{RESERVED}]",
+        f"&quot; &#{'1' * 5_000}; [{RESERVED}]",
+        f'[{{"location": "/&#{"1" * 5_000};", "tdm-reservation": 1}}, {RESERVED}]',
     ],
 )
 def test_what_is_wrong_in_tdmrep_hides_no_reservation(text: str | bytes) -> None:
@@ -570,6 +573,13 @@ def test_files_that_are_cut_off_hide_nothing() -> None:
     assert Server(PolicyFile(404, ALL.encode(), cut_off=True)).outcome()[0] is S.SUCCESS
     tdmrep = PolicyFile(200, f"[{RESERVED}, {{".encode(), cut_off=True)
     assert Server(ALLOWS, tdmrep=tdmrep).outcome()[0] is S.OPTED_OUT_TDM
+
+
+def test_a_robots_txt_that_is_compressed_without_a_label_counts_only_as_a_whole() -> None:
+    zipped = gzip.compress(f"{ALL}Disallow: /".encode())
+    assert Server(PolicyFile(200, zipped)).outcome()[0] is S.OPTED_OUT_ROBOTS_TXT
+    for damaged in (zipped[:-12], zipped[:12] + bytes(20)):
+        assert Server(PolicyFile(200, damaged)).outcome()[0] is S.ROBOTS_UNREACHABLE
 
 
 ROBOTS_PATTERNS = "".join(f"Disallow: /*/{n:06}/\n" for n in range(1_000))

@@ -1163,6 +1163,7 @@ NO_OPT_OUTS = [
     b"<tdm:reservation>0</tdm:reservation>",
     b'<x tdm:reservation="10"/>',
     b'<x plus:DataMining="DMI-UNSPECIFIED"/><x y="prohibited"/>',
+    b'<x plus:DataMining="http://ns.useplus.org/ldf/vocab/DMI-ALLOWED" y="resale prohibited"/>',
     b"<dc:description>Our reservation: 1 table</dc:description>",
     c2pa(b"c2pa.ai_training\xa1cusegallowed"),
     c2pa(b'{"cawg.ai_inference":{"use":"notAllowed"}}'),

@@ -93,6 +93,10 @@ def test_a_long_text_is_cut_without_trailing_space() -> None:
     assert clean_alt("abc " * 2000, 8) == "abc abc"
 
 
+def test_a_reference_to_a_character_with_thousands_of_digits_is_no_error() -> None:
+    assert clean_alt(f"<b>a</b> sign &#{'1' * 5_000}; on it", 2000) == "a sign \ufffd on it"
+
+
 def test_megabytes_of_alt_are_cut_before_repair() -> None:
     assert clean_alt("é" * 5_000_000, 2000) == "é" * 2000
 
