@@ -4,7 +4,6 @@ import ast
 import io
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -60,12 +59,6 @@ def test_a_page_that_expands_to_much_is_refused(monkeypatch: pytest.MonkeyPatch)
     file = written(pa.table({"text": ["x" * (2 << 20)]}), compression="zstd", use_dictionary=False)
     with pytest.raises(pa.ArrowInvalid, match="it has a page of 2,097,"):
         BoundedParquet(file)
-
-
-def test_a_page_as_long_as_duckdb_writes_them_is_read() -> None:
-    numbers = pa.table({"number": np.zeros(108_208_147 // 8)})
-    file = written(numbers, compression="zstd", use_dictionary=False, data_page_size=1 << 30)
-    assert BoundedParquet(file).metadata.num_rows == len(numbers)
 
 
 def test_thousands_of_columns_are_refused() -> None:
