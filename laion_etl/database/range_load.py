@@ -30,7 +30,7 @@ from laion_etl.database.row_writer import PageWriter, copy_pairs
 # So few that the part of the index that holds them fits into a processor's cache, and that others wait for a
 # range only for a moment.
 PAIRS_PER_TRANSACTION = 32_768
-_MOST = 0.8  # of the pairs of some ranges
+_MOSTLY_NEW = 0.8  # so much of the pairs of some ranges
 _GOLDEN_RATIO = 0.618034  # multiples of it are spread evenly, however many there are
 
 
@@ -195,7 +195,7 @@ class RangeLoad:
         """Writes the pages of the new ones of some candidates; ahead of others, if most of them are new."""
         texts = self.work.texts
         pages = texts.pages_of(new)
-        if len(new) > _MOST * len(candidates):
+        if len(new) > _MOSTLY_NEW * len(candidates):
             self.pages.write_ahead(texts, pages, self._remaining_pages)
         else:
             self.pages.write(texts, pages)

@@ -22,6 +22,8 @@ from laion_etl.database.kernels import Ints
 from laion_etl.database.pair_texts import PairTexts
 from laion_etl.database.queries import query
 
+_PAGES_AHEAD = 1 << 17  # in one transaction, a fifth of a second
+
 
 def copy_pairs(
     connection: Connection, partition_no: int, first_page: int, texts: PairTexts, candidates: Candidates
@@ -50,9 +52,6 @@ def missing_pages(connection: Connection, partition_no: int, first_page: int, pa
     keys = {"partition_no": partition_no, "pages": (pages + first_page).tolist()}
     rows = connection.execute(query("load.pages_among"), keys).fetchall()
     return np.setdiff1d(pages, np.array([page - first_page for (page,) in rows], np.int32))
-
-
-_PAGES_AHEAD = 1 << 17  # in one transaction, a fifth of a second
 
 
 class PageWriter:

@@ -22,6 +22,7 @@ _HOST = re.compile(
     re.IGNORECASE,
 )
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a<>[](){}"
+_PLAIN_QUOTES = "\"'`"
 _LIST_MARKS = ",;"
 _QUOTED_MEMBER = re.compile("(?<=[\"'`\u201d\u2019\\]])[,;]+\\Z")  # the end of a line of JSON or JavaScript
 _PATH_BEGINNINGS = ("/", "*")
@@ -49,11 +50,19 @@ def as_paths(value: str) -> list[bytes]:
         spelling
         for given in values
         for one in _BETWEEN_PATHS.split(given)
-        if (written := one.strip(AROUND + _QUOTES)).strip(_LIST_MARKS)
+        if (written := _without_marks(one)).strip(_LIST_MARKS)
         for path in _between_blanks(written)
         for spelling in _spellings(path)
     )
     return list(dict.fromkeys(paths))
+
+
+def _without_marks(value: str) -> str:
+    """Returns a value without quotation marks and brackets. `/*"` and `/(` are not the whole site."""
+    plain, written = value.strip(AROUND + _QUOTES), value.strip(AROUND)
+    if plain == "/" and written.rstrip(_PLAIN_QUOTES) == plain:  # the end of a text in quotation marks
+        return plain
+    return plain if plain.strip("/*$") or written.startswith(tuple(_QUOTES)) else written
 
 
 def _meant(found: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ was cut off, every rule that is whole counts. Only a rule that stands where it b
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from laion_etl.core.html_entities import unescaped
 from laion_etl.download.content_opt_out import (
@@ -33,6 +34,7 @@ from laion_etl.download.robots_lines import decoded, encoded
 _NOT_RESERVED = frozenset({"0", "false"})
 _OTHER_LETTERS = re.compile("[^a-z]+")
 _MAX_USAGE_DEPTH = 5  # of lists and objects in a usage preference
+_USUAL_KEY = 64  # characters
 _MAX_PAIRED = 20  # categories, and as many values, of one rule
 _CATEGORY_KEYS = frozenset(
     {"category", "usage", "purpose", "preference", "key", "name", "use", "signal", "type"}
@@ -118,7 +120,7 @@ def _reserves(rule: dict[str, object]) -> bool:
     """Whether a rule reserves, or has a usage preference as in headers: `"content-usage": "train-ai=n"`."""
     if _is_reserved(rule):
         return True
-    plain = {key: value for key, value in rule.items() if not isinstance(value, dict | list)}
+    plain = {key: value for key, value in rule.items() if not isinstance(value, dict | list | None)}
     if any(PREFERENCE.match(f"{key.strip()}:{value}") for key, value in plain.items()) or _says_no(rule):
         return True
     usages = [value for name in _USAGE_KEYS for value in _values(rule, name)]
@@ -140,7 +142,7 @@ def _says_no(rule: dict[str, object]) -> bool:
 
 
 def _is_refusal(value: object) -> bool:
-    return not isinstance(value, list) and _REFUSAL.match(str(value).strip()) is not None
+    return not isinstance(value, list | None) and _REFUSAL.match(str(value).strip()) is not None
 
 
 def _as_dictionary(rule: dict[str, object]) -> str:
@@ -164,6 +166,12 @@ def _values(rule: dict[str, object], name: str) -> list[object]:
 
 
 def _letters(key: str) -> str:
+    return _known_letters(key) if len(key) <= _USUAL_KEY else _OTHER_LETTERS.sub("", key.lower())
+
+
+@lru_cache(maxsize=1_024)
+def _known_letters(key: str) -> str:
+    """Returns the letters of a short key, which is asked for some 25 times in each rule."""
     return _OTHER_LETTERS.sub("", key.lower())
 
 

@@ -184,12 +184,12 @@ class LinkFilters:
     def _judge_last(self, batch: LinkBatch, rows: _Rows, reasons: Bytes) -> None:
         """Applies the last filters, to links that have a valid URL and a caption."""
         arena = batch.arena
-        if self._blocklists.blocks_urls:
-            blocked = self._blocklists.urls_blocked(_strings(arena.data, rows.url_start, rows.url_end))
-            reasons[blocked] = REASON_CODES[ParseReason.BLOCKED_URL]
         urls, raw = (rows.url_start, rows.url_end), (rows.raw_start, rows.raw_end)
         pages = batch.page_urls[0][rows.record], batch.page_urls[1][rows.record]
         judge_absent(arena, raw, urls, pages, reasons)
+        if self._blocklists.blocks_urls:
+            blocked = self._blocklists.urls_blocked(_strings(arena.data, rows.url_start, rows.url_end))
+            reasons[blocked] = REASON_CODES[ParseReason.BLOCKED_URL]
         self._look_up_earlier_forms(batch, rows, reasons)
         self._placeholders.judge(arena, rows.alt_start, rows.alt_end, reasons)
 

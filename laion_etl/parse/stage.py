@@ -68,11 +68,11 @@ def parse_partition(
     unit_fingerprint = parse_fingerprint(wat_files, settings, blocked_fingerprint(settings))
     stats_name = parse_stats_name(crawl, partition)
     done = store.finished(stats_name, unit_fingerprint)
-    # A removal rewrites finished files of pairs, and no checkpoints: those are of the requests of their time.
-    checkpoints = _checkpoints(crawl, unit, wat_files, settings, store, _blocked(settings, removed))
     if done is not None:
         delete_checkpoints(store, crawl, unit)  # one that was killed after it wrote its stats left them
         return done
+    # A removal rewrites finished files of pairs, and no checkpoints: those are of the requests of their time.
+    checkpoints = _checkpoints(crawl, unit, wat_files, settings, store, _blocked(settings, removed))
     store.delete(stats_name)  # until it is parsed anew, or the pairs of older rules would pass for these
     merged = _Merged(settings.parse)
     with (

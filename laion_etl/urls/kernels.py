@@ -215,9 +215,18 @@ def _begins_dot_segment(data: Bytes, start: int, percent: int, end: int) -> bool
 
 @borrowing_kernel
 def _begins_template(data: Bytes, percent: int, end: int) -> bool:
-    """Whether escaped braces begin here, two or one behind a dollar sign: `is_template` looks at the rest."""
-    if percent + 3 > end or not _is_brace(data, percent):
+    """Whether a template may begin at an escaped sign: `is_template` looks at the rest.
+
+    Two braces, or one behind a dollar sign; an angle bracket with a percent sign or question mark; and the
+    blank of `[object Object]`.
+    """
+    if percent + 3 > end:
         return False
+    if not _is_brace(data, percent):
+        is_bracket = percent + 4 <= end and data[percent + 1] == 51 and data[percent + 2] | 32 == 99
+        if is_bracket:
+            return bool(data[percent + 3] == 37 or data[percent + 3] == 63)
+        return bool(percent >= 7 and data[percent - 7] == 91 and data[percent + 1] == 50)
     return bool(data[percent - 1] == 36) or (percent + 6 <= end and _is_brace(data, percent + 3))
 
 

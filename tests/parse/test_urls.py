@@ -114,6 +114,9 @@ def test_an_invalid_page_url_is_stored_without_user_name_too(url: str, stored: s
         "/i/<?php echo $src; ?>",
         "[object Object]",
         "/i/[object HTMLImageElement]",
+        "https://a.example/%3C%=%20src%20%%3E",
+        "/i/%3c?php%20echo%20$src;%20?%3E",
+        "/i/[object%20Object]",
     ],
 )
 def test_a_template_that_was_not_filled_in_is_not_a_url(raw: str) -> None:
@@ -133,6 +136,7 @@ def test_a_template_that_was_not_filled_in_is_not_a_url(raw: str) -> None:
         ("/[[1]].jpg", "https://www.example.org/[[1]].jpg"),
         ("/__URL__.jpg", "https://www.example.org/__URL__.jpg"),
         ("/a<b>.jpg", "https://www.example.org/a%3Cb%3E.jpg"),
+        ("/[a]%20b%3C.jpg", "https://www.example.org/[a]%20b%3C.jpg"),
     ],
 )
 def test_what_only_resembles_a_template_is_kept(raw: str, url: str) -> None:
