@@ -280,7 +280,7 @@ class Check:
         try:
             parquet = BoundedParquet(raw)
         except (pa.ArrowException, OSError) as error:
-            self._problem(file.name, f"is not a parquet file ({error})")
+            self._problem(file.name, f"cannot be read as parquet ({error})")
             raise _Unreadable from error
         if parquet.metadata.num_rows != file.rows:
             rows = parquet.metadata.num_rows
