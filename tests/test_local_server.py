@@ -72,7 +72,7 @@ def test_the_token_becomes_a_cookie_that_scripts_and_other_sites_do_not_get(serv
         assert mine.post(f"{base(server)}upload", content=b"abc").text == "hello  3"
 
 
-def test_cookies_that_servers_of_other_ports_set_keep_nobody_out(server: LocalServer) -> None:
+def test_cookies_set_by_servers_on_other_ports_do_not_lock_the_user_out(server: LocalServer) -> None:
     with httpx.Client(timeout=WAIT_S) as mine:
         mine.get(server.address)
         [cookie] = mine.cookies.jar

@@ -30,7 +30,6 @@ _NUMBER = struct.Struct("<q")
 class Chunk:
     """The pages of a column in a row group; `numbers`: the least and the greatest of its whole numbers."""
 
-    group: int
     path: tuple[bytes, ...]
     kind: int
     codec: int
@@ -70,15 +69,15 @@ def chunks_of(footer: bytes) -> Iterator[Chunk]:
     try:
         for field, kind in reader.fields():
             if (field, kind) == (4, LIST):
-                for group in range(reader.count()):
-                    yield from _chunks_of_group(group, reader)
+                for _ in range(reader.count()):
+                    yield from _chunks_of_group(reader)
             else:
                 reader.skip(kind)
     except (IndexError, KeyError):
         raise pa.ArrowInvalid("its footer is damaged") from None
 
 
-def _chunks_of_group(group: int, reader: CompactReader) -> Iterator[Chunk]:
+def _chunks_of_group(reader: CompactReader) -> Iterator[Chunk]:
     for field, kind in reader.fields():
         if (field, kind) != (1, LIST):
             reader.skip(kind)
@@ -87,7 +86,7 @@ def _chunks_of_group(group: int, reader: CompactReader) -> Iterator[Chunk]:
             chunk = None
             for inner, inner_kind in reader.fields():
                 if (inner, inner_kind) == (3, STRUCT):
-                    chunk = _chunk(group, reader)
+                    chunk = _chunk(reader)
                 else:
                     reader.skip(inner_kind)
             if chunk is None:
@@ -95,7 +94,7 @@ def _chunks_of_group(group: int, reader: CompactReader) -> Iterator[Chunk]:
             yield chunk
 
 
-def _chunk(group: int, reader: CompactReader) -> Chunk:
+def _chunk(reader: CompactReader) -> Chunk:
     numbers: dict[int, int] = {}
     path: tuple[bytes, ...] = ()
     statistics: dict[int, bytes] = {}
@@ -112,7 +111,6 @@ def _chunk(group: int, reader: CompactReader) -> Chunk:
     if dictionary > 0 and not 0 < at < dictionary:  # without rows there may be a dictionary alone
         at = dictionary
     return Chunk(
-        group,
         path,
         numbers[1],
         numbers[4],

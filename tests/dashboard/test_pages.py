@@ -84,7 +84,7 @@ async def say_cookies(request: Request) -> Response:
     return answer
 
 
-def test_a_server_of_another_port_gets_no_cookie_and_keeps_nobody_out(
+def test_a_server_on_another_port_gets_no_cookie_and_cannot_lock_the_user_out(
     browser: Browser, crawl_settings: Settings
 ) -> None:
     """Browsers send the cookies of 127.0.0.1 to every port of it."""
