@@ -1,16 +1,25 @@
 """Colours of a decoded image: sRGB in 8 bits, with transparency laid over white."""
 
 import io
+import re
+import struct
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
+from laion_etl.download.declared_colours import profile_of_codes
+
+_MASK = "laion_etl.mask"  # in an image's info: its alpha, of a transparent colour in 16 bits
+_AVIF_COLOURS = re.compile(rb"colrnclx(.{4})", re.DOTALL)  # primaries and curve
+_AVIF_HEAD_BYTES = 65_536
 _GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
 
 
 def in_srgb_without_alpha(image: Image.Image) -> Image.Image:
     """Converts to sRGB, then lays transparency over white: the profile describes colours without it."""
     colours, alpha = _separated(image)
+    if alpha is None:
+        alpha = image.info.get(_MASK)
     opaque = _to_srgb(colours, image.info.get("icc_profile"))
     if alpha is None:
         return opaque
@@ -38,19 +47,44 @@ def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image, None
 
 
-def scale_key(image: Image.Image) -> None:
+def scale_key(image: Image.Image, data: bytes) -> None:
     """Make the transparent colour of a PNG one of the pixels that Pillow decodes, as libpng does.
 
-    Pillow widens grey of 2 and 4 bits to 8 and keeps the high bytes of RGB in 16 bits, but leaves the key.
+    Pillow widens grey of 2 and 4 bits to 8, but leaves the key. Of RGB in 16 bits it keeps the high bytes, so
+    that the low ones have to be decoded for the key. `data` is the file that `image` was opened from.
     """
     key = image.info.get("transparency")
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     kind = str(tiles[0].args) if tiles else ""
-    if isinstance(key, tuple):
-        image.info["transparency"] = tuple(value >> 8 if kind == "RGB;16B" else value & 0xFF for value in key)
+    if isinstance(key, tuple) and kind == "RGB;16B":
+        del image.info["transparency"]
+        image.info[_MASK] = _mask(data, key)
+    elif isinstance(key, tuple):
+        image.info["transparency"] = tuple(value & 0xFF for value in key)
     elif isinstance(key, int) and kind in _GREY_STEPS:
         mask, step = _GREY_STEPS[kind]
         image.info["transparency"] = (key & mask) * step
+
+
+def declare_colours(image: Image.Image, data: bytes) -> None:
+    """Give an AVIF that has no profile the one that the numbers in it stand for. `data` is its file."""
+    found = _AVIF_COLOURS.search(data, 0, _AVIF_HEAD_BYTES) if image.format == "AVIF" else None
+    if found is not None and not image.info.get("icc_profile"):
+        image.info["icc_profile"] = profile_of_codes(*struct.unpack(">HH", found[1]))
+
+
+def _mask(data: bytes, key: tuple[int, ...]) -> Image.Image:
+    """Return the alpha of RGB in 16 bits with a transparent colour."""
+    differs: np.ndarray | bool = False
+    for shift, raw_mode in (
+        (8, "RGB;16B"),
+        (0, "RGB;16L"),
+    ):  # little-endian, a pixel's high byte is the low one
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as half:
+            half.tile = [tile._replace(args=raw_mode) for tile in half.tile]
+            for band, value in enumerate(key):
+                differs |= np.asarray(half.getchannel(band)) != value >> shift & 0xFF
+    return Image.fromarray(np.asarray(differs, np.uint8) * np.uint8(255))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -58,10 +92,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
 
 
+def _in_space(image: Image.Image, space: str) -> Image.Image:
+    """Return grey as RGB for a profile of colours, as browsers do, and as grey what a decoder made RGB."""
+    if image.mode == "L" and space == "RGB":
+        return image.convert("RGB")
+    if image.mode == "RGB" and space == "GRAY":
+        red, green, blue = image.split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():  # grey with alpha in 16 bits, AVIF
+            return red
+    return image
+
+
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if profile and image.mode in ("RGB", "CMYK", "L"):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            image = _in_space(image, source.profile.xcolor_space.strip())
             converted = ImageCms.profileToProfile(
                 image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.download.image_metadata import TRAILING_BYTES, plain_jpeg, plain_png, plain_webp
+from laion_etl.download.image_metadata import plain_jpeg, plain_png, plain_webp
 from laion_etl.download.jpeg_segments import is_frame, segments
 
 if TYPE_CHECKING:  # a decoder does without
@@ -21,7 +21,6 @@ SNIFF_BYTES = 16
 # What files of these formats begin with.
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xae\x42\x60\x82"
 
 # Signatures of image formats that are refused, to distinguish them from files that are not images.
 _OTHER_IMAGES = {
@@ -32,7 +31,6 @@ _OTHER_IMAGES = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
     b"\0\0\1\0": "ICO",
-    b"\0\0\2\0": "CUR",
     b"8BPS": "PSD",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",  # its code stream
@@ -72,6 +70,13 @@ _BRANDS = {
     **dict.fromkeys(b"jp2 jpx jpm jph j2ki j2is".split(), "JPEG 2000"),
     **dict.fromkeys(b"crx".split(), "CR3"),
 }
+# TGA has no signature: at least its map of colours, kind and sides have to make sense.
+_TGA = re.compile(
+    rb".(?:\x00[\x02\x03\x0a\x0b]\x00{5}|\x01[\x01\x09]..(?!\x00\x00)..[\x0f\x10\x18\x20])"
+    rb".{4}(?!\x00\x00)..(?!\x00\x00)..",
+    re.DOTALL,
+)
+_CUR = re.compile(rb"\x00\x00\x02\x00(?!\x00\x00)...{3}\x00", re.DOTALL)  # how many, a size, nothing
 CONTAINER_HEAD_BYTES = 256  # enough for the list of brands, which rarely has ten
 _MARKUP = (b"<", b"\xef\xbb\xbf", *_MARKS_OF_UTF_16)  # which may turn out to be SVG
 
@@ -133,6 +138,10 @@ def other_format(head: bytes) -> str:
     text = head[2:].replace(b"\0", b"") if head.startswith(_MARKS_OF_UTF_16) else head
     if _SVG.match(text[:CONTAINER_HEAD_BYTES]):
         return "SVG"
+    if _CUR.match(head):
+        return "CUR"
+    if _TGA.match(head):
+        return "TGA"
     return next((name for start, name in _OTHER_IMAGES.items() if head.startswith(start)), "")
 
 
@@ -181,7 +190,7 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
     if data.startswith(JPEG):
         plain = plain_jpeg(data)
     elif data.startswith(PNG):
-        plain = _PNG_END in data[-TRAILING_BYTES:] and plain_png(data)
+        plain = plain_png(data)
     else:
         plain = data.startswith(b"RIFF") and plain_webp(data)
     return dimensions(data) if plain else None

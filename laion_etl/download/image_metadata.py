@@ -2,21 +2,25 @@
 
 Where a photograph was taken is recorded in Exif (a GPS directory, or a maker's notes), in XMP
 (exif:GPSLatitude, photoshop:City ...), in IPTC (city, sublocation ...) and in free text. Such a file is
-stored as a new one, without metadata; so is a file whose metadata cannot be judged, and one whose colours are
-not those of sRGB. In doubt, the image costs an encoding but is not lost.
+stored as a new one, without metadata; so is a file whose metadata cannot be judged, or are longer than
+cameras and editors write, and one whose colours are not those of sRGB. In doubt, the image costs an encoding
+but is not lost.
 """
 
 import re
 import struct
+from functools import lru_cache
 
 from laion_etl.download import webp_chunks
+from laion_etl.download.declared_colours import profile_of_png
 from laion_etl.download.icc_profile import is_srgb
 from laion_etl.download.jpeg_segments import COMMENT, END, Structure, is_application, segments
-from laion_etl.download.png_chunks import CRITICAL, chunks, profile_of
+from laion_etl.download.png_chunks import CRITICAL, Chunk, chunks, in_place, profile_of
 
 TRAILING_BYTES = 64  # what editors and servers leave after the end of an image
 
 _MAX_PROFILE_BYTES = 1 << 20  # Pillow's own limit, which readers of the stored file have
+_MAX_JUDGED_BYTES = 1 << 17  # of metadata in a file; a megabyte takes half a second to be searched
 _MAX_DIRECTORIES = 16
 _MAX_IFD_ENTRIES = 1_000
 _ORIENTATION, _GPS, _MAKER_NOTE = 0x0112, 0x8825, 0x927C
@@ -24,7 +28,9 @@ _DIRECTORIES = frozenset({0x8769, 0xA005, 0x014A})  # Exif, interoperability, su
 _EMBEDDED = frozenset({700, 33723, 34377})  # XMP, IPTC and Photoshop's resources, which may name a location
 # Where a map lies (GeoTIFF), and what a converter keeps of a maker's notes (DNG).
 _GEOGRAPHIC = frozenset({0x830E, 0x8480, 0x8482, 0x85D8, 0x87AF, 0x87B0, 0x87B1, 0xA480, 0xC634})
-_APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
+_APP1, _APP2, _APP11, _APP13 = 0xE1, 0xE2, 0xEB, 0xED
+_CUT = frozenset({_APP11, _APP13})  # C2PA and IPTC may be cut in two, and a word with them
+_COMPRESSED_BOX = b"brob"
 _EXIF = b"Exif\0\0"
 _JPEG = b"\xff\xd8\xff"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -48,13 +54,17 @@ _XMP_LOCATION = re.compile(
     rb"(?i:gps|latitude|longitude|georss|geo_?hash|geo_?tag|coordinates|locality|postal_?code|ciadr|openstreetmap"
     rb"|maps\.google|google\.[a-z.]{2,6}/maps|goo\.gl/maps|\bgeo:\s?-?[0-9]|\bplaces[|/]"
     rb"|\b(?:lat|lon|lng|long)\s?[:=]\s?-?[0-9])"
-    rb"|[0-9](?:\xc2?\xb0|&deg;|&#176;)\s?[0-9]|[:\"](?:lat|long|lat_long)\b"
-    rb"|[:\"](?i:" + _PLACE + rb"|eventlocation|shotlocation|coverage|venue|place|town|address(?:line)?)"
+    rb"|[0-9](?:\xc2?\xb0|&deg;|&#176;|\s?deg\b)\s?[0-9]|[<:\"](?:lat|long|lat_long)\b"
+    rb"|[<:\"](?i:content)?(?i:"
+    + _PLACE
+    + rb"|eventlocation|shotlocation|coverage|venue|place|town|address(?:line)?)"
     rb"(?i:created|shown|name|id)?\b"
-    rb"|\b(?i:" + _PLACE + rb"|place|town|venue|address)\s?[:=]\s?\w"  # in free text
+    rb"|\b(?i:"
+    + _PLACE
+    + rb"|place|town|venue|address)s?(?:\s?[:=]\s?\w|[|/]\w)"  # in free text, and keywords
     rb"|(?i:geo_?(?:location|position)|lat_?lng|\blatitud\b|maps\.apple)"
     # 52.5200, 13.4050; 52.5200N 13.4050E; N52 31.2 E13 24.3; 9F4MGCJ3+V6
-    rb"|\b[0-9]{1,2}\.[0-9]{4,15}\s?[,;]\s?-?[0-9]{1,3}\.[0-9]{4}"
+    rb"|\b[0-9]{1,2}\.[0-9]{3,15}\s?[,;]\s?-?[0-9]{1,3}\.[0-9]{3}"
     rb"|[0-9]\.[0-9]{1,15}\s?[NS][\s,;]{0,2}[0-9]{1,3}\.[0-9]{1,15}\s?[EWO]\b"
     rb"|\b[NS]\s?[0-9]{1,2}[\s.][0-9.'\s]{1,12}[,;]?\s?[EWO]\s?[0-9]"
     rb"|\b[2-9CFGHJMPQRVWX]{8}\+[2-9CFGHJMPQRVWX]{2}"
@@ -64,11 +74,14 @@ _PLACE_KEYWORD = re.compile(
     + _PLACE
     + rb"|geo[a-z]{0,20}|lat|lon|long|place|position|region|town|where|coverage|venue|address)\b"
 )
+_WIDE = re.compile(rb"([^\0])\0")  # a letter in UTF-16, in either order of bytes
+_PLACE_IN_CBOR = re.compile(rb"[:\x60-\x77](?i:" + _PLACE + rb")[\x60-\xbf]")  # between marks of length
 # Photoshop's resources that hold Exif.
 _EMBEDDED_EXIF = re.compile(rb"8BIM\x04[\x22\x23]")
 # Data sets of IPTC's record 2: content location, city, sublocation, state, country.
 _IPTC_LOCATION = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65]")
 
+_TEXTS = frozenset({b"tEXt", b"iTXt"})
 # Chunks of PNG that say nothing of a place, with the lengths that readers want of them.
 _PNG_HARMLESS = {
     b"gAMA": (4,),
@@ -83,22 +96,24 @@ _PNG_HARMLESS = {
 
 def plain_jpeg(data: bytes) -> bool:
     """Whether a JPEG is RGB or grey in 8 bits, complete, with harmless metadata, and ends with its image."""
-    structure, profile, captions = Structure(), b"", 0
+    structure, profile, judged = Structure(), b"", 0
+    cut: set[int] = set()
     try:
         for marker, start, end in segments(data):
             if marker == END:
-                ends = len(data) - end <= TRAILING_BYTES
-                whole = structure.has_every_coefficient and not structure.is_in_inks
-                return ends and whole and (not profile or is_srgb(profile))
+                whole = structure.has_every_coefficient and structure.least_bytes <= end
+                whole = whole and not structure.is_in_inks
+                return whole and _plain_rest(data, end) and (not profile or _plain_profile(profile))
             body = data[start:end]
             if len(body) < end - start:
                 return False
             if marker == _APP2 and body.startswith(_ICC) and body[12:14] == b"\1\1" and not profile:
                 profile = body[14:]
             elif is_application(marker):
-                captions += body.startswith(_PHOTOSHOP)
-                if not _plain_segment(marker, body) or captions > 1:  # IPTC may be cut in two
+                judged += len(body)
+                if judged > _MAX_JUDGED_BYTES or marker in cut or not _plain_segment(marker, body):
                     return False
+                cut |= _CUT & {marker}
             elif not structure.add(marker, body):
                 return False
     except (IndexError, struct.error):
@@ -118,14 +133,37 @@ def _plain_segment(marker: int, data: bytes) -> bool:
         return False
     if marker == _APP13 and (_IPTC_LOCATION.search(data) or _EMBEDDED_EXIF.search(data)):
         return False
-    return _XMP_LOCATION.search(data) is None
+    if marker == _APP11 and (_COMPRESSED_BOX in data or _PLACE_IN_CBOR.search(data)):
+        return False
+    return not _names_a_place(data)
+
+
+def _names_a_place(data: bytes) -> bool:
+    """Whether bytes name a location, also in UTF-16."""
+    if _XMP_LOCATION.search(data) is not None:
+        return True
+    return b"\0" in data and _XMP_LOCATION.search(_WIDE.sub(rb"\1", data)) is not None
+
+
+def _plain_rest(data: bytes, end: int) -> bool:
+    """Whether what follows the image in its file is no more than editors leave there, and no location."""
+    return len(data) - end <= TRAILING_BYTES and not _names_a_place(data[end:])
+
+
+def _plain_profile(profile: bytes) -> bool:
+    return is_srgb(profile) and not _named_in_profile(profile)
+
+
+@lru_cache(maxsize=16)
+def _named_in_profile(profile: bytes) -> bool:
+    return len(profile) > _MAX_JUDGED_BYTES or _names_a_place(profile)
 
 
 def plain_exif(tiff: bytes) -> bool:
     """Whether no directory has a location, a maker's notes or metadata of another kind, nor the first one a
     rotation, nor any text a location."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or _EXIF in tiff or _XMP_LOCATION.search(tiff.replace(b"\0", b"")):
+    if order is None or _EXIF in tiff or _names_a_place(tiff):
         return False
     if _IPTC_LOCATION.search(tiff):  # whatever the tag that it stands in
         return False
@@ -150,12 +188,14 @@ def _directories_below(tiff: bytes, start: int, order: str, *, is_first: bool) -
         return None
     found: list[int] = []
     for number in range(count):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * number)
+        tag, kind, many, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * number)
         if tag in (_GPS, _MAKER_NOTE) or tag in _EMBEDDED or tag in _GEOGRAPHIC:
             return None
         if tag == _ORIENTATION and is_first and (kind != 3 or value != 1):
             return None
         if tag in _DIRECTORIES:
+            if many != 1:  # then a list of their places
+                return None
             found += struct.unpack_from(f"{order}I", tiff, start + 10 + 12 * number)
     behind = tiff[start + 2 + 12 * count :][:4]  # some writers leave it out
     following = struct.unpack(f"{order}I", behind)[0] if len(behind) == 4 else 0
@@ -175,12 +215,22 @@ def plain_png(data: bytes) -> bool:
     """
     if data[24:26] not in (b"\x08\x00", b"\x08\x02"):
         return False
-    kind = b""
+    end, judged = 8, 0
+    found: list[Chunk] = []
     for chunk in chunks(data):
-        kind = chunk.kind
-        if not chunk.is_intact or not _plain_chunk(kind, chunk.body):
+        end += 12 + len(chunk.body)
+        judged += len(chunk.body) if chunk.kind in _TEXTS else 0
+        if judged > _MAX_JUDGED_BYTES or not chunk.is_intact or not _plain_chunk(chunk.kind, chunk.body):
             return False
-    return kind == b"IEND"
+        found.append(chunk)
+    try:
+        out_of_place = len(found) - len(in_place(found, data[25:26]))
+    except ValueError:
+        return False
+    declared = profile_of_png({chunk.kind: chunk.body for chunk in found})
+    is_usual = declared is None or is_srgb(declared)
+    ends = bool(found) and found[-1].kind == b"IEND" and _plain_rest(data, end)
+    return ends and not out_of_place and is_usual
 
 
 def plain_webp(data: bytes) -> bool:
@@ -195,17 +245,19 @@ def plain_webp(data: bytes) -> bool:
             return False
         place = end
     declared = int.from_bytes(data[4:8], "little") + 8
-    return frames == 1 and declared == place and 0 <= len(data) - place <= TRAILING_BYTES
+    return frames == 1 and declared == place <= len(data) and _plain_rest(data, place)
 
 
 def _plain_webp_chunk(kind: bytes, body: bytes) -> bool:
     if kind == b"VP8X":
         return not body[:1] or not body[0] & 0x12  # alpha, animation
+    if len(body) > _MAX_JUDGED_BYTES:
+        return False
     if kind == b"EXIF":
         return plain_exif(body.removeprefix(_EXIF))
     if kind == b"XMP ":
         return plain_xmp(body)
-    return kind == b"ICCP" and is_srgb(body)
+    return kind == b"ICCP" and _plain_profile(body)
 
 
 def _plain_chunk(kind: bytes, body: bytes) -> bool:
@@ -215,7 +267,7 @@ def _plain_chunk(kind: bytes, body: bytes) -> bool:
         return len(body) in _PNG_HARMLESS[kind]
     if kind == b"iCCP":
         profile = profile_of(body, _MAX_PROFILE_BYTES)
-        return profile is not None and is_srgb(profile)
+        return profile is not None and _plain_profile(profile)
     if kind == b"tEXt":
         return _plain_keyword(body) and plain_xmp(body.replace(b"\0", b" ", 1))
     if kind == b"iTXt":  # keyword, whether compressed, how, two names, text

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
-from laion_etl.download.colours import in_srgb_without_alpha, scale_key
+from laion_etl.download.colours import declare_colours, in_srgb_without_alpha, scale_key
 from laion_etl.download.hashes import pdq_hash, perceptual_hash, turned_pdq_hashes
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
@@ -54,6 +54,7 @@ _TURNS = {  # by Exif orientation: the operation that turns the image upright
 }
 _HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
 _TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
+_LONGEST_SIDES = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}  # that their encoders take
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Of a colour profile; texts are left out before Pillow sees them.
@@ -157,6 +158,8 @@ def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredIma
     with Image.open(io.BytesIO(readable), formats=formats) as image:
         if (refused := _refused_by_header(image, settings.rules)) is not None:
             return refused
+        scale_key(image, readable)
+        declare_colours(image, readable)
         found = _stored(image, data, settings)
         cut_off = data.startswith(JPEG) and is_cut_off(readable, image)
         return DownloadStatus.DECODE_FAILED if cut_off else found
@@ -170,14 +173,16 @@ def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus 
     return rules.refuse(*image.size)
 
 
-def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage:
-    scale_key(image)
+def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     if image.format == "PNG":
         image.load()  # its Exif may follow the pixels
     orientation = _orientation(image)
     original = image.size if orientation not in _TURNS_SIDES else image.size[::-1]
     change = settings.resize.plan(original)
     plain = change is None and plain_size(data) is not None
+    size = original if change is None else change.size
+    if not plain and max(size) > _LONGEST_SIDES.get(settings.encode_format, max(size)):
+        return DownloadStatus.SIDE_TOO_LONG
     needed = change.scale_to if change is not None else _HASHED_SIZE if plain else None
     if needed is not None and image.format == "JPEG":
         # libjpeg downscales by a power of two while it decodes; the result is still at least this large.

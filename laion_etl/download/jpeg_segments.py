@@ -88,9 +88,14 @@ def too_many_scans(data: bytes) -> bool:
 class _Component:
     """A colour component of the frame. `shifts`: the bits that are still missing of each coefficient."""
 
-    blocks: int
+    width: int
+    height: int
     table: int
     shifts: list[int] = field(default_factory=lambda: [_MAX_SHIFT + 1] * _COEFFICIENTS)
+
+    @property
+    def blocks(self) -> int:
+        return self.width * self.height
 
 
 class Structure:
@@ -101,12 +106,24 @@ class Structure:
         self._huffman: set[int] = set()  # 0 to 3 of DC, 16 to 19 of AC
         self._components: dict[int, _Component] = {}
         self._progressive = False
+        self._pixels = 0
 
     @property
     def has_every_coefficient(self) -> bool:
         """Whether there was a scan for every bit of every coefficient of all components."""
         found = self._components.values()
         return bool(found) and not any(shift for component in found for shift in component.shifts)
+
+    @property
+    def least_bytes(self) -> int:
+        """The fewest bytes that the pixels take: two codes for each block of a component, of a bit each.
+
+        A progressive image has one for each block; of the others, many blocks may share one.
+        """
+        sides = max((one.width for one in self._components.values()), default=1)
+        sides *= max((one.height for one in self._components.values()), default=1)
+        samples = self._pixels * sum(one.blocks for one in self._components.values()) // sides
+        return samples // _COEFFICIENTS * (1 if self._progressive else 2) // 8
 
     @property
     def is_in_inks(self) -> bool:
@@ -157,11 +174,12 @@ class Structure:
         for axis in zip(*sides, strict=True):
             if min(axis) < 1 or max(axis) > _MAX_TABLES or any(max(axis) % side for side in axis):
                 return False
-        blocks = [width * height for width, height in sides]
         self._components = {
-            part[0]: _Component(many, part[2]) for part, many in zip(parts, blocks, strict=True)
+            part[0]: _Component(*side, part[2]) for part, side in zip(parts, sides, strict=True)
         }
         self._progressive = progressive
+        height, width = struct.unpack_from(">HH", body, 1)
+        self._pixels = height * width
         return len(self._components) == count
 
     def _add_scan(self, body: bytes) -> bool:

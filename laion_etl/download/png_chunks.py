@@ -2,8 +2,10 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from laion_etl.download.declared_colours import profile_of_png
 
 MAX_PROFILE_BYTES = 1 << 24  # of a colour profile when decompressed; a larger one is ignored
 
@@ -13,9 +15,12 @@ _MAX_PROFILE_NAME = 79
 CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _USEFUL = frozenset({b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL"})
 _ANIMATION = frozenset({b"acTL", b"fcTL"})
+_COLOURS = frozenset({b"iCCP", b"cICP", b"sRGB", b"gAMA", b"cHRM"})
 _LENGTHS = {b"acTL": 8, b"fcTL": 26}
-_KEY_LENGTHS = {0: 2, 2: 6}  # of the transparent colour, by colour type: grey, RGB
-_PALETTE = 3
+_COLOURS_BEFORE = frozenset({b"PLTE", b"IDAT"})  # where colours have to be declared
+_KEY_LENGTHS = {b"\0": 2, b"\2": 6}  # of the transparent colour, by colour type: grey, RGB
+_INDEXED = b"\3"
+_MAX_PALETTE = 3 * 256
 
 
 class Chunk(NamedTuple):
@@ -50,12 +55,13 @@ def without_extras(data: bytes) -> bytes:
     """Return a PNG without the chunks that its pixels do not need, nor those that are damaged.
 
     A comment that is damaged, or larger than Pillow allows, does not make the image unreadable, nor does a
-    profile or a transparent colour that cannot be read: browsers ignore them. Raises ValueError for a chunk
-    without which, its name says, the image cannot be understood.
+    profile or a transparent colour that cannot be read or stands in a wrong place: browsers ignore them.
+    Colours that are declared without a profile get one. Raises ValueError for a chunk without which, its name
+    says, the image cannot be understood, and for a palette that is missing, damaged or there twice.
     """
     kept, colour_type = [data[:8]], data[25:26]
-    has_profile = False
-    found = list(chunks(data))
+    found = in_place(chunks(data), colour_type)
+    profile = profile_of_png({chunk.kind: chunk.body for chunk in found if chunk.is_intact})
     # Without both, a file is the image in it, as the specification of APNG says.
     frames = (chunk for chunk in found if chunk.kind in _ANIMATION)
     animates = {chunk.kind for chunk in frames if _is_useful(chunk, colour_type)} == _ANIMATION
@@ -63,14 +69,55 @@ def without_extras(data: bytes) -> bytes:
         kind, body, check = chunk
         if kind in _ANIMATION and not animates:
             continue
-        if kind == b"iCCP" and has_profile:
-            continue  # only one is allowed, and hundreds would all be decompressed
-        has_profile = has_profile or kind == b"iCCP"
+        if kind == b"iCCP" and profile is not None:
+            continue
         if kind[:1].isupper() and kind not in CRITICAL:
             raise ValueError(f"unknown chunk {kind!r}")
         if kind in CRITICAL or _is_useful(chunk, colour_type):
             kept += (struct.pack(">I", len(body)), kind, body, check)  # a wrong sum of pixels stays wrong
+        if kind == b"IHDR" and profile is not None:
+            kept.append(_written(b"iCCP", b"declared\0\0" + zlib.compress(profile)))
     return b"".join(kept)
+
+
+def in_place(found: Iterable[Chunk], colour_type: bytes) -> list[Chunk]:
+    """Return the chunks without those that libpng ignores for their place, or because there was one before.
+
+    Raises ValueError for a palette that is missing in front of the pixels, damaged or there twice, and for a
+    second header.
+    """
+    kept: list[Chunk] = []
+    sizes: dict[bytes, int] = {}
+    for chunk in found:
+        kind, size = chunk.kind, len(chunk.body)
+        if kind in (b"IHDR", b"PLTE") and kind in sizes:
+            raise ValueError(f"two chunks {kind!r}")
+        if colour_type == _INDEXED and not _has_palette(kind, size, sizes):
+            raise ValueError("no palette")
+        is_second = kind in sizes
+        sizes.setdefault(kind, size)
+        if kind in _COLOURS and (is_second or not _COLOURS_BEFORE.isdisjoint(sizes)):
+            continue
+        if kind == b"tRNS" and (is_second or b"IDAT" in sizes):
+            continue
+        # Only the first profile is read: hundreds would all be decompressed.
+        if kind == b"iCCP" and not (chunk.is_intact and profile_of(chunk.body)):
+            continue
+        if kind == b"tRNS" and colour_type == _INDEXED and 3 * size > sizes.get(b"PLTE", 0):
+            continue  # more than there are colours
+        kept.append(chunk)
+    return kept
+
+
+def _has_palette(kind: bytes, size: int, sizes: Mapping[bytes, int]) -> bool:
+    """Whether a chunk of an indexed image is neither pixels without a palette nor a damaged palette."""
+    if kind == b"PLTE":
+        return b"IDAT" not in sizes and size % 3 == 0 and 0 < size <= _MAX_PALETTE
+    return kind != b"IDAT" or b"PLTE" in sizes
+
+
+def _written(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def profile_of(body: bytes, max_bytes: int = MAX_PROFILE_BYTES) -> bytes | None:
@@ -91,10 +138,8 @@ def _is_useful(chunk: Chunk, colour_type: bytes) -> bool:
 
 
 def _is_sound(kind: bytes, body: bytes, colour_type: bytes) -> bool:
-    if kind == b"iCCP":
-        return profile_of(body) is not None
     if kind == b"tRNS":
-        if colour_type[0] == _PALETTE:
+        if colour_type == _INDEXED:
             return 1 <= len(body) <= 256
-        return len(body) == _KEY_LENGTHS.get(colour_type[0], -1)
+        return len(body) == _KEY_LENGTHS.get(colour_type, -1)
     return len(body) == _LENGTHS.get(kind, len(body))

@@ -23,6 +23,11 @@ class Change:
     scale_to: Size
     square: int | None = None
 
+    @property
+    def size(self) -> Size:
+        """The size of the image after all of it."""
+        return self.scale_to if self.square is None else (self.square, self.square)
+
     def apply(self, image: Image.Image) -> Image.Image:
         """Returns the image scaled, then cropped to its centre or padded with white.
 

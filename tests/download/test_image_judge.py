@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.content_opt_out import opted_out_by_metadata
+from laion_etl.download.declared_colours import profile_of_codes
 from laion_etl.download.image_header import ImageRules, other_format, plain_size, refused_by_beginning, sniff
 from laion_etl.download.images import ImageSettings, StoredImage, decode
 from laion_etl.download.jpeg_end import is_cut_off
@@ -539,6 +540,82 @@ PROPERTIES = (
 GEOGRAPHIC = (0x830E, 0x8482, 0x87AF, 0x87B1, 0xC634)
 
 
+JUMBF = b"JP\0\1\0\0\0\1\0\0\0\x40jumb"
+IN_UTF_16 = "GPSLatitude 47".encode("utf-16-be")
+LIST_OF_DIRECTORIES = (
+    b"Exif\0\0MM\0*" + struct.pack(">IHHHIII", 8, 1, 0x014A, 4, 2, 26, 0) + struct.pack(">IIHI", 34, 40, 0, 0)
+    + struct.pack(">HHHIII", 1, 0x8825, 4, 1, 58, 0) + struct.pack(">HHHI4sI", 1, 1, 2, 2, b"N", 0)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(jpeg_with(0xFE, IN_UTF_16), id="UTF-16 in a comment"),
+        pytest.param(jpeg_with(0xEC, b"Ducky\0\2\0\x20\0\0\0\x0e" + IN_UTF_16), id="UTF-16 of Ducky"),
+        pytest.param(
+            jpeg_with(0xED, b"Photoshop 3.0\x008BIM\4\x1a\0\0\0\0\0\x1c" + IN_UTF_16), id="of Photoshop"
+        ),
+        pytest.param(jpeg_with(0xE1, XMP + b'<City xmlns="p">Bern</City>'), id="default namespace"),
+        pytest.param(jpeg_with(0xE1, XMP + b"<rdf:li>Location|Bern</rdf:li>"), id="keywords"),
+        pytest.param(jpeg_with(0xEB, JUMBF + b"\x6ephotoshop:City\x64Bern"), id="CBOR"),
+        pytest.param(jpeg_with(0xEB, JUMBF + b"\0\0\0\x20brob"), id="compressed JUMBF"),
+        pytest.param(
+            before_the_scan(segment(0xEB, JUMBF + b"GPSLa") + segment(0xEB, JUMBF + b"titude")), id="in two"
+        ),
+        pytest.param(encoded(icc_profile=SRGB + b"GPSLatitude 47.3"), id="profile"),
+        pytest.param(jpeg_with(0xE1, exif(0x010E, "47 deg 22' 12.00\" N")), id="degrees in words"),
+        pytest.param(jpeg_with(0xE1, exif(0x010E, "47.374, 8.541")), id="three decimals"),
+        pytest.param(jpeg_with(0xE1, exif(0x010E, "Canon\0City: Bern")), id="behind another text"),
+        pytest.param(jpeg_with(0xE1, LIST_OF_DIRECTORIES), id="a list of directories"),
+        *(pytest.param(encoded(format_=name) + b"GPSLatitude=47.1", id=f"behind a {name}")
+          for name in ("JPEG", "PNG", "WEBP")),
+        pytest.param(before_the_scan(segment(0xFE, b"no place " * 7_000) * 5), id="300 kB of comments"),
+        pytest.param(png_with(chunk(b"tEXt", b"a\0" + b"no place " * 35_000)), id="300 kB of text"),
+        pytest.param(webp_with(4, b"XMP ", b"no place " * 35_000), id="300 kB of XMP"),
+    ],
+)  # fmt: skip
+def test_what_may_name_a_place_or_is_too_long_to_be_judged_is_not_stored(data: bytes) -> None:
+    for stored in judged(data, resize_mode="no"):
+        assert isinstance(stored, StoredImage)
+        assert len(stored.data) < 60_000
+        assert not any(
+            word in stored.data for word in (b"GPS", b"G\0P\0S", b"City", b"Location", b"brob", b"47")
+        )
+
+
+def test_a_jpeg_too_short_for_its_pixels_is_refused_with_hashes_and_without() -> None:
+    for data in (encoded(), encoded(progressive=True)):
+        frame = data.index(b"\xff\xc2" if b"\xff\xc2" in data else b"\xff\xc0")
+        enlarged = data[: frame + 5] + struct.pack(">HH", 1_500, 1_500) + data[frame + 9 :]
+        assert judged(enlarged, resize_mode="no") == [S.DECODE_FAILED] * 2
+
+
+def test_a_profile_of_colours_is_applied_to_a_grey_image() -> None:
+    linear = profile_of_codes(1, 8)
+    assert linear is not None
+    for format_ in ("JPEG", "PNG"):
+        data = encoded(Image.new("L", (64, 64), 76), format_, icc_profile=linear)
+        assert np.abs(np.subtract(flat(data), 148)).max() <= 1
+
+
+def test_colours_that_an_avif_declares_in_numbers_are_converted() -> None:
+    red = Image.new("RGB", (64, 64), (200, 40, 90))
+    usual = encoded(red, "AVIF", quality=100, subsampling="4:4:4")
+    data = usual.replace(b"colrnclx\0\1", b"colrnclx\0\x0c")
+    assert data != usual
+    found, _ = judged(data, accept_avif=True, encode_format="png")
+    assert isinstance(found, StoredImage)
+    assert np.abs(pixels(found)[32, 32] - (218, 0, 89)).max() <= 4
+
+
+@pytest.mark.parametrize(("format_", "status"), [("webp", S.SIDE_TOO_LONG), ("png", None)])
+def test_a_side_that_the_stored_format_does_not_have_is_named(format_: str, status: S | None) -> None:
+    data = encoded(Image.new("RGBA", (17_000, 10)), "PNG")
+    found = judged(data, resize_mode="no", encode_format=format_)
+    assert [one if isinstance(one, S) else None for one in found] == [status] * 2
+
+
 def test_no_place_is_stored_in_whichever_field_it_is() -> None:
     small = encoded(Image.new("RGB", (8, 8)), exif=exif(ExifTags.Base.Artist, "x"))
     thumbnail = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 28 + len(small)) + bytes(28) + small
@@ -590,6 +667,12 @@ def test_no_place_is_stored_in_whichever_field_it_is() -> None:
         (b"<!-- <svg> --><html>", ""),
         (b"<!-- <svg>", ""),
         (b"IIU\0\x18\0\0\0", "RW2"),
+        (b"\0\0\2\0\1\0\x20\x20\0\0\4\0\4\0\0\0", "CUR"),
+        (encoded(SCENE, "TGA")[:16], "TGA"),
+        (encoded(SCENE, "TGA", compression="tga_rle")[:256], "TGA"),
+        (encoded(SCENE.quantize(200), "TGA")[:256], "TGA"),
+        (encoded(SCENE.convert("1"), "TGA")[:256], "TGA"),
+        (bytes(256), ""),
         (b"P4\n8 8\n", "PNM"),
         (b"icns\0\0", "ICNS"),
         (b"<!DOCTYPE html>", ""),
