@@ -70,7 +70,8 @@ def _gamma(body: bytes) -> float | None:
 def _profile(chromaticities: Sequence[float], curve: Sequence[float]) -> bytes | None:
     """Return an ICC profile of version 4; None if no colours have these primaries."""
     try:
-        columns = [_pack(column) for column in _adapted(chromaticities).T]
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            columns = [_pack(column) for column in _adapted(chromaticities).T]
         function = b"para" + struct.pack(">4xHxx", 0 if len(curve) == 1 else 3) + _pack(curve)
     except (ZeroDivisionError, np.linalg.LinAlgError, struct.error, ValueError):
         return None
