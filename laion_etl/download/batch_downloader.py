@@ -24,6 +24,7 @@ from laion_etl.download.custom_rules import (
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.host_facts import HostKnowledge
+from laion_etl.download.http_head import is_passing
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
@@ -38,7 +39,6 @@ _TICK_S = 0.5
 _BACKLOG_PER_DECODER = 8  # no link is started while more images than this wait for each decoder
 _MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links; beyond it the batch goes back to the queue
 
-_RETRIED_ERRORS = frozenset({"429", "500", "502", "503", "504"})
 _RETRIED_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
 
 
@@ -289,9 +289,7 @@ class BatchDownloader:
             return False
         link.tries += 1
         if failure.status is DownloadStatus.HTTP_ERROR:
-            if failure.message in ("429", "503") and failure.retry_after_s is None:
-                state.host.pause(1.0)
-            return failure.message in _RETRIED_ERRORS
+            return is_passing(int(failure.message))
         if failure.status is DownloadStatus.BAD_RESPONSE:
             return failure.message in _RETRIED_RESPONSES
         return state.proven and failure.status in (

@@ -65,6 +65,7 @@ TIMED_OUT = head(b"Connection: close", b"Content-Length: 0", first=b"HTTP/1.1 40
     [
         TIMED_OUT,
         head(b"Content-Length: 0", first=b"HTTP/1.1 408 Request Timeout"),
+        head(b"Content-Length: 0", first=b"HTTP/1.1 421 Misdirected Request"),
         b"",
         b"\r\n",
         b"HTTP/1.1 20",
