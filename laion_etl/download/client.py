@@ -237,15 +237,15 @@ class Client:
             with deadline.enforce():
                 if location := location_of(head) if head.status in _REDIRECTS else "":
                     return parse_request_url(location, target.url)
-                text, cut_off = (
-                    await self._text(connection, head) if is_success(head.status) else (b"", False)
-                )
+                text, cut_off = await self._text(connection, head)
                 return PolicyFile(head.status, text, _wait_s(head), cut_off)
         finally:
             await self._finish(target, connection, deadline)
 
     async def _text(self, connection: PooledConnection, head: Head) -> tuple[bytes, bool]:
         """Returns the first MAX_POLICY_FILE_BYTES of a body, and whether it ended before its end."""
+        if not is_success(head.status):
+            return b"", False
         text = bytearray()
         decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
         part = b"first"
@@ -294,8 +294,7 @@ def _message(target: RequestUrl, user_agent: str) -> bytes:
 def _sources(settings: DownloadSettings) -> list[Source]:
     """Returns the sources of addresses in the order they are tried: the configured one first."""
     system = SystemSource()
-    servers = parse_servers(settings.nameservers)
-    if servers:
+    if servers := parse_servers(settings.nameservers):
         return [StubSource(servers), system]
     found = system_servers()
     return [system, StubSource(found)] if found else [system]

@@ -15,7 +15,7 @@ from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
 
-# Of Retry-After; sixteen digits of a number are enough for ever.
+# Of Retry-After; sixteen digits of a number are more than enough.
 _NUMBER = re.compile(
     r"\+?0*([0-9]{1,16})[0-9]*(?:\.[0-9]*)?\s*(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|)(?:;.*)?",
     re.IGNORECASE | re.ASCII,
