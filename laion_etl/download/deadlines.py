@@ -17,7 +17,7 @@ from laion_etl.settings import DownloadSettings
 
 # Of Retry-After; sixteen digits of a number are more than enough.
 _NUMBER = re.compile(
-    r"\+?0*([0-9]{1,16})[0-9]*(?:\.[0-9]*)?\s*(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|)(?:;.*)?",
+    r"\+?0*([0-9]{1,16})[0-9]*(?:\.[0-9]*)?\s*(s(?:ec|econd)?s?|m(?:in|inute)?s?|h(?:r|our)?s?|)(?:;.*)?",
     re.IGNORECASE | re.ASCII,
 )
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600}

@@ -87,7 +87,8 @@ async def _resolved(
     answer = await resolver.resolve(name, rdtype, raise_on_no_answer=False)
     if answer.rrset is not None or not (_is_referral(answer.response) or _is_of_another_name(answer)):
         return answer
-    places = [(server.answer_nameserver(), server.answer_port()) for server in resolver.nameservers]
+    servers = [server for server in resolver.nameservers if not isinstance(server, str)]
+    places = [(server.answer_nameserver(), server.answer_port()) for server in servers]
     others = [place for place in places if place != (answer.nameserver, answer.port)]
     if len(others) in (0, len(places)):
         raise ResolverTrouble("a referral or the addresses of another name instead of an answer")

@@ -220,6 +220,14 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (OURS + "Disallaw: /", "/x", False),
         (OURS + "Disallow /a:b", "/a:b", False),
         (OURS + "Disallow: /\nAlow: /", "/x", False),
+        *(
+            (OURS + line, "/x", False)
+            for line in ("AI-Train no", "AI-Training disallowed", "AI-Input  n", "NoAI true")
+        ),
+        *(
+            (OURS + line, "/x", True)
+            for line in ("AI-Train yes", "AI training", "AI use our images", "AI-Input no one")
+        ),
     ],
     "careful: product tokens that no crawler has": [
         ("User-agent: AI-bot\nDisallow: /", "/x", False),
