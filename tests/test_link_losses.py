@@ -114,6 +114,8 @@ def test_every_reason_has_a_cause_and_every_remedy_names_settings_there_are() ->
         (S.HTTP_ERROR, "403", "refused"),
         (S.HTTP_ERROR, "451", "refused"),
         (S.HTTP_ERROR, "503", "server_trouble"),
+        *((S.HTTP_ERROR, status, "server_trouble") for status in ("408", "421", "425", "499", "520")),
+        *((S.HTTP_ERROR, status, "refused") for status in ("400", "409", "418", "423", "431", "498")),
         (S.HTTP_ERROR, "304", "http_error"),
         (S.HTTP_ERROR, "", "http_error"),
         (S.FORMAT_REFUSED, "JPEG XL", "other_format"),

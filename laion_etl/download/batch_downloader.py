@@ -24,6 +24,7 @@ from laion_etl.download.custom_rules import (
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.host_facts import HostKnowledge
+from laion_etl.download.http_head import is_passing
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
@@ -37,8 +38,8 @@ from laion_etl.settings import DownloadSettings
 _TICK_S = 0.5
 _BACKLOG_PER_DECODER = 8  # no link is started while more images than this wait for each decoder
 _MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links; beyond it the batch goes back to the queue
+_FEW_LOOKUPS = 30  # failed ones; as long as others are answered, these may be the fault of their hosts
 
-_RETRIED_ERRORS = frozenset({"429", "500", "502", "503", "504"})
 _RETRIED_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
 
 
@@ -120,7 +121,8 @@ class BatchDownloader:
         self.policy_requests = self._client.policy.requests
         self._share()
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
-        if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs):
+        are_few = self.resolver_times_s and self._client.resolver.troubles <= _FEW_LOOKUPS
+        if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs) and not are_few:
             raise OutageError(
                 f"cannot resolve the hosts of {lost} of {quantity(len(self._pairs), 'link')}: the resolver "
                 "is saturated or unreachable; run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
@@ -289,9 +291,7 @@ class BatchDownloader:
             return False
         link.tries += 1
         if failure.status is DownloadStatus.HTTP_ERROR:
-            if failure.message in ("429", "503") and failure.retry_after_s is None:
-                state.host.pause(1.0)
-            return failure.message in _RETRIED_ERRORS
+            return is_passing(int(failure.message))
         if failure.status is DownloadStatus.BAD_RESPONSE:
             return failure.message in _RETRIED_RESPONSES
         return state.proven and failure.status in (

@@ -18,7 +18,7 @@ from laion_etl.download.content_opt_out import (
 )
 from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
-from laion_etl.download.http_head import Head, is_whole, location_of
+from laion_etl.download.http_head import Head, is_passing, is_success, is_whole, location_of
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     ImageRules,
@@ -40,7 +40,7 @@ from laion_etl.settings import DownloadSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USAGE = ("content-usage", "content-signal")
-_WAIT = frozenset({429, 503})
+_NOT_HERE = frozenset({408, 421})  # on a kept connection: ask on a new one (RFC 9110, 15.5.9 and 15.5.20)
 _DRAINED_BYTES, _DRAINED_S = 262_144, 1.0  # of an unwanted response, so that its connection can be reused
 _BODIES_BUDGET_BYTES = 256_000_000  # shared by all bodies held in memory at once
 
@@ -138,8 +138,7 @@ class Client:
     async def _send(self, target: RequestUrl, deadline: RequestDeadline) -> tuple[PooledConnection, Head]:
         """Sends the request. Returns the connection and the head of its response.
 
-        An idle connection that the server has closed in the meantime is replaced, and so is one on which it
-        said that it closes it (408), or sent something else that does not answer this request.
+        An idle connection is replaced if the server has closed it, or does not answer this request there.
         """
         message = _message(target, self._settings.user_agent)
         while True:
@@ -157,7 +156,7 @@ class Client:
                 await connection.stream.close()
                 raise
             else:
-                if stale and head.status == 408:
+                if stale and head.status in _NOT_HERE:
                     await connection.stream.close()
                     continue
                 self.timings.first_byte.append(deadline.answered_at - started)
@@ -245,6 +244,8 @@ class Client:
 
     async def _text(self, connection: PooledConnection, head: Head) -> tuple[bytes, bool]:
         """Returns the first MAX_POLICY_FILE_BYTES of a body, and whether it ended before its end."""
+        if not is_success(head.status):
+            return b"", False
         text = bytearray()
         decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
         part = b"first"
@@ -258,8 +259,8 @@ class Client:
 
 
 def _wait_s(head: Head) -> float | None:
-    """Returns the seconds after which the server wants to be asked again, if it says so."""
-    return retry_after_s(head.one("retry-after")) if head.status in _WAIT else None
+    """Returns the seconds after which a server that puts us off wants to be asked again, if it says so."""
+    return retry_after_s(head.all("retry-after")) if is_passing(head.status) else None
 
 
 def _codings(connection: PooledConnection, head: Head) -> list[str]:
@@ -293,8 +294,7 @@ def _message(target: RequestUrl, user_agent: str) -> bytes:
 def _sources(settings: DownloadSettings) -> list[Source]:
     """Returns the sources of addresses in the order they are tried: the configured one first."""
     system = SystemSource()
-    servers = parse_servers(settings.nameservers)
-    if servers:
+    if servers := parse_servers(settings.nameservers):
         return [StubSource(servers), system]
     found = system_servers()
     return [system, StubSource(found)] if found else [system]

@@ -58,10 +58,10 @@ def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
         return _AsItIs()
     if len(layers) > _MAX_LAYERS:
         raise bad_response("too many content-encodings")
-    inner = _Inflater(max_bytes, raw=layers[0] == "deflate")
+    inner = _Inflater(max_bytes, raw=layers[0].endswith("deflate"))
     if len(layers) == 1:
         return inner
-    return _Twice(_Inflater(max_bytes, raw=layers[1] == "deflate"), inner, max_bytes)
+    return _Twice(_Inflater(max_bytes, raw=layers[1].endswith("deflate")), inner, max_bytes)
 
 
 class _AsItIs:

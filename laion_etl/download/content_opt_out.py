@@ -41,6 +41,12 @@ _UNAVAILABLE_AFTER = re.compile(r"unavailable[\s_-]?after\s*[:=]?\s*[\"']?((?:[a
 
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _OPT_OUT = re.compile(r"opt(?:ed)?[\s_-]out", re.IGNORECASE)
+# Also with a comma in place of the semicolon; a parameter of another name may say what the value should have.
+_NOT_RESERVED = re.compile(
+    r"[ \t]*0(?:[ \t]*[;,][ \t]*(?:tdm-)?(?:policy|version|v|ttl|max-age|date|lang|charset|q)"
+    r"[ \t]*=[ \t]*(?:\"[^\"]*\"|[^\s;,\"]*))+[ \t]*",
+    re.IGNORECASE,
+)
 _MINUS_ONE = re.compile(r"-\d+")
 
 _MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
@@ -143,9 +149,14 @@ def reserved_by_header(reservations: Iterable[str]) -> bool:
 
 
 def is_reservation(value: str) -> bool:
-    """Whether a value of tdm-reservation reserves the rights: `1`, `true` or a usage preference."""
+    """Whether a value of tdm-reservation reserves the rights: `1`, `true` or a usage preference.
+
+    Parameters of a 0 do not (RFC 9651, 3.1.2), such as a policy, which has a header of its own.
+    """
     if forbids_training(value):
         return True
+    if _NOT_RESERVED.fullmatch(value) is not None:
+        return False
     value = _OPT_OUT.sub("optout", value)
     words = _SEPARATORS.split(unicodedata.normalize("NFKC", _MINUS_ONE.sub(" ", value)).lower())
     return any(word in _RESERVED or (word.isdigit() and word.lstrip("0") == "1") for word in words)

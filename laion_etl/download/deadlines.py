@@ -1,9 +1,11 @@
 """Time limits of one request: a single cancel scope whose deadline moves from step to step."""
 
 import math
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
 
 import trio
@@ -13,6 +15,12 @@ from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
 
+# Of Retry-After; sixteen digits of a number are more than enough.
+_NUMBER = re.compile(
+    r"\+?0*([0-9]{1,16})[0-9]*(?:\.[0-9]*)?\s*(s(?:ec|econd)?s?|m(?:in|inute)?s?|h(?:r|our)?s?|)(?:;.*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600}
 _UNMOVED = 0.01  # of a limit: trio takes longer to move a deadline than to receive a packet
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)  # how a connection ends unexpectedly
 
@@ -86,12 +94,22 @@ class RequestDeadline:
             self._scope.deadline = deadline + waited
 
 
-def retry_after_s(value: str) -> float | None:
-    """Returns the seconds of a Retry-After header (RFC 9110, 10.2.3) in either form; None if invalid."""
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    date = parsedate_tz(value) if value else None
+def retry_after_s(values: Iterable[str]) -> float | None:
+    """Returns the longest wait of Retry-After headers (RFC 9110, 10.2.3); None if they name none.
+
+    What is not written by the rules counts where it is plain: `120.5`, `120s`, `2 minutes`, `60, 120`.
+    """
+    waits = [wait_s for value in values if (wait_s := _wait_s(value.strip("\"' \t"))) is not None]
+    return max(waits, default=None)
+
+
+def _wait_s(value: str) -> float | None:
+    if parts := [found for part in value.split(",") if (found := _NUMBER.fullmatch(part.strip("\"' ")))]:
+        return max(float(found[1]) * _UNITS_S[found[2][:1].lower()] for found in parts)
     try:
-        return max(0.0, mktime_tz(date) - time.time()) if date else None
+        if date := parsedate_tz(value):
+            return max(0.0, mktime_tz(date) - time.time())
+        iso = datetime.fromisoformat(value)
+        return max(0.0, iso.replace(tzinfo=iso.tzinfo or UTC).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None

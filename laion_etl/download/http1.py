@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.download.http_head import Framing, Head, bad_response, framing_of, parse_head
+from laion_etl.download.http_head import Framing, Head, bad_response, framing_of, is_success, parse_head
 from laion_etl.download.link_failed import LinkFailed
 
 MAX_HEAD_BYTES = 65_536  # of a response, including the 1xx responses before it
@@ -21,8 +21,9 @@ _CHUNKS_FREE = 1_000
 _MIN_MEAN_RECEIVE_BYTES = 256
 _RECEIVES_FREE = 500
 
-_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
+_END_OF_HEAD = re.compile(rb"\r{0,2}\n\r{0,2}\n")
+_LONGEST_END = 6
 _BEGINNING = re.compile(rb"[\r\n]{0,4}HTTP/", re.IGNORECASE)  # some servers send empty lines first
 _LONGEST_BEGINNING = 9
 _BEFORE_TRAILERS = b"HTTP/1.1 200"  # they are parsed like a head
@@ -74,8 +75,11 @@ class Connection:
             if head.status == 101:
                 raise bad_response("another protocol")
             head = await self._head()
+        framing = framing_of(head)
+        if framing.fault and is_success(head.status):  # of others the status says all
+            raise bad_response(framing.fault)
         self.used = True
-        self._begin(framing_of(head))
+        self._begin(framing)
         return head
 
     async def drain(self, max_bytes: int) -> None:
@@ -97,7 +101,7 @@ class Connection:
     async def _raw_head(self) -> bytes:
         """Reads up to the next empty line."""
         buffer, looked = self._buffer, 0
-        while (end := _END_OF_HEAD.search(buffer, max(0, looked - 3))) is None:
+        while (end := _END_OF_HEAD.search(buffer, max(0, looked - _LONGEST_END + 1))) is None:
             looked = len(buffer)
             if self._received > MAX_HEAD_BYTES:
                 raise bad_response("head too long")

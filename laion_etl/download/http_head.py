@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.link_failed import LinkFailed
 
-DECODABLE = frozenset({"gzip", "x-gzip", "deflate"})  # codings that content_encoding.py removes
+DECODABLE = frozenset({"gzip", "x-gzip", "deflate", "x-deflate"})  # codings that content_encoding.py removes
 # What is not among these, such as `binary`, is a mistake for Content-Transfer-Encoding: browsers ignore it.
 _TRANSFER_CODINGS = DECODABLE | {"compress", "x-compress"}
 
@@ -19,9 +19,13 @@ _STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
 _ODD_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) +([1-9][0-9]{2})(?![0-9])[^\n\0]*", re.IGNORECASE)
 # Possessive, so that 60 kB of blanks take linear time; it does not match a line with blanks at its end.
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+((?:[^\r\n\0]*+(?<![ \t]))?)")
-_LENGTH = re.compile(r"\+?([0-9]{1,18})(?:[ \t;].*|\.0{0,9})?")
+_LENGTH = re.compile(r"\+?0*+([0-9]{1,18}|(?<=0))(?:[ \t;].*|\.0{0,9})?")
 _WHOLE_RANGE = re.compile(r"(?:bytes\b[\s=:]*)?0\s*-\s*([0-9]{1,18})\s*/\s*([0-9]{1,18})", re.IGNORECASE)
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+# The server, or one in front of it, gave up on this request; the next one may get another answer (RFC 9110,
+# 15.5.9 and 15.5.20; RFC 8470; RFC 6585; 499 is that of nginx for a client that has gone).
+_PASSING_CLIENT_ERRORS = frozenset({408, 421, 425, 429, 499})
+_LASTING_SERVER_ERRORS = frozenset({501, 505})  # not implemented, another version of HTTP
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,14 @@ class Framing:
     """Where the body of a response ends, and whether the connection stays open after it.
 
     `length` is None if the body is chunked or ends with the connection. `codings` were applied to the body
-    for its transfer, on top of its Content-Encoding.
+    for its transfer, on top of its Content-Encoding. `fault`: why the end of the body cannot be known.
     """
 
     length: int | None
     chunked: bool
     keeps: bool
     codings: tuple[str, ...] = ()
+    fault: str = ""
 
 
 def bad_response(message: str) -> LinkFailed:
@@ -111,8 +116,8 @@ def _add_odd_line(headers: list[tuple[str, list[str]]], line: bytes) -> None:
 
 
 def framing_of(head: Head) -> Framing:
-    """Determines the framing (RFC 9112, section 6.3). Raises LinkFailed if the end would be ambiguous."""
-    length, odd = _content_length(head)
+    """Determines the framing (RFC 9112, section 6.3)."""
+    length, odd, fault = _content_length(head)
     if head.status in (204, 304):
         # A body that a 204 announces may come later, and must not be taken for the next response.
         odd = odd or (head.status == 204 and bool(length or head.one("transfer-encoding")))
@@ -121,8 +126,10 @@ def framing_of(head: Head) -> Framing:
     else:
         codings = [coding for coding in head.listed("transfer-encoding") if coding != "identity"]
     chunked = codings[-1:] == ["chunked"]
-    if "chunked" in codings and not chunked:
-        raise bad_response("transfer-encoding behind chunked")
+    if chunked:
+        fault = ""  # chunks override any length
+    elif "chunked" in codings:
+        fault = "transfer-encoding behind chunked"
     if codings and (codings != ["chunked"] or length is not None or head.minor_version == 0):
         odd = True  # may be a sign of request smuggling
     if chunked or not _TRANSFER_CODINGS.isdisjoint(codings):
@@ -131,31 +138,31 @@ def framing_of(head: Head) -> Framing:
     keeps = "keep-alive" in options if head.minor_version == 0 else "close" not in options
     ends = chunked or length is not None
     others = tuple(coding for coding in codings if coding in DECODABLE)
-    return Framing(length, chunked, keeps and ends and not (odd or head.odd), others)
+    return Framing(length, chunked, keeps and ends and not (odd or head.odd or fault), others, fault)
 
 
-def _content_length(head: Head) -> tuple[int | None, bool]:
-    """Returns the announced length, and whether it is written oddly. Raises LinkFailed if it is wrong."""
+def _content_length(head: Head) -> tuple[int | None, bool, str]:
+    """Returns the announced length, whether it is written oddly, and what is wrong with it."""
     values = head.all("content-length")
     if not values:
-        return None, False
+        return None, False, ""
     if len(values) == 1 and len(values[0]) <= 18 and values[0].isascii() and values[0].isdigit():
-        return int(values[0]), False
+        return int(values[0]), False, ""
     lengths: set[int] = set()
     for value in (part.strip(" \t") for part in ",".join(values).split(",")):
         found = _LENGTH.fullmatch(value)
         if found is None and value:
-            raise bad_response("wrong content-length")
+            return None, True, "wrong content-length"
         if found is not None:
-            lengths.add(int(found[1]))
+            lengths.add(int(found[1] or 0))
     if len(lengths) > 1:
-        raise bad_response("wrong content-length")
-    return next(iter(lengths), None), True
+        return None, True, "wrong content-length"
+    return next(iter(lengths), None), True, ""
 
 
 def location_of(head: Head) -> str:
     """Returns the target of a redirect; "" if there is none. Bytes beyond ASCII may be in any charset."""
-    location = head.one("location")
+    location = next(filter(None, head.all("location")), "")
     if location.isascii():
         return location
     raw = location.encode("latin-1")
@@ -168,3 +175,15 @@ def is_whole(head: Head) -> bool:
         found = _WHOLE_RANGE.fullmatch(head.one("content-range").strip())
         return found is not None and int(found[1]) + 1 == int(found[2])
     return 200 <= head.status < 300 and head.status not in (204, 205)
+
+
+def is_success(status: int) -> bool:
+    """Whether the body is what was asked for (RFC 9309, 2.3.1.1): also of 203, and an unasked 206."""
+    return 200 <= status < 300
+
+
+def is_passing(status: int) -> bool:
+    """Whether the same request may get another answer later."""
+    if status in _PASSING_CLIENT_ERRORS:
+        return True
+    return 500 <= status < 600 and status not in _LASTING_SERVER_ERRORS

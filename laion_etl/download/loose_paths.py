@@ -33,8 +33,11 @@ _OTHER_SLASHES = ("\uff0f", "\u2215", "\u2044")
 _EVERYTHING = frozenset({"all", "any", "everything", "everyone", "true", "yes"})
 _WRITTEN_SLASH = re.compile(r"\A\^?(?:%2[fF]|(?<=\^)/)")  # escaped; behind the beginning of an expression
 
-# Regular expressions, which many take patterns for. `/.*` alone, or `/*/.*`, is more often files like `.git`.
-_EXPRESSION = re.compile(r"\A\^|\\[./]|\(\.[*+]|\[\^|[^\s/*]/\.[*+]|/\.[*+]\??[^\s?$*]")
+# Regular expressions, which many take patterns for. `/.*` alone, `/*/.*` or `/.*/` is more often files and
+# folders like `.git`: it comes with lists of folders that are not public, and sitemaps of those that are.
+_EXPRESSION = re.compile(
+    r"\A\^|\\[./]|\(\.[*+]|\[\^|[^\s/*]/\.[*+]|/\.\+\??[^\s?$*]|/\.\*\??(?!/\**\$?(?:[\s,;]|\Z))[^\s?$*]"
+)
 _OF_EXPRESSION = re.compile(r"\\([./])|\(?(?:\.|\[\^/\])[*+]\??\)?|\A\^")
 
 

@@ -55,9 +55,9 @@ LOSS_CAUSES = (
     LossCause(
         "server_trouble",
         (S.HTTP_ERROR,),
-        "have servers in trouble (answers 500 to 599)",
+        "have servers in trouble (answers 500 to 599, 408 and the like)",
         "raise LAION_ETL_DOWNLOAD_RETRIES, or download them on another day",
-        messages=r"5\d\d",
+        messages=r"5\d\d|408|421|425|499",  # as http_head.is_passing has them
     ),
     LossCause(
         "refused",

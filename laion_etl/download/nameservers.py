@@ -31,10 +31,7 @@ class StubSource:
     """Queries its servers in random order, and the next one when one is silent or fails."""
 
     def __init__(self, servers: Iterable[tuple[str, int]], *, ipv6: bool | None = None) -> None:
-        self._resolver = dns.asyncresolver.Resolver(configure=False)
-        self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
-        self._resolver.rotate = True
-        self._resolver.timeout, self._resolver.lifetime = _TRY_S, _LIFETIME_S
+        self._resolver = _resolver(list(servers))
         with_ipv6 = has_ipv6() if ipv6 is None else ipv6
         self._types = [RdataType.A, RdataType.AAAA] if with_ipv6 else [RdataType.A]
 
@@ -66,15 +63,36 @@ class StubSource:
         except dns.exception.DNSException as error:
             raise NoSuchName from error  # labels too long or empty
         try:
-            answer = await self._resolver.resolve(name, rdtype, raise_on_no_answer=False)
+            answer = await _resolved(self._resolver, name, rdtype)
         except dns.resolver.NXDOMAIN as error:
             raise NoSuchName from error
         except (dns.exception.DNSException, OSError) as error:
             raise ResolverTrouble(str(error) or type(error).__name__) from error
-        if answer.rrset is None and (_is_referral(answer.response) or _is_of_another_name(answer)):
-            raise ResolverTrouble("a referral or the addresses of another name instead of an answer")
         literals = tuple(str(record.address) for record in answer.rrset or ())
         return Addresses(literals, float(answer.chaining_result.minimum_ttl))
+
+
+def _resolver(servers: Iterable[tuple[str, int]]) -> dns.asyncresolver.Resolver:
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
+    resolver.rotate = True
+    resolver.timeout, resolver.lifetime = _TRY_S, _LIFETIME_S
+    return resolver
+
+
+async def _resolved(
+    resolver: dns.asyncresolver.Resolver, name: dns.name.Name, rdtype: RdataType
+) -> dns.resolver.Answer:
+    """Returns the first answer to the question. For dnspython any response without an error is one."""
+    answer = await resolver.resolve(name, rdtype, raise_on_no_answer=False)
+    if answer.rrset is not None or not (_is_referral(answer.response) or _is_of_another_name(answer)):
+        return answer
+    servers = [server for server in resolver.nameservers if not isinstance(server, str)]
+    places = [(server.answer_nameserver(), server.answer_port()) for server in servers]
+    others = [place for place in places if place != (answer.nameserver, answer.port)]
+    if len(others) in (0, len(places)):
+        raise ResolverTrouble("a referral or the addresses of another name instead of an answer")
+    return await _resolved(_resolver(others), name, rdtype)
 
 
 def _is_referral(response: dns.message.Message) -> bool:

@@ -16,13 +16,16 @@ from types import TracebackType
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.http_head import is_passing
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.settings import DownloadSettings
 from laion_etl.urls.public_suffix import registered_domain
 
 _STRIKES = 3  # consecutive timeouts after which an origin is given up
-_SERVER_ERRORS = 20  # consecutive 5xx responses after which an origin is given up
+_SERVER_ERRORS = 20  # consecutive answers after which an origin is given up: 5xx, 429 and the like
+_BUSY = frozenset({429, 503})
+_BUSY_WAIT_S = 1.0  # also where the server asks for less
 _MAX_FAILED = 0.5  # share of a batch's origins: beyond it the worker's own network is broken
 _RESOLVER_TRIES = 3
 _RESOLVER_WAIT_S = 4.0  # longer than the resolver caches its own failures
@@ -117,17 +120,15 @@ class OriginState:
                 self._failure = failure
         else:
             self.strikes = 0
-        if status is DownloadStatus.HTTP_ERROR and failure.message.startswith("5"):
-            self.server_errors += 1
-            if self.server_errors >= _SERVER_ERRORS:
-                self._failure = failure
-        else:
-            self.server_errors = 0
-        if failure.retry_after_s is not None:
-            if failure.retry_after_s > max_wait_s:
-                self._failure = failure
-            else:
-                self.host.pause(failure.retry_after_s)
+        answer = int(failure.message) if status is DownloadStatus.HTTP_ERROR else 0
+        self.server_errors = self.server_errors + 1 if answer >= 500 or is_passing(answer) else 0
+        wait_s = failure.retry_after_s or 0.0
+        if self.server_errors >= _SERVER_ERRORS or wait_s > max_wait_s:
+            self._failure = failure
+        elif answer in _BUSY:
+            self.host.pause(max(wait_s, _BUSY_WAIT_S))
+        elif wait_s:
+            self.host.pause(wait_s)
 
 
 class RequestSlot:

@@ -2,9 +2,9 @@
 
 Both are fetched once per origin and batch, before its first link, unless another worker has shared them
 (host_facts.py). What their answers mean is RFC 9309, section 2.3.1: rules are obeyed, a file that is
-"unavailable" (4xx) forbids nothing, and a host whose robots.txt is "unreachable" (429, 5xx, silence) is left
-alone. Its owner did not ask for that, so robots.txt is requested again first, and links lost this way have
-their own reason.
+"unavailable" (4xx) forbids nothing, and a host whose robots.txt is "unreachable" (5xx, silence; also 429, 408
+and other 4xx by which a server puts a request off) is left alone. Its owner did not ask for that, so
+robots.txt is requested again first, and links lost this way have their own reason.
 """
 
 import random
@@ -26,6 +26,7 @@ from laion_etl.download.host_facts import (
     rules_fact,
     unreachable_fact,
 )
+from laion_etl.download.http_head import is_passing, is_success
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.download.robots_rules import RobotsLine, RobotsRules, lines_for
@@ -220,12 +221,12 @@ class RobotsPolicy:
             if _is_own(failure):
                 raise
             raise _unreachable(failure) from failure
-        if answer.status == 429 or answer.status >= 500:
+        if is_passing(answer.status) or answer.status >= 500:
             raise RobotsUnreachable(
                 DownloadStatus.ROBOTS_UNREACHABLE, str(answer.status), answer.retry_after_s
             )
         body = answer.body
-        if not _is_success(answer.status):
+        if not is_success(answer.status):
             return ()
         if answer.cut_off:  # rules may be missing
             raise RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
@@ -242,7 +243,7 @@ class RobotsPolicy:
             if _is_own(failure):
                 raise
             return ()
-        if not _is_success(answer.status):
+        if not is_success(answer.status):
             return ()
         return await _run(tdm_lines, answer.body, in_thread=len(answer.body) >= _LARGE_BYTES)
 
@@ -260,11 +261,6 @@ def _inflated(answer: PolicyFile) -> PolicyFile:
     except zlib.error:
         return answer._replace(cut_off=True)
     return answer._replace(body=text, cut_off=not inflater.eof and len(text) < MAX_POLICY_FILE_BYTES)
-
-
-def _is_success(status: int) -> bool:
-    """Whether the body is the file (section 2.3.1.1): also 203, and 206 that was not asked for."""
-    return 200 <= status < 300
 
 
 def _is_own(failure: LinkFailed) -> bool:

@@ -53,7 +53,7 @@ _NAME_BEGINNING = re.compile(
 _PREFERENCE = re.compile(
     r"(?:allow[\s_-]?)?(train[\s_-]?(?:gen)?ai|(?:gen)?ai[\s_-]?(?:train(?:ing)?|use|usage|input)"
     r"|no[\s_-]?(?:image[\s_-]?)?(?:(?:gen)?ai|ml|tdm|llm|(?:(?:gen)?ai[\s_-]?)?train(?:ing)?))"
-    r"(?:\s*[:=]\s*(.*))?",
+    r"(?:\s*[:=]\s*(.*)|\s+(no?|none|disallow(?:ed)?|forbidden|prohibited|denied|false|off|yes|true|on))?",
     re.IGNORECASE,
 )
 _MAX_NAME = 40
@@ -154,7 +154,9 @@ def _line(line: str) -> tuple[LineKind, str] | None:
     end = separator.end() if separator else 0
     kind = _kind(name) if "/" not in name else None
     if kind is None and (preference := _PREFERENCE.fullmatch(line)) is not None:
-        return LineKind.PREFERENCE, f"{preference[1]}={preference[2] or ''}".removesuffix("=")
+        return LineKind.PREFERENCE, f"{preference[1]}={preference[2] or preference[3] or ''}".removesuffix(
+            "="
+        )
     if separator and kind is None and (second := _SEPARATOR.search(line, end, _MAX_NAME)):  # `User:agent:`
         longer = line[: second.start()]
         kind = _kind(longer) if "/" not in longer else None

@@ -86,6 +86,8 @@ class NamesOfGroup:
 
     A line such as `*!FooBot`, `all but FooBot` or `*bot` may mean a crawler or all others. What such a group
     forbids is forbidden; it permits nothing, and does not take the place of the rules for everyone.
+    `any-bot` and `ai-bot` are such lines, too: by RFC 9309, 2.2.1 they are product tokens, but no crawler
+    that we know has them, and a site generator shows `AI-bot` as the name that keeps out the crawlers of AI.
     `for_everyone`: a line of its own is `*`, whatever the other lines of the group mean. `unnamed`: a line is
     empty.
     """

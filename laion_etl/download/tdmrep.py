@@ -55,7 +55,7 @@ _PERMISSION = re.compile(
 )
 _REFUSAL = re.compile(REFUSED, re.IGNORECASE)
 # Regular expressions for the whole site. In robots.txt `/.*` is more often meant for files like `.git`.
-_WHOLE_SITE = frozenset({".*", "/.*", "^.*$", "/.*$", "^/.*"})
+_WHOLE_SITE = frozenset({".*", "/.*", "^.*$", "/.*$", "^/.*", "/.*/", "/.*/*"})
 
 TdmLine = tuple[bytes, bool]  # location as written, and whether it is reserved
 TdmRules = tuple[tuple[PathPattern, bool], ...]  # location and whether it is reserved, in order

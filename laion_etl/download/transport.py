@@ -91,6 +91,7 @@ class _ResumingContext(ssl.SSLContext):
         context.sessions = {}
         context.set_alpn_protocols(["http/1.1"])
         context.check_hostname = verify and check_names
+        context.hostname_checks_common_name = False  # RFC 9525, section 6.3, and browsers
         if verify:
             context.load_default_certs()
         else:

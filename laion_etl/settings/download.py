@@ -71,7 +71,8 @@ class DownloadSettings(Group):
     )
     retries: int = setting(
         1,
-        "Retries of a link after a temporary failure: 5xx, 429, a broken connection; also of robots.txt.",
+        "Retries of a link after a temporary failure: 5xx, 429, 408, a broken connection; also of "
+        "robots.txt.",
         changes=Stage.DOWNLOAD,
         minimum=0,
         maximum=100,

@@ -19,6 +19,7 @@ ELSEWHERE = b"/to/gr%F6%DFe"  # where redirects lead to: an image, at no other p
 
 AMBIGUOUS = "the end of the body would be a guess"
 BROWSERS = "browsers take it, and there is no doubt where the body ends"
+OVERRIDDEN = "RFC 9112, 6.3: chunks override the length"
 OPTED_OUT = "an owner's wish"
 PADDING = "what follows the compressed data is padding; browsers ignore it"
 RANGES = (b"Bytes 0-%d/%d", b"bytes=0-%d/%d", b"0-%d/%d", b"bytes 0 - %d / %d")
@@ -535,8 +536,7 @@ CODING += [
         coded(b"x-deflate", zlib.compress(BODY)),
         compressed=True,
         curl="exit 61",
-        ours="not_an_image",
-        why="browsers do not know the label either",
+        why=UNASKED,
     ),
     Shape(
         "gzip three times",
@@ -760,6 +760,115 @@ REDIRECTS += [
         ours="address_refused",
         why="private networks are not reached",
     ),
+]
+STATUS_LINE += [
+    Shape("version 1.9", sized(first=b"HTTP/1.9 200 OK"), "exit 1", why=BROWSERS),
+    Shape("status 600", status(b"600 Odd"), "600", "600"),
+    Shape("five empty lines before the status line", b"\r\n" * 5 + sized(), "exit 1", why=BROWSERS),
+]
+LINES += [
+    Shape("lines that end in CR CR LF", head(b"A: 1", length()).replace(b"\r\n", b"\r\r\n") + BODY),
+    Shape("5000 headers of different names", sized(*(b"A%d: b" % n for n in range(5_000)))),
+]
+LENGTH += [
+    Shape(
+        "Content-Length of 23 digits with zeros", head(b"Content-Length: %023d" % len(BODY)) + BODY, held=True
+    ),
+    Shape(
+        "Content-Length of a zero and zeros",
+        head(b"Content-Length: 000") + BODY,
+        "other bytes",
+        "too_few_bytes",
+        "there is no body",
+    ),
+    Shape("wrong length and chunks", chunked(b"Content-Length: many"), "exit 8", why=OVERRIDDEN, held=True),
+    Shape("negative length and chunks", chunked(b"Content-Length: -1"), "exit 8", why=OVERRIDDEN, held=True),
+    Shape("two lengths and chunks", chunked(b"Content-Length: 5", b"Content-Length: 6"), held=True),
+    Shape("list of two lengths", head(length() + b", 5") + BODY, ours="bad_response", why=AMBIGUOUS),
+]
+TRANSFER += [
+    Shape(
+        "chunked, gzip",
+        head(b"Transfer-Encoding: chunked, gzip") + chunks(ZIPPED),
+        ours="bad_response",
+        why=AMBIGUOUS,
+    ),
+    Shape(
+        "deflate, chunked",
+        head(b"Transfer-Encoding: deflate, chunked") + chunks(zlib.compress(BODY)),
+        held=True,
+    ),
+]
+CHUNKS += [
+    Shape(
+        "NUL in an extension", chunked(body=ONE.replace(b"\r\n", b";\0\r\n", 1) + b"\r\n0\r\n\r\n"), held=True
+    ),
+    Shape(
+        "vertical tab behind the size",
+        chunked(body=ONE.replace(b"\r\n", b"\x0b\r\n", 1) + b"\r\n0\r\n\r\n"),
+        ours="bad_response",
+        why="browsers refuse it",
+    ),
+]
+CODING += [
+    Shape("identity, gzip", coded(b"identity, gzip", ZIPPED), compressed=True),
+    Shape("deflate, gzip", coded(b"deflate, gzip", gzip.compress(raw_deflate(BODY))), compressed=True),
+    Shape(
+        "gzip, then an empty member",
+        coded(b"gzip", ZIPPED + gzip.compress(b"")),
+        "exit 23",
+        why=PADDING,
+        compressed=True,
+    ),
+]
+STATUS += [
+    Shape(
+        "404 with a wrong length",
+        head(b"Content-Length: many", first=b"HTTP/1.1 404 No"),
+        "exit 8",
+        "404",
+        "the status says all",
+    ),
+    Shape(
+        "404 with two lengths",
+        head(length(), b"Content-Length: 5", first=b"HTTP/1.1 404 No") + BODY,
+        "404",
+        "404",
+    ),
+    Shape(
+        "304 with a wrong length",
+        head(b"Content-Length: -1", first=b"HTTP/1.1 304 No"),
+        "304",
+        "304",
+    ),
+]
+REDIRECTS += [
+    Shape("empty Location first", redirect(b"", b"Location: " + ELSEWHERE)),
+    Shape(
+        "302 with a wrong length",
+        head(b"Location: " + ELSEWHERE, b"Content-Length: many", first=b"HTTP/1.1 302 Found"),
+        "exit 8",
+        why="the Location says all",
+    ),
+    *(
+        Shape(
+            code.decode(),
+            redirect(ELSEWHERE, code=code),
+            ours=code[:3].decode(),
+            why="browsers do not follow it",
+        )
+        for code in (b"306 Switch", b"309 Odd")
+    ),
+    Shape(
+        "302 with noai",
+        redirect(ELSEWHERE, b"X-Robots-Tag: noai"),
+        ours="opted_out_robots_tag",
+        why=OPTED_OUT,
+    ),
+    Shape(
+        "host behind backslashes", redirect(b"http:\\\\b.shapes.example" + ELSEWHERE), "exit 3", why=BROWSERS
+    ),
+    Shape("dots at the beginning", redirect(b"../.." + ELSEWHERE)),
 ]
 
 SECTIONS = {

@@ -72,12 +72,25 @@ def test_other_directives_are_not_opt_outs(tags: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [["1"], [" 1 "], ['"1"'], ["1;"], ["0", "1"], ["0, 1"], ["true"], ["True;"]]
+    "values",
+    [
+        *(["1"], [" 1 "], ['"1"'], ["1;"], ["0", "1"], ["0, 1"], ["true"], ["True;"]),
+        *(["1; policy=0"], ["0; 1"], ["0; tdm-reservation=1"], ["0; policy=1, 1"], ["0;policy=x", "1"]),
+        *(["0; ai-train=no"], ["0; policy=1; train-ai=n"]),
+    ],
 )
 def test_reservations_are_honoured(values: list[str]) -> None:
     assert reserved_by_header(values)
 
 
-@pytest.mark.parametrize("values", [[], [""], ["0"], ["10"], ["no"], ["false"]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *([], [""], ["0"], ["10"], ["no"], ["false"]),
+        # 0 with parameters (RFC 9651, 3.1.2); TDMRep has the policy in a header of its own
+        *(["0;policy=1"], ["0; policy=1"], ["0 ; tdm-policy=https://a.example/1"], ['0; policy="1, 1"; v=1']),
+        ["0, policy=1"],
+    ],
+)
 def test_other_values_reserve_nothing(values: list[str]) -> None:
     assert not reserved_by_header(values)

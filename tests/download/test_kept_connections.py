@@ -65,6 +65,7 @@ TIMED_OUT = head(b"Connection: close", b"Content-Length: 0", first=b"HTTP/1.1 40
     [
         TIMED_OUT,
         head(b"Content-Length: 0", first=b"HTTP/1.1 408 Request Timeout"),
+        head(b"Content-Length: 0", first=b"HTTP/1.1 421 Misdirected Request"),
         b"",
         b"\r\n",
         b"HTTP/1.1 20",
@@ -162,6 +163,16 @@ def test_a_record_of_tls_that_came_with_the_response_is_not_the_next_one(tmp_pat
     with scripted_server([(FIRST, SMUGGLED), SECOND], [SECOND], tls=context) as running:
         assert fetch_in_turn(running.port, scheme="https") == [BODY, GOOD]
     assert running.paths == [["/0"], ["/1"]]
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"), [(head() + GOOD, GOOD), (SECOND, GOOD), (SECOND[:-500], S.BAD_RESPONSE)]
+)
+def test_a_connection_over_tls_may_end_without_notice(reply: bytes, found: S | bytes, tmp_path: Path) -> None:
+    """As in browsers: what has no length may be cut off, over TLS like without it."""
+    context = server_context(Authority(), tmp_path, "a.kept.example")
+    with scripted_server([reply, None], tls=context) as running:
+        assert fetch_in_turn(running.port, 1, scheme="https") == [found]
 
 
 def test_what_comes_on_an_idle_connection_closes_it() -> None:

@@ -9,14 +9,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from threading import Barrier
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
+from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.download import pool, transport
+from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.politeness import HostLimiter
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.stage import download_batch
@@ -276,6 +280,50 @@ def test_robots_txt_may_be_elsewhere(store: Store) -> None:
         running.answers["/robots.txt"] = lambda: moved
         running.answers["/rules"] = lambda: (200, {}, b"User-agent: *\nDisallow: /")
         assert run(store, ["http://a.ours.example/1.jpg"], running).kept == 0
+
+
+PASSING = (408, 421, 425, 429, 499, 500, 502, 503, 504, 507, 520, 530, 599)
+LASTING = (400, 401, 403, 404, 405, 410, 418, 423, 451, 498, 501, 505, 999)
+
+
+def test_a_request_that_is_put_off_is_made_again(store: Store) -> None:
+    answers = {f"/{status}.jpg": iter([(status, {}, b"")]) for status in PASSING + LASTING}
+    with site() as running:
+        running.answers = {path: partial(next, once, (200, {}, GOOD)) for path, once in answers.items()}
+        urls = [f"http://s{status}.ours.example/{status}.jpg" for status in PASSING + LASTING]
+        stats = run(store, urls, running, perceptual_hashes=False)
+        asked = Counter(request.path for request in running.image_requests())
+    assert asked == {f"/{status}.jpg": 2 if status in PASSING else 1 for status in PASSING + LASTING}
+    assert (stats.kept, stats.dropped) == (len(PASSING), {"http_error": len(LASTING)})
+
+
+def put_off(*answers: tuple[str, float | None]) -> tuple[float, LinkFailed | None]:
+    """Returns for how long a host is left alone after these answers, and why it is given up."""
+
+    async def main() -> tuple[float, LinkFailed | None]:
+        state = HostLimiter(DownloadSettings(), lambda _: True).origin_state(
+            parse_request_url("http://a.example/")
+        )
+        for message, wait_s in answers:
+            state.failed(LinkFailed(S.HTTP_ERROR, message, wait_s), 30.0)
+        return max(0.0, state.host.next_at - trio.current_time()), state.failure
+
+    return trio.run(main, clock=MockClock())
+
+
+@pytest.mark.parametrize(
+    ("message", "asked_s", "seconds"),
+    [("429", None, 1), ("429", 0.0, 1), ("503", 0.5, 1), ("503", 20.0, 20), ("500", 7.0, 7), ("500", 0.0, 0)],
+)
+def test_a_busy_host_is_left_alone_for_a_while(message: str, asked_s: float | None, seconds: float) -> None:
+    assert put_off((message, asked_s)) == (seconds, None)
+
+
+def test_a_host_that_is_busy_twenty_times_in_a_row_is_given_up() -> None:
+    busy = [("429", None)] * 19
+    assert put_off(*busy, ("404", None), *busy)[1] is None
+    assert put_off(*busy, ("429", None))[1] is not None
+    assert put_off(("408", 31.0))[1] is not None
 
 
 def test_reserved_rights_are_honoured(store: Store) -> None:

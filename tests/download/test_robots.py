@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from itertools import permutations
 
 import pytest
 import trio
@@ -21,6 +22,7 @@ UMLAUT = "/gr\u00f6\u00dfe/"
 ALL = "User-agent: *\n"
 OURS = "User-agent: FooBot\n"
 OTHER = "User-agent: BarBot\n"
+HIDDEN = ("/.*", "/.*/", "/.*/*", "/.*/$", "/.*/ # hidden")
 
 # Sources: section numbers are RFC 9309. "crawlers" is what the public test cases of robots.txt parsers agree
 # on (longest match, lenient lines). "careful" is our choice where neither decides: no owner's wish is lost.
@@ -218,6 +220,36 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (OURS + "Disallaw: /", "/x", False),
         (OURS + "Disallow /a:b", "/a:b", False),
         (OURS + "Disallow: /\nAlow: /", "/x", False),
+        *(
+            (OURS + line, "/x", False)
+            for line in ("AI-Train no", "AI-Training disallowed", "AI-Input  n", "NoAI true")
+        ),
+        *(
+            (OURS + line, "/x", True)
+            for line in ("AI-Train yes", "AI training", "AI use our images", "AI-Input no one")
+        ),
+    ],
+    "careful: product tokens that no crawler has": [
+        ("User-agent: AI-bot\nDisallow: /", "/x", False),
+        ("User-agent: ai-bots\nDisallow: /", "/x", False),
+        ("User-agent: Any-bot\nDisallow: /", "/x", False),
+        ("User-agent: all-crawlers\nDisallow: /", "/x", False),
+        (ALL + "Disallow: /\nUser-agent: Any-bot\nAllow: /", "/x", False),  # they permit nothing
+        ("User-agent: Any-bot\nDisallow: /\n" + OURS + "Disallow: /a", "/x", True),  # ours is more specific
+        ("User-agent: Any-bot/1.0\nDisallow: /", "/x", True),  # a crawler has a version
+        ("User-agent: Many-bot\nDisallow: /", "/x", True),
+        ("User-agent: AI-botany\nDisallow: /", "/x", True),
+    ],
+    "careful: hidden folders, and regular expressions": [
+        *((OURS + f"Disallow: {path}", "/images/a/1.jpg", True) for path in HIDDEN),
+        *((OURS + f"Disallow: {path}", "/.git/", False) for path in HIDDEN),
+        (OURS + "Disallow: /b/, /.*/", "/b/1.jpg", False),
+        (OURS + "Disallow: /b/, /.*/", "/images/1.jpg", True),
+        (OURS + "Disallow: /.*/a/", "/images/a/1.jpg", False),
+        (OURS + "Disallow: /.+/", "/images/a/1.jpg", False),
+        (OURS + "Disallow: /.*/.*", "/images/a/1.jpg", False),
+        (OURS + "Disallow: /images/.*", "/images/a/1.jpg", False),
+        (OURS + "Disallow: /.*[.]jpg", "/images/a/1.jpg", True),
     ],
     "careful: patterns that do not begin with a slash": [
         (OURS + "Disallow: images/", "/images/1.jpg", False),
@@ -242,6 +274,20 @@ def test_the_table_is_large_enough() -> None:
 )
 def test_rules(source: str, text: str | bytes, path: str, allowed: bool) -> None:
     assert parse_robots_txt(encoded(text), "FooBot").allows(path) is allowed, source
+
+
+@pytest.mark.parametrize("first", ["AI-Input: no", "Content-Signal: ai-input=no", "Content-Usage: bots=n"])
+@pytest.mark.parametrize("second", ["AI-Train: yes", "Content-Signal: ai-train=yes", "Allow: /", "Disallow:"])
+def test_the_order_of_lines_does_not_matter(first: str, second: str) -> None:
+    for lines in permutations((first, second, "Crawl-delay: 1")):
+        for group in (ALL, OURS, ""):
+            text = group + "\n".join(lines)
+            assert not parse_robots_txt(text.encode(), "FooBot").allows("/x"), text
+    wishes = ["ai-train=yes", "ai-input=no", "search=yes"]
+    assert {
+        parse_robots_txt(f"{ALL}Content-Signal: {', '.join(order)}".encode(), "FooBot").allows("/x")
+        for order in permutations(wishes)
+    } == {True}
 
 
 @pytest.mark.parametrize(
@@ -497,6 +543,10 @@ def test_a_file_that_is_unavailable_forbids_nothing(status: int) -> None:
 
 PASSING: list[Callable[[], Answer]] = [
     lambda: PolicyFile(429, b""),
+    lambda: PolicyFile(408, b""),
+    lambda: PolicyFile(421, b""),
+    lambda: PolicyFile(425, b""),
+    lambda: PolicyFile(499, b""),
     lambda: PolicyFile(500, b""),
     lambda: PolicyFile(503, b""),
     lambda: LinkFailed(S.TIMEOUT, "first byte"),

@@ -88,9 +88,11 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     return made
 
 
-def server_context(authority: Authority, folder: Path, host: str, days: int = 2) -> ssl.SSLContext:
+def server_context(
+    authority: Authority, folder: Path, host: str, days: int = 2, common_name: str = "server"
+) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     certificate = authority.sign(key.public_key(), subject, host=host, days=days)
     path = folder / "server.pem"
     path.write_bytes(
@@ -184,6 +186,14 @@ def test_other_names_are_refused(
         assert running.requests == []
 
 
+@pytest.mark.parametrize("host", ["a.secure.example", "my_blog.secure.example"])
+def test_a_name_that_only_the_subject_has_is_refused(authority: Authority, tmp_path: Path, host: str) -> None:
+    """RFC 9525, 6.3; browsers refuse it, curl with OpenSSL does not."""
+    with site(server_context(authority, tmp_path, "", common_name=host)) as running:
+        assert fetch(running, host) is S.TLS_FAILED
+        assert fetch(running, host, verify_tls=False) == GOOD
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("host", ["blog.secure.example", "my_blog.secure.example"])
 def test_the_session_of_a_closed_connection_is_resumed(
@@ -232,6 +242,21 @@ def test_a_server_that_speaks_no_http_1_is_counted_as_such() -> None:
     ):
         with hello_server(reply) as port:
             assert failure(f"{scheme}://a.secure.example/", port) == message
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",  # the end of the connection
+        b"\x15\x03\x03\x00\x02\x02\x70",  # fatal, unrecognized_name (RFC 6066, 3)
+        b"\x15\x03\x03\x00\x02\x02\x28",  # fatal, handshake_failure
+        b"HTTP/1.1 400 The plain HTTP request was sent to HTTPS port\r\n\r\n",
+        bytes(100),
+    ],
+)
+def test_what_does_not_answer_the_handshake_is_a_failed_one(reply: bytes) -> None:
+    with hello_server(reply) as port:
+        assert failure("https://a.secure.example/", port) == "handshake"
 
 
 @contextmanager
