@@ -11,15 +11,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_better import near_better
 from laion_etl.blocklists.near_hashes import Hashes, Ints
 from laion_etl.blocklists.near_kernels import flatten, join
-from laion_etl.publish.band_files import IMAGE, Records
+from laion_etl.publish.band_files import Records
+from laion_etl.publish.ranked_images import best_first
+from laion_etl.publish.spools import Spool
 
 KNOWN, DROPPED = -2, -1
 _IMAGES_PER_PART = 1 << 21
@@ -35,26 +35,6 @@ class Decided:
 
     hashes: Hashes
     kept: Ints
-
-
-class Spool:
-    """Records in a temporary file."""
-
-    def __init__(self, file: IO[bytes], dtype: np.dtype[Any] = IMAGE) -> None:
-        self._file = file
-        self._dtype = dtype
-        self.count = 0
-
-    def add(self, records: NDArray[Any]) -> None:
-        self._file.write(records.tobytes())
-        self.count += len(records)
-
-    def read(self) -> NDArray[Any]:
-        """Return all records, mapped."""
-        self._file.flush()
-        if not self.count:
-            return np.empty(0, self._dtype)
-        return np.memmap(self._file, self._dtype, "r", shape=(self.count,))
 
 
 class Groups:
@@ -149,11 +129,6 @@ def decide(images: Records, known: Ints, bits: int) -> Decided:
         [np.full(int(is_known.sum()), KNOWN, np.int64), np.where(near, DROPPED, rest["key"])]
     )
     return Decided(np.concatenate([rows["pdq"][is_known], rest["pdq"]]), kept)
-
-
-def best_first(similarity: NDArray[np.float32], pixels: Ints, keys: NDArray[Any]) -> Ints:
-    """Return the order of samples from best to worst."""
-    return np.lexsort((keys, -pixels, -similarity))
 
 
 def _steps(records: Records) -> Iterator[Records]:
