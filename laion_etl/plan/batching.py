@@ -52,7 +52,7 @@ def assign_batches_by_language(
     groups = [np.flatnonzero(languages == name) for name in large]
     groups.append(np.flatnonzero(~np.isin(languages, large)))
     left = limits.batches - sum(_least(hosts[group], limits) for group in groups)
-    batches = []
+    batches: list[Longs] = []
     for group in groups:
         least = _least(hosts[group], limits)
         found = assign_batches(hosts[group], replace(limits, batches=least + max(0, left)))
