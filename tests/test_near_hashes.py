@@ -9,7 +9,7 @@ import pytest
 
 from laion_etl.blocklists import near_better as near_better_module
 from laion_etl.blocklists import near_lists, near_runs, near_sets
-from laion_etl.blocklists.near_better import near_better
+from laion_etl.blocklists.near_better import near_better, near_listed
 from laion_etl.blocklists.near_hashes import Hashes, NearIndex, NearListed, cuts, to_words
 from laion_etl.blocklists.near_kept import mark_near_kept
 from laion_etl.blocklists.near_kernels import band_values, flatten, join
@@ -53,6 +53,22 @@ def test_what_is_near_to_a_better_one_that_is_kept_is_what_comparing_all_finds(b
             kept.append(row)
     assert np.flatnonzero(~near_better(both, bits)).tolist() == kept
     assert len(kept) < len(both)
+
+
+@pytest.mark.parametrize(("most_steps", "most_kept"), [(2_000, 2_048), (0, 2_048), (0, 3)])
+@pytest.mark.parametrize("bits", [0, 3, 10, 15, 31])
+def test_what_is_near_a_listed_one_is_what_comparing_all_finds(
+    bits: int, most_steps: int, most_kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_better_module, "_MOST_STEPS", most_steps)
+    monkeypatch.setattr(near_sets, "_MOST_KEPT", most_kept)
+    listed, hashes = hashes_and_variants(bits)
+    rng = np.random.default_rng(bits)
+    listed = np.concatenate([listed, listed[:9], around(listed[:9], 60, bits, rng)])  # near each other, too
+    hashes = np.concatenate([hashes, around(hashes, 100, bits, rng)])
+    near = np.bitwise_count(hashes[:, None] ^ listed[None]).sum(axis=2, dtype=np.int64) <= bits
+    assert near_listed(listed, hashes, bits).tolist() == near.any(axis=1).tolist()
+    assert near.any() and not near.any(axis=1).all()
 
 
 def alike(count: int, equal: int, rng: np.random.Generator) -> Hashes:

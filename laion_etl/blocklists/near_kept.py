@@ -24,12 +24,21 @@ from laion_etl.core.kernels import Longs
 from laion_etl.core.numba_cache import kernel
 
 _NO_END = (1 << 63) - 1
+ALL = -1  # each hash is compared with earlier ones, and later ones with it
 
 
 def mark_near_kept(
-    words: Words, bits: int, firsts: Longs, widths: Longs, near: Masks, most_steps: int = _NO_END
+    words: Words,
+    bits: int,
+    firsts: Longs,
+    widths: Longs,
+    near: Masks,
+    most_steps: int = _NO_END,
+    listed: int = ALL,
 ) -> int:
     """Set `near` for each hash within `bits` of an earlier one for which it is not set.
+
+    With `listed`, the first so many are only compared with, and set `near` for the others, which are not.
 
     Returns how many steps that took: comparisons of two hashes, and lists and their entries looked at; or -1
     if it takes more than `most_steps`, or longer lists than are allowed, and then not all is set.
@@ -37,7 +46,7 @@ def mark_near_kept(
     lists: Lists | None = empty_lists(len(words), widths)
     row = steps = 0
     while lists is not None:
-        row, more = _mark(words, row, bits, firsts, widths, near, lists, most_steps - steps)
+        row, more = _mark(words, row, bits, firsts, widths, near, lists, most_steps - steps, listed)
         steps += more
         if steps > most_steps:
             return -1
@@ -92,6 +101,7 @@ def _mark(
     near: Masks,
     lists: Lists,
     most_steps: int,
+    listed: int,
 ) -> tuple[int, int]:
     """Mark hashes from `first` on while there is room; returns where to go on, and the number of steps.
 
@@ -101,7 +111,7 @@ def _mark(
     for row in range(first, len(words)):
         if steps > most_steps or lists.used[1] == len(lists.depths) or not has_room(lists):
             return row, steps
-        for band in range(len(firsts)):
+        for band in range(len(firsts) if row >= listed else 0):
             start = lists.heads[
                 band, slot_of(band_value(words, row, firsts[band], widths[band]), lists.heads.shape[1])
             ]
@@ -114,6 +124,6 @@ def _mark(
             steps += 1 + more
             if near[row]:
                 break
-        if not near[row]:
+        if not near[row] and (listed < 0 or row < listed):
             steps += add(words, row, firsts, widths, lists, left)
     return len(words), steps

@@ -12,6 +12,9 @@ of the other bits are equal too, and cutting these into `bits + 1` bands compare
 - What meets is compared with leaders, as in a run, so that many hashes that are all near cost a step each.
 
 Equal hashes are connected first and compared once.
+
+For each hash it takes 40 bytes of memory, and more in mapped temporary files (spilled_arrays.py), so that
+tens of millions of images that agree in a band can be compared.
 """
 
 from collections.abc import Iterator
@@ -22,14 +25,17 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from laion_etl.blocklists.near_kernels import add_joining, connect
+from laion_etl.blocklists.near_kernels import Masks, add_joining, connect
 from laion_etl.core.kernels import Hashes as Words
 from laion_etl.core.kernels import Longs
+from laion_etl.core.numba_cache import kernel
+from laion_etl.core.spilled_arrays import spilled
 
 _SAMPLE = 1_024
 _WIDEST = 16  # bits of a group: numpy sorts values of 16 bits in linear time
 _MOST_CHANGED = 2
 _ROUND = 20  # what a round of one mask costs for each hash, in comparisons
+_AT_ONCE = 1 << 20  # rows, for which memory is allocated
 _TRIED = 24  # bits for each place of a group
 
 Bits = NDArray[np.uint8]
@@ -72,14 +78,19 @@ class Rest:
 
     def __post_init__(self) -> None:
         self._parents = np.arange(len(self.words))
-        self._joined = np.empty((len(self.words), 2), np.int64)
+        self._joined = spilled((len(self.words), 2), np.int64)
 
     def run(self) -> Ints:
         """Return pairs of rows that connect near hashes."""
-        _, firsts, places = np.unique(self.words, axis=0, return_index=True, return_inverse=True)
-        copies = np.flatnonzero(firsts[places.reshape(-1)] != np.arange(len(self.words)))
-        edges = np.stack([copies, firsts[places.reshape(-1)[copies]]], axis=1)
-        self._total = add_joining(self._parents, np.arange(len(self.words)), edges, self._joined, 0)
+        order = np.lexsort(self.words.T[::-1])
+        new = np.ones(len(order), np.bool_)
+        for start in range(1, len(order), _AT_ONCE):
+            rows = order[start - 1 : start + _AT_ONCE]
+            words = self.words[rows]
+            new[start : start + _AT_ONCE] = (words[1:] != words[:-1]).any(axis=1)
+        firsts = order[new]
+        self._total = _join_copies(self._parents, order, new, self._joined)
+        del order, new
         self._compare(firsts)
         return self._joined[: self._total]
 
@@ -87,26 +98,37 @@ class Rest:
         """Connect near hashes among some rows."""
         if len(rows) < 2:
             return
-        bits = np.unpackbits(self.words[rows].astype(">u8").view(np.uint8), axis=1)
-        way = cheapest(bits, self.bits, len(bits))
+        sample = np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)
+        way = cheapest(unpacked(self.words[rows[sample]]), self.bits, len(rows))
         for group in way.groups:
-            values = group_values(bits, group)
+            values = values_of(self.words, group, rows)
             for mask in way.masks(len(group)):
                 self._round(rows, np.minimum(values, values ^ np.uint16(mask)))
 
     def _round(self, rows: Ints, values: NDArray[np.uint16]) -> None:
         """Compare the rows that have the same value."""
         order = np.argsort(values, kind="stable")
-        ordered, met = rows[order], values[order].astype(np.uint64)
-        sizes = np.diff(np.flatnonzero(np.append(met[1:] != met[:-1], True)), prepend=-1)
-        edges, scratch = np.empty((len(rows), 2), np.int64), np.empty((3, len(rows)), np.int64)
-        count, _ = connect(
-            self.words[ordered], met, self.bits, self.band, self.firsts, self.widths,
-            scratch, edges, len(rows), np.empty((0, 2), np.int64),
-        )  # fmt: skip
-        self._total = add_joining(self._parents, ordered, edges[:count], self._joined, self._total)
+        ends = np.cumsum(np.bincount(values))
+        sizes = np.diff(ends, prepend=0)
+        start = 0
+        while start < len(rows):  # whole values, about so many rows
+            whole = np.searchsorted(ends, start + _AT_ONCE, "right")
+            end = int(ends[max(whole - 1, np.searchsorted(ends, start, "right"))])
+            self._connect(rows[order[start:end]], values[order[start:end]].astype(np.uint64))
+            start = end
         self.longest = max(self.longest, int(sizes.max()))
         self.compared += len(rows) + int((sizes * sizes).sum())
+
+    def _connect(self, rows: Ints, values: Words) -> None:
+        """Connect near hashes among rows that are sorted by their values."""
+        words = spilled((len(rows), 4), np.uint64)
+        np.take(self.words, rows, axis=0, out=words, mode="clip")  # "raise" takes a copy
+        edges, scratch = spilled((len(rows), 2), np.int64), spilled((3, len(rows)), np.int64)
+        count, _ = connect(
+            words, values, self.bits, self.band, self.firsts, self.widths,
+            scratch, edges, len(rows), np.empty((0, 2), np.int64),
+        )  # fmt: skip
+        self._total = add_joining(self._parents, rows, edges[:count], self._joined, self._total)
 
 
 def cheapest(bits: Bits, near: int, hashes: int) -> Way:
@@ -157,9 +179,32 @@ def _agreeing(labels: Ints) -> int:
     return int((counts * counts).sum())
 
 
-def group_values(bits: Bits, group: tuple[int, ...]) -> NDArray[np.uint16]:
-    """Return the bits of a group as numbers."""
-    values = np.zeros(len(bits), np.uint16)
-    for bit in group:
-        values = (values << np.uint16(1)) | bits[:, bit]
+def unpacked(words: Words) -> Bits:
+    """Return the bits of hashes."""
+    return np.unpackbits(words.astype(">u8").view(np.uint8), axis=1)
+
+
+def values_of(words: Words, group: tuple[int, ...], rows: Ints | None = None) -> NDArray[np.uint16]:
+    """Return the bits of a group of all hashes, or of some rows, as numbers."""
+    values = np.zeros(len(words) if rows is None else len(rows), np.uint16)
+    for start in range(0, len(values), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        part = words[some] if rows is None else words[rows[some]]
+        for bit in group:
+            ones = (part[:, bit >> 6] >> np.uint64(63 - (bit & 63))).astype(np.uint16) & np.uint16(1)
+            values[some] = (values[some] << np.uint16(1)) | ones
     return values
+
+
+@kernel
+def _join_copies(parents: Longs, order: Longs, new: Masks, joined: Longs) -> int:
+    """Join each hash that is not new in `order` with the first one of its value; returns how many."""
+    first, count = 0, 0
+    for place in range(len(order)):
+        if new[place]:
+            first = order[place]
+            continue
+        parents[order[place]] = first
+        joined[count, 0], joined[count, 1] = order[place], first
+        count += 1
+    return count

@@ -15,6 +15,7 @@ from laion_etl.blocklists.near_hashes import Ints, cuts
 from laion_etl.blocklists.near_kernels import connect
 from laion_etl.blocklists.near_rest import Rest
 from laion_etl.core.kernels import Hashes as Words
+from laion_etl.core.spilled_arrays import spilled
 
 _MOST_LEADERS = 2_048  # 4 microseconds for each hash of a run
 _log = logging.getLogger(__name__)
@@ -23,13 +24,21 @@ _log = logging.getLogger(__name__)
 def connected(words: Words, values: Words, bits: int, band: int) -> Ints:
     """Return pairs of rows (n, 2) that connect near hashes with the same value of a band, sorted by it."""
     firsts, widths = cuts(bits)
-    edges, scratch = np.empty((len(words), 2), np.int64), np.empty((3, len(words)), np.int64)
+    edges, scratch = (
+        spilled((len(words), 2), np.int64),
+        np.empty((3, min(len(words), _MOST_LEADERS)), np.int64),
+    )
     cut_off = np.empty((len(words) // _MOST_LEADERS + 1, 2), np.int64)
     count, runs = connect(words, values, bits, band, firsts, widths, scratch, edges, _MOST_LEADERS, cut_off)
+    if not runs:
+        return edges[:count]
     found = [edges[:count]]
     for start, end in cut_off[:runs].tolist():
-        found.append(start + connected_by_the_rest(words[start:end], bits, band))
-    return np.concatenate(found)
+        joined = connected_by_the_rest(words[start:end], bits, band)
+        joined += start
+        found.append(joined)
+    joined = spilled((sum(map(len, found)), 2), np.int64)
+    return np.concatenate(found, out=joined)
 
 
 def connected_by_the_rest(words: Words, bits: int, band: int) -> Ints:

@@ -9,8 +9,9 @@ kept ones whose value in a group is so close to its own.
 import numpy as np
 from numpy.typing import NDArray
 
+from laion_etl.blocklists.near_kept import ALL
 from laion_etl.blocklists.near_kernels import Masks, Places, distance
-from laion_etl.blocklists.near_rest import Bits, Way, cheapest, group_values
+from laion_etl.blocklists.near_rest import Way, cheapest, unpacked, values_of
 from laion_etl.core.kernels import Hashes as Words
 from laion_etl.core.kernels import Longs
 from laion_etl.core.numba_cache import kernel
@@ -20,43 +21,40 @@ _MOST_KEPT = 2_048  # as many as leaders in near_runs.py: 5 microseconds for eac
 Values = NDArray[np.uint16]
 
 
-def mark_near_in_sets(words: Words, sets: Longs, bits: int, near: Masks) -> int:
+def mark_near_in_sets(words: Words, sets: Longs, bits: int, near: Masks, listed: int = ALL) -> int:
     """Set `near` for each hash within `bits` of an earlier one of its set for which it is not set.
 
+    `listed` is as for `mark_near_kept`.
     Returns how many steps that took: comparisons of two hashes, and values looked up.
     """
     rows = np.flatnonzero(np.bincount(sets, minlength=len(sets))[sets] > 1)
     rows = rows[np.argsort(sets[rows], kind="stable")]
     members, own = words[rows], sets[rows]
+    is_listed = rows < listed if listed >= 0 else np.empty(0, np.bool_)
     found, kept = np.zeros(len(rows), np.bool_), np.empty((_MOST_KEPT, 4), np.uint64)
     large = np.empty((len(rows) // _MOST_KEPT + 1, 2), np.int64)
-    count, steps = _mark(members, own, bits, kept, found, large)
+    count, steps = _mark(members, own, bits, kept, found, large, is_listed)
     for start, end in large[:count].tolist():
         first_kept = start + np.flatnonzero(~found[start:end])[:_MOST_KEPT]
-        steps += mark_near_in_large_set(members[start:end], members[first_kept], bits, found[start:end])
+        steps += mark_near_in_large_set(
+            members[start:end], members[first_kept], bits, found[start:end], is_listed[start:end]
+        )
     near[rows] = found
     return steps
 
 
-def mark_near_in_large_set(words: Words, some_kept: Words, bits: int, near: Masks) -> int:
+def mark_near_in_large_set(words: Words, some_kept: Words, bits: int, near: Masks, is_listed: Masks) -> int:
     """Set `near` as `mark_near_in_sets`, for one set, by the bits in which its kept hashes differ.
 
     `some_kept` are some of those; copies of a few hashes would not show which bits divide the others.
     """
-    way = cheapest(_unpacked(some_kept), bits, len(words))
-    unpacked = _unpacked(words)
-    values = np.stack([group_values(unpacked, group) for group in way.groups])
-    del unpacked
+    way = cheapest(unpacked(some_kept), bits, len(words))
+    values = np.stack([values_of(words, group) for group in way.groups])
     masks, bounds = _masks(way)
     width = max(map(len, way.groups))
     heads = np.full((len(way.groups), 1 << width), -1, np.int32)
-    return int(
-        _mark_by_groups(words, bits, values, masks, bounds, heads, np.empty(values.shape, np.int32), near)
-    )
-
-
-def _unpacked(words: Words) -> Bits:
-    return np.unpackbits(words.astype(">u8").view(np.uint8), axis=1)
+    nexts = np.empty(values.shape, np.int32)
+    return int(_mark_by_groups(words, bits, values, masks, bounds, heads, nexts, near, is_listed))
 
 
 def _masks(way: Way) -> tuple[Values, Longs]:
@@ -67,10 +65,12 @@ def _masks(way: Way) -> tuple[Values, Longs]:
 
 
 @kernel
-def _mark(words: Words, sets: Longs, bits: int, kept: Words, near: Masks, large: Longs) -> tuple[int, int]:
+def _mark(
+    words: Words, sets: Longs, bits: int, kept: Words, near: Masks, large: Longs, is_listed: Masks
+) -> tuple[int, int]:
     """Mark hashes, sorted by their sets; returns how many sets keep more than there is room for, and steps.
 
-    The bounds of those sets are in `large`.
+    The bounds of those sets are in `large`. `is_listed` is empty unless only listed hashes are compared with.
     """
     start, found, steps = 0, 0, 0
     for end in range(1, len(words) + 1):
@@ -78,12 +78,12 @@ def _mark(words: Words, sets: Longs, bits: int, kept: Words, near: Masks, large:
             continue
         count = 0
         for row in range(start, end):
-            for number in range(count):
+            for number in range(0 if len(is_listed) and is_listed[row] else count):
                 steps += 1
                 if distance(words, row, kept, number) <= bits:
                     near[row] = True
                     break
-            if near[row]:
+            if near[row] or (len(is_listed) and not is_listed[row]):
                 continue
             if count == len(kept):
                 large[found, 0], large[found, 1] = start, end
@@ -98,13 +98,13 @@ def _mark(words: Words, sets: Longs, bits: int, kept: Words, near: Masks, large:
 @kernel
 def _mark_by_groups(
     words: Words, bits: int, values: Values, masks: Values, bounds: Longs,
-    heads: Places, nexts: Places, near: Masks,
+    heads: Places, nexts: Places, near: Masks, is_listed: Masks,
 ) -> int:  # fmt: skip
     """Mark hashes; `heads` (groups, values) and `nexts` (groups, rows) get lists of the kept ones."""
     steps = 0
     for row in range(len(words)):
         near[row] = False
-        for group in range(len(values)):
+        for group in range(0 if len(is_listed) and is_listed[row] else len(values)):
             for number in range(bounds[group], bounds[group + 1]):
                 other = heads[group, values[group, row] ^ masks[number]]
                 steps += 1
@@ -116,7 +116,7 @@ def _mark_by_groups(
                     break
             if near[row]:
                 break
-        if near[row]:
+        if near[row] or (len(is_listed) and not is_listed[row]):
             continue
         for group in range(len(values)):
             value = values[group, row]

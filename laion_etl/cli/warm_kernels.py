@@ -33,8 +33,8 @@ from laion_etl.parse.cld3_model import Cld3Network
 from laion_etl.parse.file_counts import FileCounts
 from laion_etl.parse.wat_workers import FileParser
 from laion_etl.publish.band_files import IMAGE, KNOWN
-from laion_etl.publish.near_compare import compare_slice
 from laion_etl.publish.near_groups import Groups
+from laion_etl.publish.near_slices import compare_slice
 from laion_etl.score.products import product, row_products
 from laion_etl.score.resize import compile_loops
 from laion_etl.settings import CoreSettings, ParseSettings, Settings
@@ -128,7 +128,7 @@ def _compare() -> None:
     words, near = to_words(images["pdq"]), np.zeros(2, np.bool_)
     connected_by_the_rest(words, 10, 0)
     mark_near_in_sets(words, np.zeros(2, np.int64), 10, near)
-    mark_near_in_large_set(words, words[:1], 10, near)
+    mark_near_in_large_set(words, words[:1], 10, near, np.empty(0, np.bool_))
     with Groups(10) as groups:
         groups.add(*compare_slice(images, np.zeros(1, KNOWN), 10, 0))
         list(groups.decided())

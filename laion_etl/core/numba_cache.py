@@ -38,6 +38,7 @@ _SOURCES = (
     "blocklists/link_matches.py",
     "blocklists/near_kept.py",
     "blocklists/near_lists.py",
+    "blocklists/near_rest.py",
     "blocklists/near_sets.py",
     "parse/kernels/*.py",
     "database/kernels.py",

@@ -196,8 +196,7 @@ class BatchNumbers:
         return InputError(
             f"cannot plan {self._crawl}: a window of its pairs makes "
             f"{quantity(batches, 'batch', 'batches')}, and {len(slot):,} numbers, {slot.first} to "
-            f"{slot.last}, are reserved for it; raise LAION_ETL_PLAN_MAX_PAIRS_PER_HOST or "
-            "LAION_ETL_PLAN_BATCH_SIZE, and plan it again"
+            f"{slot.last}, are reserved for it; raise LAION_ETL_PLAN_BATCH_SIZE, and plan it again"
         )
 
     def _within(self, slot: Slot, record: Mapping[int, _Thousand]) -> Iterator[tuple[int, str]]:

@@ -2,8 +2,14 @@
 
 The pairs are sorted by host and assigned in turn: the n-th goes to batch n modulo the number of batches. So
 every host is spread as evenly as possible, and the sizes of batches differ by at most one: there is no small
-remainder. If the share of a host would exceed its limit per batch, there are more batches.
+remainder. If the share of a host would exceed its limit per batch, there are more batches, but no more than
+there are numbers for them: some four times as many as the pairs fill batches. Where one host has nearly
+everything, more pairs of it are then in each batch. It still gets no more requests, as downloaders limit
+these (download/politeness.py): its batches take longer. Refused: batches of that host alone, which take
+longest of all, and numbers for as many batches as a host might need, which leave none to the next round.
 """
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,31 +19,56 @@ from laion_etl.database.kernels import Hashes, Longs
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads hashes that are close
 
 
-def assign_batches(hosts: Hashes, batch_size: int, max_per_host: int) -> list[Longs]:
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How many pairs a batch may have, and `per_host` of one host, as long as there are at most `batches`."""
+
+    pairs: int
+    per_host: int
+    batches: int
+
+
+def assign_batches(hosts: Hashes, limits: BatchLimits) -> list[Longs]:
     """Returns the rows of each batch, in order, from the host hash of each row.
 
-    A batch has at most `batch_size` rows and at most `max_per_host` of one host, spread evenly over the
-    batch. The result depends only on the arguments.
+    Pairs of one host are spread evenly over a batch. The result depends only on the arguments.
     """
     if not len(hosts):
         return []
     order = np.argsort(hosts, kind="stable")
-    _, counts = np.unique(hosts, return_counts=True)
-    batches = max(_ceil(len(hosts), batch_size), _ceil(int(counts.max()), max_per_host))
+    batches = max(_least(hosts, limits), min(_wanted(hosts, limits), limits.batches))
     return [_interleaved(order[first::batches], hosts) for first in range(min(batches, len(hosts)))]
 
 
 def assign_batches_by_language(
-    hosts: Hashes, languages: npt.NDArray[np.object_], batch_size: int, max_per_host: int
+    hosts: Hashes, languages: npt.NDArray[np.object_], limits: BatchLimits
 ) -> list[Longs]:
-    """Like `assign_batches`, each language for itself; those with less than a full batch go together."""
+    """Like `assign_batches`, each language for itself; those with less than a full batch go together.
+
+    The first languages may have more batches than they need at least, if not all may.
+    """
     names, counts = np.unique(languages, return_counts=True)
-    large = names[counts >= batch_size]
+    large = names[counts >= limits.pairs]
     groups = [np.flatnonzero(languages == name) for name in large]
     groups.append(np.flatnonzero(~np.isin(languages, large)))
-    return [
-        group[rows] for group in groups for rows in assign_batches(hosts[group], batch_size, max_per_host)
-    ]
+    left = limits.batches - sum(_least(hosts[group], limits) for group in groups)
+    batches: list[Longs] = []
+    for group in groups:
+        least = _least(hosts[group], limits)
+        found = assign_batches(hosts[group], replace(limits, batches=least + max(0, left)))
+        left -= len(found) - least
+        batches += [group[rows] for rows in found]
+    return batches
+
+
+def _least(hosts: Hashes, limits: BatchLimits) -> int:
+    """Return how many batches rows fill."""
+    return _ceil(len(hosts), limits.pairs)
+
+
+def _wanted(hosts: Hashes, limits: BatchLimits) -> int:
+    """Return how many batches no host has too large a share of."""
+    return _ceil(int(np.unique(hosts, return_counts=True)[1].max()), limits.per_host)
 
 
 def _interleaved(rows: Longs, hosts: Hashes) -> Longs:

@@ -1,10 +1,10 @@
 """Divides the batch numbers that follow among the windows of a round, so that each is numbered for itself.
 
 How many batches a window makes is known only when its pairs are read: at least its pairs by the batch size,
-and more if a few hosts have most of them. So its slot is larger than that, up to four times, but all slots
-together take at most half of the numbers that the round can spare. Refused: dividing all numbers, which
-leaves none to the next round (a partition that was repaired, say); and numbering windows one after the other,
-which makes them wait.
+and more if a few hosts have most of them, as far as there are numbers (batching.py). So its slot is larger
+than that, up to four times, but all slots together take at most half of the numbers that the round can spare.
+Refused: dividing all numbers, which leaves none to the next round (a partition that was repaired, say); and
+numbering windows one after the other, which makes them wait.
 """
 
 from laion_etl.plan.batch_numbers import NUMBERS_PER_FILE, Slot

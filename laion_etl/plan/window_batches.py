@@ -5,28 +5,32 @@ result is the same as in one snapshot. Nothing here depends on other windows or 
 that is cut again after a kill has the same batches, numbers and bytes.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from laion_etl.core.errors import MissingFileError
+from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import batch_file_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output
 from laion_etl.database.binary_copy import Texts, host_hashes
 from laion_etl.database.servers import RangeServers
 from laion_etl.io.planned import PlannedBatch
 from laion_etl.io.storage import Store
-from laion_etl.plan.batch_numbers import BatchNumbers, contents_digest
-from laion_etl.plan.batching import assign_batches, assign_batches_by_language
+from laion_etl.plan.batch_numbers import BatchNumbers, Slot, contents_digest
+from laion_etl.plan.batching import BatchLimits, assign_batches, assign_batches_by_language
 from laion_etl.plan.rounds import Round, Window
 from laion_etl.plan.taken_numbers import TakenNumbers
 from laion_etl.plan.window_pairs import read_pairs
 from laion_etl.settings import PlanSettings
 
+_log = logging.getLogger(__name__)
 _WRITERS = 8  # to S3, writing a batch file is mostly waiting
 
 
@@ -45,11 +49,11 @@ class WindowBatches:
     def write(self, window: Window) -> list[PlannedBatch]:
         """Write `batches/<crawl>/<batch>.parquet` for each batch of a window.
 
-        Rows of BATCH_SCHEMA, at most `batch_size`. Raises InputError if the slot has too few numbers, and
-        WindowDoneError if another planner has recorded the window meanwhile.
+        Rows of BATCH_SCHEMA, at most `batch_size`. Raises InputError if the slot has too few numbers for
+        that, and WindowDoneError if another planner has recorded the window meanwhile.
         """
         pairs = read_pairs(window.keys, self.partitions, self.servers, self.timeout_s)
-        chosen = [pa.array(rows) for rows in self._assigned(pairs)]
+        chosen = [pa.array(rows) for rows in self._assigned(pairs, window.slot)]
         ids = pairs.select(["pair_id"])
         digests = [contents_digest(ids.take(rows)) for rows in chosen]
         taken = TakenNumbers(self.servers.first, self.of, window)
@@ -61,15 +65,24 @@ class WindowBatches:
             for number, rows, file in zip(given, chosen, files, strict=True)
         ]
 
-    def _assigned(self, pairs: pa.Table) -> list[Any]:
-        limits = (self.settings.batch_size, self.settings.max_pairs_per_host)
+    def _assigned(self, pairs: pa.Table, slot: Slot) -> list[Any]:
         if not pairs.num_rows:
             return []
+        limits = BatchLimits(self.settings.batch_size, self.settings.max_pairs_per_host, len(slot))
         hosts = host_hashes(Texts.from_column(pairs.column("url").chunk(0)))
         if self.settings.per_language:
             languages = pairs.column("language").to_numpy(zero_copy_only=False)
-            return list(assign_batches_by_language(hosts, languages, *limits))
-        return list(assign_batches(hosts, *limits))
+            assigned = assign_batches_by_language(hosts, languages, limits)
+        else:
+            assigned = assign_batches(hosts, limits)
+        most = max(int(np.unique(hosts[rows], return_counts=True)[1].max()) for rows in assigned)
+        if most > limits.per_host:
+            _log.warning(
+                "a window of %s has many pairs of one host, and %s for its batches: a batch has up to %s of "
+                "the host, more than LAION_ETL_PLAN_MAX_PAIRS_PER_HOST (%s), and takes longer to download",
+                self.of.crawl, quantity(len(slot), "number"), f"{most:,}", f"{limits.per_host:,}",
+            )  # fmt: skip
+        return list(assigned)
 
     def _written(self, batch: int, pairs: pa.Table) -> Output:
         name = batch_file_name(self.of.crawl, batch)

@@ -11,6 +11,7 @@ is written slice by slice: 110 MB of memory, and as much disk as the file takes.
 
 import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -191,14 +192,28 @@ class BandsFile:
                 return cls(output, bands, dtype, store, before, checksums)
         raise _damaged(output, store)
 
+    def count(self, band: int, number: int) -> int:
+        """Return how many records a slice of a band has."""
+        place = band * self.bands.slices + number
+        return int(self.before[place + 1]) - int(self.before[place])
+
     def read(self, band: int, number: int) -> Records:
         """Read a slice of a band. Raises DamagedFileError."""
+        count = self.count(band, number)
+        return next(self.parts(band, number, count)) if count else np.empty(0, self.dtype)
+
+    def parts(self, band: int, number: int, at_once: int) -> Iterator[Records]:
+        """Yield a slice of a band in parts. Raises DamagedFileError, at its end if its content is damaged."""
         place = band * self.bands.slices + number
         start, end = (int(one) * self.dtype.itemsize for one in self.before[place : place + 2])
-        data = self.store.read_range(self.output.name, start, end - start) if end > start else b""
-        if len(data) != end - start or zlib.crc32(data) != self.checksums[place]:
-            raise _damaged(self.output, self.store)
-        return np.frombuffer(data, self.dtype)
+        checksum = 0
+        for first in range(start, end, at_once * self.dtype.itemsize):
+            size = min(at_once * self.dtype.itemsize, end - first)
+            data = self.store.read_range(self.output.name, first, size)
+            checksum = zlib.crc32(data, checksum)
+            if len(data) != size or (first + size == end and checksum != self.checksums[place]):
+                raise _damaged(self.output, self.store)
+            yield np.frombuffer(data, self.dtype)
 
 
 def _damaged(output: Output, store: Store) -> DamagedFileError:

@@ -14,9 +14,10 @@ of them.
 import logging
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 
@@ -43,11 +44,32 @@ class ComparedSlices:
 
     def once(self, band: int, number: int, compare: Callable[[], Compared]) -> Compared:
         """Return what a slice connects: as it was written, or else as `compare` returns it."""
-        name = f"{self.folder}/{self.made_from}-{band:02}-{number:05}.slice"
+        name = self._name(band, number)
         if (found := self._read(name)) is None:
             found = compare()
             self._write(name, found)
         return found
+
+    def parts(self, band: int, number: int, compare: Callable[[], Iterator[Compared]]) -> Iterator[Compared]:
+        """Yield what a slice connects in parts: as they were written, or else as `compare` yields them.
+
+        An empty part is the end. If one is not there, all are compared again, which may yield some twice.
+        """
+        for part in count():
+            if (found := self._read(self._name(band, number, part))) is None:
+                break
+            if not any(map(len, found)):
+                return
+            yield found
+        last = np.empty(0, self.dtype), np.empty(0, self.dtype)
+        parts = (found for found in compare() if any(map(len, found)))
+        for part, found in enumerate(chain(parts, [last])):
+            self._write(self._name(band, number, part), found)
+            yield found
+
+    def _name(self, band: int, number: int, part: int | None = None) -> str:
+        of = "" if part is None else f"-{part:06}"
+        return f"{self.folder}/{self.made_from}-{band:02}-{number:05}{of}.slice"
 
     def delete(self) -> None:
         """Delete all checkpoints, also those made from other files."""

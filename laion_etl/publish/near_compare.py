@@ -9,11 +9,12 @@ image outside a group of connected images is near one in it, so each group is de
 (near_groups.py). Of many images that are all near, each is compared with one or a few
 (blocklists/near_runs.py); a list of all near pairs, which has no bound, was refused.
 
-Two slices are in memory, 400 MB each at 2 million records; images without a near one, nearly all, are
-dropped. What a slice connects is kept in the store (near_checkpoints.py), for a comparison that is killed.
+Two slices are in memory, 400 MB each at 2 million records; larger ones are compared in parts, one at a time
+(near_slices.py). Images without a near one, nearly all, are dropped. What a slice connects is kept in the
+store (near_checkpoints.py), for a comparison that is killed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from laion_etl.blocklists.near_hashes import HASH_BYTES, cuts, to_words
-from laion_etl.blocklists.near_kernels import band_values, mark_near_others
-from laion_etl.blocklists.near_runs import connected
+from laion_etl.blocklists.near_hashes import HASH_BYTES
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import Store
-from laion_etl.publish.band_files import IMAGE, KNOWN, Bands, BandsFile, Records
+from laion_etl.publish.band_files import IMAGE, KNOWN, Bands, BandsFile
 from laion_etl.publish.near_checkpoints import Compared, ComparedSlices
 from laion_etl.publish.near_groups import Decided, Groups
+from laion_etl.publish.near_slices import Slice
 
 STAGE = "publish compare"
 # `kept`: see `Decided`. A hash that is not listed has no near one; one listed twice keeps the image named.
@@ -80,44 +80,26 @@ def _table(decided: Decided) -> pa.Table:
 
 def _compared(files: HashFiles, done: ComparedSlices, store: Store) -> Iterator[Compared]:
     """Yield what each slice connects, in order, and which of its images are known."""
-    places = ((band, number) for band in range(files.bands.count) for number in range(files.bands.slices))
     with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(_AT_ONCE) as pool:
         own, known = (
             list(readers.map(partial(BandsFile.open, bands=files.bands, dtype=dtype, store=store), outputs))
             for outputs, dtype in ((files.own, IMAGE), (files.known, KNOWN))
         )
+        slices = (
+            Slice(own, known, files.bands, band, number)
+            for band in range(files.bands.count)
+            for number in range(files.bands.slices)
+        )
 
-        def read(found: Sequence[BandsFile], band: int, number: int) -> Records:
-            return np.concatenate(list(readers.map(lambda one: one.read(band, number), found)))
+        def begin(one: Slice) -> tuple[Slice, Future[Compared] | None]:
+            once = partial(done.once, one.band, one.number, partial(one.in_memory, readers))
+            return one, None if one.is_large else pool.submit(once)
 
-        def compared(band: int, number: int) -> Compared:
-            before = read(known, band, number) if known else np.empty(0, KNOWN)
-            return compare_slice(read(own, band, number), before, files.bands.bits, band)
-
-        def once(band: int, number: int) -> Compared:
-            return done.once(band, number, partial(compared, band, number))
-
-        begun: list[Future[Compared]] = [pool.submit(once, *place) for place in islice(places, _AT_ONCE)]
+        begun = [begin(one) for one in islice(slices, _AT_ONCE)]
         while begun:
-            yield begun.pop(0).result()
-            begun += [pool.submit(once, *place) for place in islice(places, 1)]
-
-
-def compare_slice(own: Records, known: Records, bits: int, band: int) -> Compared:
-    """Return pairs of images that connect all near ones, and images near to known ones, by one band.
-
-    An image that stands for others of the same hash is paired with itself, by the first band.
-    """
-    firsts, widths = cuts(bits)
-    first, width = int(firsts[band]), int(widths[band])
-    words, known_words = to_words(own["pdq"]), to_words(known["pdq"])
-    values, known_values = band_values(words, first, width), band_values(known_words, first, width)
-    order, known_order = np.argsort(values, kind="stable"), np.argsort(known_values, kind="stable")
-    words, values, own = words[order], values[order], own[order]
-    near = np.zeros(len(own), np.bool_)
-    mark_near_others(
-        words, values, known_words[known_order], known_values[known_order], bits, band, firsts, widths, near
-    )
-    edges = connected(words, values, bits, band)
-    alone = np.flatnonzero(own["several"]) if band == 0 else np.empty(0, np.int64)
-    return own[np.concatenate([edges.ravel(), np.repeat(alone, 2)])], own[near]
+            one, found = begun.pop(0)
+            if found is None:
+                yield from done.parts(one.band, one.number, one.in_parts)
+            else:
+                yield found.result()
+            begun += [begin(one) for one in islice(slices, 1)]

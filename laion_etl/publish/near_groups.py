@@ -2,28 +2,28 @@
 
 Given are pairs of images whose groups are to be decided together (near_compare.py finds them). The groups are
 found by joining sets of keys in mapped temporary files (TMPDIR), 24 bytes for each image of a pair, which the
-system may write to disk. Then whole groups are put into parts of about two million images, and each part is
-decided in memory: 300 bytes an image, and at most 700 more however many bits they agree in (near_better.py).
-Only a group that is larger than a part makes a part larger.
+system may write to disk. Then whole groups are put into parts of about a million images, or of one group that
+is larger, and each part is decided, a million images at a time (near_decisions.py): 300 bytes for each of
+these, and at most 700 more however many bits they agree in (near_better.py).
 """
 
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from laion_etl.blocklists.near_better import near_better
 from laion_etl.blocklists.near_hashes import Hashes, Ints
 from laion_etl.blocklists.near_kernels import flatten, join
+from laion_etl.core.spilled_arrays import spilled
 from laion_etl.publish.band_files import IMAGE, Records
+from laion_etl.publish.near_decisions import decided
+from laion_etl.publish.spools import deal, spools
 
 KNOWN, DROPPED = -2, -1
-_IMAGES_PER_PART = 1 << 21
+_IMAGES_PER_PART = 1 << 20
 _STEP = 1 << 20
+_NO_KEYS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +37,6 @@ class Decided:
     kept: Ints
 
 
-class Spool:
-    """Records in a temporary file."""
-
-    def __init__(self, file: IO[bytes], dtype: np.dtype[Any] = IMAGE) -> None:
-        self._file = file
-        self._dtype = dtype
-        self.count = 0
-
-    def add(self, records: NDArray[Any]) -> None:
-        self._file.write(records.tobytes())
-        self.count += len(records)
-
-    def read(self) -> NDArray[Any]:
-        """Return all records, mapped."""
-        self._file.flush()
-        if not self.count:
-            return np.empty(0, self._dtype)
-        return np.memmap(self._file, self._dtype, "r", shape=(self.count,))
-
-
 class Groups:
     """Collects pairs of images, and images that an earlier crawl has, and decides."""
 
@@ -65,7 +45,7 @@ class Groups:
         self._stack = ExitStack()
 
     def __enter__(self) -> "Groups":
-        self._pairs, self._known = self._spool(), self._spool()
+        self._pairs, self._known = spools(2, IMAGE, self._stack)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,28 +58,34 @@ class Groups:
 
     def decided(self) -> Iterator[Decided]:
         """Decide about all images; yields those of one part after another."""
-        pairs, known = self._pairs.read(), self._known.read()
-        keys = self._distinct(pairs)
-        part_of = self._parts(keys, pairs)
+        keys = self._distinct()
+        part_of = self._parts(keys)
         count = int(part_of.max(initial=-1)) + 1
-        spools = [self._spool() for _ in range(count)]
-        marked = [self._spool() for _ in range(count)]
-        for records in _steps(pairs):
-            _deal(records, part_of[np.searchsorted(keys, records["key"])], spools)
-        for records in _steps(known):
+        images, marked = spools(count, IMAGE, self._stack), spools(count, IMAGE, self._stack)
+        seen = np.zeros(len(keys), np.bool_)
+        for records in self._pairs.parts(_STEP):
+            places, first = np.unique(np.searchsorted(keys, records["key"]), return_index=True)
+            new = ~seen[places]
+            seen[places] = True
+            deal(records[first[new]], part_of[places[new]], images)
+        for records in self._known.parts(_STEP):
             places = np.minimum(np.searchsorted(keys, records["key"]), max(len(keys) - 1, 0))
             grouped = keys[places] == records["key"] if len(keys) else np.zeros(len(records), np.bool_)
-            _deal(records[grouped], part_of[places[grouped]], marked)
+            deal(records[grouped], part_of[places[grouped]], marked)
             alone = records["pdq"][~grouped]
             yield Decided(alone, np.full(len(alone), KNOWN, np.int64))
-        for spool, marks in zip(spools, marked, strict=True):
-            yield decide(spool.read(), marks.read()["key"], self._bits)
+        for own, marks in zip(images, marked, strict=True):
+            known = np.unique(np.concatenate([_NO_KEYS, *(part["key"] for part in marks.parts())]))
+            for rows, is_known, near in decided(own, known, self._bits):
+                kept = np.where(is_known, KNOWN, np.where(near, DROPPED, rows["key"]))
+                yield Decided(rows["pdq"], kept)
 
-    def _distinct(self, pairs: Records) -> Ints:
+    def _distinct(self) -> Ints:
         """Return the keys of all images, ascending, each once."""
-        keys = self._mapped(len(pairs))
-        for start in range(0, len(pairs), _STEP):
-            keys[start : start + _STEP] = pairs["key"][start : start + _STEP]
+        keys, start = spilled((self._pairs.count,), np.int64), 0
+        for records in self._pairs.parts(_STEP):
+            keys[start : start + len(records)] = records["key"]
+            start += len(records)
         keys.sort()
         count, last = 0, -1
         for start in range(0, len(keys), _STEP):
@@ -109,12 +95,13 @@ class Groups:
             count, last = count + len(new), int(part[-1])
         return keys[:count]
 
-    def _parts(self, keys: Ints, pairs: Records) -> Ints:
+    def _parts(self, keys: Ints) -> Ints:
         """Return the part of each key: those of a group are in the same."""
-        parents, ends = self._mapped(len(keys)), self._mapped(len(keys))
+        parents, ends = spilled((len(keys),), np.int64), spilled((len(keys),), np.int64)
+        ends[:] = 0
         for start in range(0, len(keys), _STEP):
             parents[start : start + _STEP] = np.arange(start, min(start + _STEP, len(keys)))
-        for records in _steps(pairs):
+        for records in self._pairs.parts(_STEP):
             places = np.searchsorted(keys, records["key"])
             join(parents, places[::2], places[1::2])
         flatten(parents)
@@ -125,46 +112,3 @@ class Groups:
             roots = parents[start : start + _STEP]
             parents[start : start + _STEP] = (ends[roots] - 1) // _IMAGES_PER_PART
         return parents
-
-    def _spool(self) -> Spool:
-        return Spool(self._stack.enter_context(tempfile.TemporaryFile()))
-
-    def _mapped(self, count: int) -> Ints:
-        """Return zeros in a temporary file."""
-        if not count:
-            return np.empty(0, np.int64)
-        file = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        file.truncate(8 * count)
-        return np.memmap(file, np.int64, "r+", shape=(count,))
-
-
-def decide(images: Records, known: Ints, bits: int) -> Decided:
-    """Decide about images that may occur several times; `known` are keys of those an earlier crawl has."""
-    rows = images[np.unique(images["key"], return_index=True)[1]]
-    is_known = np.isin(rows["key"], known)
-    rest = rows[~is_known]
-    rest = rest[best_first(rest["similarity"], rest["pixels"], rest["key"])]
-    near = near_better(np.ascontiguousarray(rest["pdq"]), bits)
-    kept = np.concatenate(
-        [np.full(int(is_known.sum()), KNOWN, np.int64), np.where(near, DROPPED, rest["key"])]
-    )
-    return Decided(np.concatenate([rows["pdq"][is_known], rest["pdq"]]), kept)
-
-
-def best_first(similarity: NDArray[np.float32], pixels: Ints, keys: NDArray[Any]) -> Ints:
-    """Return the order of samples from best to worst."""
-    return np.lexsort((keys, -pixels, -similarity))
-
-
-def _steps(records: Records) -> Iterator[Records]:
-    """Yield records in parts with an even number each, but the last."""
-    for start in range(0, len(records), _STEP):
-        yield records[start : start + _STEP]
-
-
-def _deal(records: Records, parts: Ints, spools: Sequence[Spool]) -> None:
-    """Add each record to the spool of its part."""
-    order = np.argsort(parts, kind="stable")
-    bounds = np.searchsorted(parts[order], np.arange(len(spools) + 1))
-    for number in np.unique(parts).tolist():
-        spools[number].add(records[order[bounds[number] : bounds[number + 1]]])

@@ -33,9 +33,10 @@ from laion_etl.publish.image_dedupe import (
     Redundant,
 )
 from laion_etl.publish.image_hashes import to_image_hashes
-from laion_etl.publish.near_groups import KNOWN, best_first
+from laion_etl.publish.near_groups import KNOWN
 from laion_etl.publish.prepared import BatchRange
 from laion_etl.publish.range_images import Images, known_files, places_among, read_images
+from laion_etl.publish.ranked_images import best_first
 from laion_etl.publish.semantic_compare import are_redundant
 
 _AT_ONCE = 1 << 18

@@ -37,8 +37,8 @@ from laion_etl.publish.batch_vectors import BatchVectors
 from laion_etl.publish.clusters import read_clusters
 from laion_etl.publish.exclusions import Exclusions, open_exclusions
 from laion_etl.publish.image_dedupe import pixels_of
-from laion_etl.publish.near_groups import best_first
 from laion_etl.publish.prepared import BatchRange, Prepared
+from laion_etl.publish.ranked_images import best_first
 from laion_etl.publish.semantic_compare import ClusterSpool
 from laion_etl.settings import PublishSettings
 

@@ -37,8 +37,9 @@ from laion_etl.publish.band_files import BandsFile, Records, SliceSpool, key_num
 from laion_etl.publish.batch_vectors import BatchVectors, Floats, unit
 from laion_etl.publish.clusters import Clusters, learn_clusters, plan_clusters
 from laion_etl.publish.near_checkpoints import Compared, ComparedSlices
-from laion_etl.publish.near_groups import Spool, best_first
+from laion_etl.publish.ranked_images import best_first
 from laion_etl.publish.sorted_keys import SortedKeys
+from laion_etl.publish.spools import Spool
 
 STAGE = "publish compare embeddings"
 SCHEMA = pa.schema([pa.field("key", pa.int64(), nullable=False)])  # redundant samples, ascending

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from laion_etl.blocklists.near_hashes import Ints
-from laion_etl.publish.near_groups import Spool
+from laion_etl.publish.spools import Spool
 
 _AT_ONCE = 1 << 20
 

@@ -23,7 +23,8 @@ class PlanSettings(Group):
     )
     max_pairs_per_host: int = setting(
         1_000,
-        "Most pairs of one host in a batch; a crawl of few hosts gets more and smaller batches.",
+        "Most pairs of one host in a batch; a crawl of few hosts gets more and smaller batches, up to some "
+        "four times as many, and then more pairs of a host in each.",
         changes=Stage.PLAN,
         unit="pairs",
         minimum=1,

@@ -17,7 +17,7 @@ from laion_etl.database.forget import forget_crawl
 from laion_etl.database.load import load_partition
 from laion_etl.io.planned import batches_in, planned_files
 from laion_etl.io.storage import Store
-from laion_etl.plan.batch_numbers import NUMBERS_PER_FILE, BatchNumbers, prefixes
+from laion_etl.plan.batch_numbers import NUMBERS_PER_FILE, BatchNumbers, Slot, prefixes
 from laion_etl.plan.stage import plan_batches
 from laion_etl.settings import PlanSettings, Settings
 from tests.database.pairs import batch_no, batch_nos, numbered_pairs, write_pairs
@@ -116,6 +116,17 @@ def test_a_crawl_without_free_numbers_says_so(store: Store) -> None:
         InputError, match=r"cannot plan C: its 1,000,000 batch numbers are used up; plan larger"
     ):
         numbers.give(digests(1))
+
+
+def test_a_slot_without_free_numbers_says_what_to_do(store: Store) -> None:
+    numbers = BatchNumbers("C", store, free)
+    slot = Slot(*batch_nos(2))
+    with pytest.raises(
+        InputError,
+        match=r"makes 3 batches, and 2 numbers, .* for it; raise LAION_ETL_PLAN_BATCH_SIZE, and plan",
+    ):
+        numbers.give(digests(1, 2, 3), slot)
+    assert numbers.give(digests(1, 2), slot) == batch_nos(2)
 
 
 @pytest.mark.parametrize("text", [b"{}", b"[", b'{"crawl": "C", "batches": 1}'])

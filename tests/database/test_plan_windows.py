@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from laion_etl.core.errors import DatabaseError, IncompleteError, InputError
+from laion_etl.core.errors import DatabaseError, IncompleteError
 from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.database.connection import Database, open_database
@@ -411,19 +411,18 @@ def test_a_planner_of_a_forgotten_crawl_records_nothing(
     assert database.connection.execute("select count(*) from batch").fetchone() == (0,)
 
 
-def test_a_window_with_more_batches_than_numbers_says_what_to_do(
-    store: Store, settings: Settings, database: Database
+def test_a_crawl_of_one_host_is_planned_with_more_of_its_pairs_in_each_batch(
+    store: Store, settings: Settings, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All its pairs are of one host."""
     load(store, settings, database, *range(10))
     few = replace(settings, plan=PlanSettings(batch_size=150, window_pairs=150, max_pairs_per_host=5))
-    with pytest.raises(
-        InputError,
-        match=r"makes \d\d batches, and 20 numbers, .* are reserved for it; raise LAION_ETL_PLAN_MAX_",
-    ):
-        plan_batches("C", few, store, database)
-    more = replace(few, plan=replace(few.plan, max_pairs_per_host=50))
-    assert plan_batches("C", more, store, database).kept == 300
+    prepared = prepare_plan("C", few, store, database)
+    plan_range("C", 1, 2, few, store, database)
+    assert "a batch has up to 8 of the host, more than LAION_ETL_PLAN_MAX_PAIRS_PER_HOST (5)" in caplog.text
+    stats = plan_batches("C", few, store, database)
+    assert (len(prepared.ranges), stats.kept) == (2, 300)
+    sizes = [pairs for (pairs,) in database.connection.execute("select pairs from batch").fetchall()]
+    assert (sum(sizes), len(sizes), max(sizes)) == (300, 40, 8)
 
 
 def test_a_window_reads_its_own_part_of_the_record_of_numbers(

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,20 @@ from threading import Lock
 import numpy as np
 import pytest
 
-from laion_etl.blocklists import near_runs
+from laion_etl.blocklists import near_rest, near_runs
 from laion_etl.blocklists.near_better import near_better
 from laion_etl.blocklists.near_hashes import Hashes
+from laion_etl.core import spilled_arrays
 from laion_etl.core.errors import DamagedFileError, InputError, StoreOutageError
 from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
-from laion_etl.publish import band_files, near_groups
+from laion_etl.publish import band_files, near_decisions, near_groups, near_slices, spools
 from laion_etl.publish.band_files import IMAGE, KNOWN, Bands, BandsFile, BandsWriter, Records, key_numbers
 from laion_etl.publish.compared_ranges import compare_ranges
-from laion_etl.publish.near_compare import compare_slice
+from laion_etl.publish.near_checkpoints import Compared, ComparedSlices
+from laion_etl.publish.near_compare import HashFiles, write_decided
 from laion_etl.publish.near_groups import DROPPED, Groups
 from laion_etl.publish.near_groups import KNOWN as OF_EARLIER
+from laion_etl.publish.near_slices import Slice
 from laion_etl.publish.ranges import hash_range, publish_range
 from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
 from laion_etl.publish.verify import verify_version
@@ -180,10 +184,15 @@ def near_family(count: int, bits: int, rng: np.random.Generator) -> Hashes:
 
 
 @pytest.mark.parametrize("bits", [0, 4, 10, 15])
-@pytest.mark.parametrize(("spread", "leaders"), [(3, 2_048), (8, 2_048), (14, 2_048), (8, 1), (14, 3)])
+@pytest.mark.parametrize(
+    ("spread", "leaders", "at_once"),
+    [(3, 2_048, 999), (8, 2_048, 999), (14, 2_048, 999), (8, 1, 40), (14, 3, 20), (14, 2_048, 7)],
+)
 def test_slices_and_groups_decide_as_one_list_of_all(
-    tmp_path: Path, bits: int, spread: int, leaders: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bits: int, spread: int, leaders: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where slices, and groups, have more images than are taken at once."""
+    few_at_once(at_once, monkeypatch)
     monkeypatch.setattr(near_runs, "_MOST_LEADERS", leaders)
     monkeypatch.setattr(near_groups, "_IMAGES_PER_PART", 50)
     monkeypatch.setattr(near_groups, "_STEP", 64)
@@ -201,8 +210,9 @@ def test_slices_and_groups_decide_as_one_list_of_all(
     with Groups(bits) as groups:
         for band in range(bits + 1):
             for number in range(3):
-                own, other = own_file.read(band, number), known_file.read(band, number)
-                groups.add(*compare_slice(own, other, bits, band))
+                one = Slice([own_file], [known_file], bands, band, number)
+                for found in one.in_parts():
+                    groups.add(*found)
         for found in groups.decided():
             for pdq, kept in zip(found.hashes, found.kept.tolist(), strict=True):
                 decided[pdq.tobytes()] = max(kept, decided.get(pdq.tobytes(), -9))
@@ -217,6 +227,75 @@ def test_slices_and_groups_decide_as_one_list_of_all(
     assert all(expected[one] >= 0 for one in alone), "only what is alone is not listed"
     assert decided == {one: kept for one, kept in expected.items() if one not in alone}
     assert set(decided.values()) >= {OF_EARLIER, DROPPED} or bits == 0
+
+
+def few_at_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let so many images be too many for memory."""
+    monkeypatch.setattr(near_slices, "_MOST_IN_MEMORY", count)
+    monkeypatch.setattr(near_slices, "STEP", count)
+    monkeypatch.setattr(spools, "STEP", count)
+    monkeypatch.setattr(near_rest, "_AT_ONCE", count)
+    monkeypatch.setattr(near_decisions, "IMAGES_AT_ONCE", count)
+    monkeypatch.setattr(spilled_arrays, "_IN_MEMORY", 0)
+
+
+@pytest.mark.parametrize("kind", ["one group", "one value of a band"])
+def test_memory_hardly_grows_with_images_of_one_group_or_one_value(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both take 300 bytes an image or more where all images are in memory."""
+    few_at_once(1_000, monkeypatch)
+    monkeypatch.setattr(near_groups, "_IMAGES_PER_PART", 1_000)
+    monkeypatch.setattr(near_groups, "_STEP", 1_000)
+    few, many = (peak_of_comparing(LocalStore(tmp_path / str(n)), kind, n) for n in (5_000, 25_000))
+    assert (many - few) / 20_000 < 80, "bytes an image"
+
+
+def peak_of_comparing(store: Store, kind: str, count: int) -> int:
+    """Compare images that are all alike, the second time with the memory it takes."""
+    rng = np.random.default_rng(3)
+    images = np.zeros(count, IMAGE)
+    if kind == "one group":
+        images["pdq"] = near_family(1, 0, rng)
+        rows, bits = np.arange(count), rng.integers(0, 256, (3, count))
+        for places in bits:  # up to six bits apart
+            images["pdq"][rows, places // 8] ^= (1 << places % 8).astype(np.uint8)
+    else:
+        images["pdq"] = rng.integers(0, 256, (count, 32))
+        images["pdq"][:, :3] = 7
+    images["key"], images["similarity"] = np.arange(count), rng.random(count)
+    bands = Bands(10, 1)
+    files = HashFiles(bands, (written(store, "own.bands", bands, images).output,), ())
+    tracemalloc.start()
+    try:
+        write_decided(files, "compared.parquet", ComparedSlices("compared", "x", store), store)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_parts_of_a_slice_are_compared_once(tmp_path: Path) -> None:
+    def compare() -> Iterator[Compared]:
+        for number in range(3):
+            begun.append(number)
+            yield images[number : number + 1], images[3:number]
+
+    images, none = np.zeros(5, IMAGE), np.empty(0, IMAGE)
+    images["key"] = range(5)
+    begun: list[int] = []
+    done = ComparedSlices("compared", "made-from", LocalStore(tmp_path))
+    stopped = done.parts(4, 7, compare)
+    assert next(stopped)[0]["key"].tolist() == [0]  # and killed
+    for number, compared in enumerate([[0, 1, 2], [], [0, 1, 2], []]):
+        begun.clear()
+        found = list(done.parts(4, 7, compare))
+        assert begun == compared
+        assert {key for pairs, _ in found for key in pairs["key"].tolist()} == {0, 1, 2}
+        if number == 1:
+            name = next(one for one in done.store.list("compared") if one.endswith("-000001.slice"))
+            done.store.write(name, b"damaged")
+    assert len(list(done.parts(4, 8, lambda: iter([(none, none)])))) == 1
+    assert list(done.parts(4, 8, compare)) == [], "it has nothing, which is known"
 
 
 def written(store: Store, name: str, bands: Bands, records: Records) -> BandsFile:

@@ -26,10 +26,10 @@ from laion_etl.publish import clusters, semantic_compare, sorted_keys
 from laion_etl.publish.band_files import key_numbers
 from laion_etl.publish.batch_vectors import unit
 from laion_etl.publish.compared_ranges import compare_ranges
-from laion_etl.publish.near_groups import Spool
 from laion_etl.publish.ranges import hash_range, publish_range
 from laion_etl.publish.semantic_compare import SCHEMA, are_redundant, redundant_keys
 from laion_etl.publish.sorted_keys import SortedKeys
+from laion_etl.publish.spools import Spool
 from laion_etl.publish.stage import finish_variants, prepare_variants, publish_variants
 from laion_etl.removal.lists import read_list
 from laion_etl.removal.stage import remove
