@@ -219,6 +219,7 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
             "the network",
         ),
         (["status", "--crawl", "C"], {"STORE": "s3:///x"}, 1, "write s3://bucket/prefix"),
+        (["status", "--crawl", "C"], {"STORE": "~no-such-user/x"}, 1, "there is no such user"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(

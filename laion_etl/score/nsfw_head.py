@@ -140,7 +140,9 @@ def _read_dense(path: Path, dim: int) -> DenseHead:
     check_floats({name: array.dtype.kind == "f" for name, array in numbers.items()}, path)
     try:
         head = _head(arrays)
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
+        raise ModelError(f"{path} is a damaged NSFW head: {error} is missing") from error
+    except ValueError as error:
         raise ModelError(f"{path} is a damaged NSFW head: {error}") from error
     weights = {f"{number}.weight": weight for number, weight in enumerate(head.weights)}
     biases = {f"{number}.bias": bias for number, bias in enumerate(head.biases)}
