@@ -187,6 +187,15 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
             "batches/C/_stats.json: it does not exist",
         ),
         (["stage", "plan", "--crawl", "C", "--range", "0/4"], {}, 2, "invalid --range 0/4; expected I/N"),
+        (["stage", "plan", "--crawl", "C", "--range", "١/٢"], {}, 2, "invalid --range ١/٢; expected I/N"),
+        (
+            ["stage", "score", "--crawl", "C", "--shard", "²"],
+            {},
+            1,
+            "invalid --shard ²; expected a batch number",
+        ),
+        (["stage", "score", "--crawl", "C"], {"CLIP_DEVICE": "cuda:²"}, 2, "has the wrong form"),
+        (["model", "check"], {"CLIP_DEVICE": "cuda:٣"}, 2, "has the wrong form"),
         (["stage", "plan", "--crawl", "C", "--range", "1/2", "--prepare"], {}, 2, "leave one of them out"),
         (
             ["stage", "plan", "--crawl", "C"],
@@ -210,6 +219,7 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
             "the network",
         ),
         (["status", "--crawl", "C"], {"STORE": "s3:///x"}, 1, "write s3://bucket/prefix"),
+        (["status", "--crawl", "C"], {"STORE": "~no-such-user/x"}, 1, "there is no such user"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(

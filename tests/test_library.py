@@ -10,8 +10,15 @@ import pyarrow as pa
 import pytest
 
 import laion_etl as le
+from laion_etl.api.captions import checked_languages
 from laion_etl.core.errors import InputError, LaionEtlError, SettingsError, StorageError
-from laion_etl.core.schemas import DATASET_SCHEMA, PAIR_SCHEMA, SCORED_SCHEMA, SHARD_SCHEMA
+from laion_etl.core.schemas import (
+    DATASET_SCHEMA,
+    PAIR_SCHEMA,
+    SCORED_SCHEMA,
+    SHARD_SCHEMA,
+    subset_of_language,
+)
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.build import MiniCrawl
@@ -185,9 +192,28 @@ def test_images_are_scored_as_bytes_paths_and_urls_and_broken_ones_cost_only_the
 
 def test_languages_choose_the_threshold(scorer: le.Scorer) -> None:
     data = jpeg(Scene("red", "star", "beach", "single"))
-    table = scorer.score([data, data], ["One single red star"] * 2, languages=["en", "de"])
+    table = scorer.score([data, data], ["One single red star"] * 2, languages=["EN", "de"])
     assert table["subset"].to_pylist() == ["laion-en", "laion-multi"]
     assert table["threshold"].to_pylist() == pytest.approx([0.7, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "subset"),
+    [
+        ("EN", "en", "laion-en"),
+        (" en_US", "en", "laion-en"),
+        ("eng", "en", "laion-en"),
+        ("zh-Hant", "zh", "laion-multi"),
+        ("he", "iw", "laion-multi"),
+        ("xx", "xx", "laion-multi"),
+        ("none", "", "laion-nolang"),
+        ("und", "", "laion-nolang"),
+        (None, "", "laion-nolang"),
+    ],
+)
+def test_languages_are_codes_however_they_are_written(given: str | None, code: str, subset: str) -> None:
+    assert [subset_of_language(found) for found in checked_languages([given], 1)] == [subset]
+    assert checked_languages([given], 1) == [code]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +223,11 @@ def test_languages_choose_the_threshold(scorer: le.Scorer) -> None:
         (b"a", ["a"], None, "cannot score one image"),
         ([b"a"], ["a", "b"], None, "2 captions for 1 image"),
         ([b"a"], ["a"], ["en", "de"], "2 languages for 1 image"),
+        ([b"a", b"b"], ["a", "b"], "en", "one text for 2 images"),
+        ([b"a"], ["a"], ["english"], "language 'english': it is not a code"),
+        ([b"a"], ["a"], [5], "language 5: it is not a code"),
+        ([b"a"], [float("nan")], None, "caption 0: it is a float; give a text"),
+        ([b"a", Path(__file__), None], ["a"] * 3, ["en"] * 3, "image 2: it is a NoneType; give a path"),
         (["/no/such/image.jpg"], ["a"], None, "/no/such/image.jpg"),
     ],
 )

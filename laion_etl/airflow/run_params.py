@@ -92,7 +92,7 @@ RUN_SETTINGS = {
             Section.RULES,
             "Languages",
             "Keep only captions in these languages: codes separated by commas, such as en,de,none, where "
-            "none stands for captions whose language is not recognized. Leave it empty to use the "
+            "none stands for captions whose language is not recognised. Leave it empty to use the "
             "configured ones.",
             LANGUAGES,
             examples=["en", "en,de,none"],

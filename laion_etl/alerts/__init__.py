@@ -1,7 +1,7 @@
 """Alerts: failed and late tasks, late runs, and a digest of how a run ended.
 
 An alert goes to the log, and to mail and a webhook if they are configured. Every alert is stored under
-`alerts/<crawl>/`, so that the same one is recognized and not sent twice. When one cause hits many partitions
+`alerts/<crawl>/`, so that the same one is recognised and not sent twice. When one cause hits many partitions
 of a run, only the first alerts are sent; the run's digest counts all of them.
 Units that are failed or late right now are listed under `unresolved/`, which the dashboard reads.
 

@@ -19,7 +19,7 @@ from laion_etl.settings import AlertSettings
 # A cause ends with its advice, so a very long one is cut in the middle.
 _CAUSE_HEAD_CHARS, _CAUSE_TAIL_CHARS = 1_200, 800
 _SETTING = re.compile(r"\bLAION_ETL_[A-Z0-9_]+")
-_LIMIT = re.compile(r"(\w+)=(\d+(?:\.\d+)?)([smhd])\Z")
+_LIMIT = re.compile(r"(\w+)=(\d+(?:\.\d+)?)([smhd])\Z", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -179,7 +179,7 @@ PAGES = {
 }
 _CLEAR = (
     "clear the task with Downstream and without Only Failed (or press Retry on the run's tab Crawl); "
-    "finished work is recognized and skipped"
+    "finished work is recognised and skipped"
 )
 _LATE_ADVICE = (
     "nothing was stopped and nothing is lost. If the log still grows, wait. Do not start the same work a "

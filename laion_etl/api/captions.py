@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import quantity
 from laion_etl.parse.language import language_detector
+from laion_etl.parse.language_codes import code_of
 from laion_etl.settings import Settings
 
 
@@ -18,7 +19,34 @@ def checked_captions(captions: Sequence[str | None] | None, count: int) -> list[
             f"cannot use {given} for {quantity(count, 'image')}: give a list with one caption for each"
         )
     # A lone surrogate cannot be written as UTF-8.
-    return [(caption or "").encode("utf-8", "replace").decode() for caption in captions]
+    return [
+        _text(number, caption).encode("utf-8", "replace").decode() for number, caption in enumerate(captions)
+    ]
+
+
+def _text(number: int, caption: object) -> str:
+    if caption is None or isinstance(caption, str):
+        return caption or ""
+    raise InputError(f"cannot use caption {number:,}: it is a {type(caption).__name__}; give a text, or None")
+
+
+def checked_languages(languages: Sequence[str | None], count: int) -> list[str]:
+    """Return the code of each of `count` images as detectors answer it, '' for None or `none`.
+
+    Raises InputError for another number, and for what is not a code.
+    """
+    if isinstance(languages, str) or len(languages) != count:
+        given = "one text" if isinstance(languages, str) else quantity(len(languages), "language")
+        raise InputError(f"cannot use {given} for {quantity(count, 'image')}: give a list with one for each")
+    return [_code(language) for language in languages]
+
+
+def _code(language: object) -> str:
+    if (code := code_of(language)) is not None:
+        return code
+    raise InputError(
+        f"cannot use the language {language!r:.40}: it is not a code; write it like en or de, and '' for none"
+    )
 
 
 def languages_of(captions: Sequence[str], settings: Settings) -> list[str]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from laion_etl.api.captions import checked_captions, languages_of
+from laion_etl.api.captions import checked_captions, checked_languages, languages_of
 from laion_etl.api.shards import Shard
 from laion_etl.core.errors import InputError
 from laion_etl.core.head_columns import with_columns
-from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import SCORED_SCHEMA, SHARD_SCHEMA
 from laion_etl.io.remote_files import read_input
 from laion_etl.score.device_transfer import pinned
@@ -61,7 +60,7 @@ class Scorer:
         self,
         images: Shard | Sequence[Image],
         captions: Sequence[str | None] | None = None,
-        languages: Sequence[str] | None = None,
+        languages: Sequence[str | None] | None = None,
     ) -> pa.Table:
         """Score a shard, or images with a caption each, and return a row per sample, in order.
 
@@ -72,10 +71,12 @@ class Scorer:
         Args:
             images: A shard; or paths, URLs or the bytes of image files.
             captions: One for each image; a shard has its own.
-            languages: Codes like `en`, one for each image; left out, they are detected.
+            languages: Codes like `en`, one for each image, '' or None for no language. Capitals, scripts and
+                regions do not matter. Left out, they are detected.
 
         Raises:
-            InputError: A shard is damaged, a file cannot be read, or the lists differ in length.
+            InputError: A shard is damaged, a file cannot be read, the lists differ in length, or one has an
+                entry that is not an image, a text or a code.
         """
         if isinstance(images, Shard):
             if captions is not None or languages is not None:
@@ -84,12 +85,10 @@ class Scorer:
         if isinstance(images, (str, bytes, PathLike)):
             raise InputError("cannot score one image: give a list of images and a list of captions")
         texts = checked_captions(captions, len(images))
-        codes = list(languages) if languages is not None else languages_of(texts, self._settings)
-        if len(codes) != len(texts):
-            raise InputError(
-                f"cannot use {quantity(len(codes), 'language')} for {quantity(len(texts), 'image')}: give "
-                "one for each"
-            )
+        if languages is None:
+            codes = languages_of(texts, self._settings)
+        else:
+            codes = checked_languages(languages, len(texts))
         return self._table(self._samples(images, texts, codes), _IMAGE_SCHEMA)
 
     def _table(self, samples: Iterator[Sample], known: pa.Schema) -> pa.Table:
@@ -116,11 +115,16 @@ class Scorer:
         self, images: Sequence[Image], captions: Sequence[str], languages: Sequence[str]
     ) -> Iterator[Sample]:
         for number, (image, caption, language) in enumerate(zip(images, captions, languages, strict=True)):
-            data = self._bytes(image)
+            data = self._bytes(number, image)
             members = {format_of(data) or "": data, "txt": caption.encode(), "json": b"{}"}
             yield Sample({"key": str(number), "caption": caption, "language": language}, members)
 
-    def _bytes(self, image: Image) -> bytes:
+    def _bytes(self, number: int, image: Image) -> bytes:
         if isinstance(image, bytes):
             return image
+        if not isinstance(image, (str, PathLike)):
+            raise InputError(
+                f"cannot score image {number:,}: it is a {type(image).__name__}; give a path, a URL or the "
+                "bytes of its file"
+            )
         return read_input(fspath(image), self._settings.download.max_bytes)

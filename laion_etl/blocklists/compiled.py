@@ -25,6 +25,7 @@ from laion_etl.blocklists.hashes import drop_repeats
 from laion_etl.blocklists.syntax import ListKind, TextReader, get_hasher
 from laion_etl.core.kernels import Hashes
 from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
+from laion_etl.core.user_paths import user_path
 from laion_etl.io.remote_files import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, open_input
 from laion_etl.io.storage import s3_reader, storage_errors
 from laion_etl.urls import normalize
@@ -186,7 +187,7 @@ def _validator(source: str) -> str | None:
         return _http_validator(source)
     if scheme == "s3":
         return _s3_validator(source)
-    return _file_validator(Path(unquote(urlsplit(source).path)) if scheme else Path(source).expanduser())
+    return _file_validator(Path(unquote(urlsplit(source).path)) if scheme else user_path(source))
 
 
 def _file_validator(path: Path) -> str | None:

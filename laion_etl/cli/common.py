@@ -118,11 +118,12 @@ def chosen_partitions(crawl: str, selection: str, settings: "Settings") -> "list
 def read_range(text: str) -> tuple[int, int]:
     """Read I/N of --range, counted from 1; raises SettingsError for anything else."""
     from laion_etl.core.errors import SettingsError
+    from laion_etl.core.whole_numbers import whole_number
 
-    number, _, total = text.partition("/")
-    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+    number, total = map(whole_number, text.partition("/")[::2])
+    if number is None or total is None or not 1 <= number <= total:
         raise SettingsError(f"invalid --range {text}; expected I/N with I from 1 to N, for example 7/64")
-    return int(number), int(total)
+    return number, total
 
 
 def all_ranges(count: int) -> list[str]:

@@ -248,7 +248,7 @@ def calibrate(
     _, store = settings_and_store()
     read = task.read_similarities(crawl, shard or (), store)
     found = (
-        task.propose_from_labels(read.by_route, task.read_labels(labels))
+        task.propose_from_labels(read.by_route, task.read_labels(labels, read))
         if labels
         else task.propose(read.by_route, keep)
     )

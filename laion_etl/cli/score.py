@@ -12,6 +12,7 @@ from laion_etl.cli.common import CrawlOption, JsonOption, console, open_settings
 from laion_etl.cli.console import summary
 from laion_etl.cli.extras import needs
 from laion_etl.core.errors import InputError, SettingsError
+from laion_etl.core.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,10 +153,10 @@ def _say_counts(stats: "StageStats") -> None:
 def _group(batches: list[int], group: str) -> list[int]:
     if not group:
         return batches
-    index, _, groups = group.partition("/")
-    if not (index.isdigit() and groups.isdigit() and int(index) < int(groups)):
+    index, groups = map(whole_number, group.partition("/")[::2])
+    if index is None or groups is None or index >= groups:
         raise SettingsError(f"invalid --group {group}; expected I/G with I below G, for example 0/4")
-    return sorted(batches)[int(index) :: int(groups)]
+    return sorted(batches)[index::groups]
 
 
 def _end_with_stdin() -> None:
@@ -171,8 +172,8 @@ def _lines(file: typer.FileText | None) -> list[str]:
 
 def _batch_of(shard: str) -> int:
     stem = shard.rsplit("/", 1)[-1].removesuffix(".tar")
-    if not stem.isdigit():
+    if (number := whole_number(stem)) is None:
         raise InputError(
             f"invalid --shard {shard}; expected a batch number, or a URI ending in a batch number and .tar"
         )
-    return int(stem)
+    return number

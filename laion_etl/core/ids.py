@@ -13,8 +13,8 @@ MAX_BATCH_PAIRS = 100_000
 BATCHES_PER_CRAWL = 1_000_000
 
 _BATCH = r"(?:\d{9}|[1-9]\d{11})"
-_KEY = re.compile(rf"{_BATCH}\d{{{INDEX_DIGITS}}}\Z")
-_STATS = re.compile(rf"(?:.*/)?({_BATCH})_stats\.json\Z")
+_KEY = re.compile(rf"{_BATCH}\d{{{INDEX_DIGITS}}}\Z", re.ASCII)
+_STATS = re.compile(rf"(?:.*/)?({_BATCH})_stats\.json\Z", re.ASCII)
 
 
 def batch_name(batch: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
+from laion_etl.core.ids import INDEX_DIGITS, is_sample_key
 from laion_etl.core.quantities import first_in_line
 from laion_etl.dataset.model_text import with_weights, without_device
 from laion_etl.dataset.scored import ScoredBatch, ScoredCrawl, find_scored, read_batch
@@ -40,10 +41,15 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Similarities:
-    """Similarity by key, for `en` and `other`, and the model that computed them."""
+    """Similarity by key, for `en` and `other`, and the model that computed them.
+
+    `without`: the keys of samples that have none. `batches`: those that were named, if any were.
+    """
 
     model: str
     by_route: Mapping[str, Mapping[str, float]]
+    without: frozenset[str] = frozenset()
+    batches: frozenset[int] = frozenset()
 
 
 def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Similarities:
@@ -60,12 +66,15 @@ def read_similarities(crawl: str, batches: Sequence[int], store: Store) -> Simil
             "them with --shard, or score all with `laion-etl stage score --again`"
         )
     found: dict[str, dict[str, float]] = {"en": {}, "other": {}}
+    without = set()
     for batch in chosen:
         for rows in read_batch(scored, batch, store):
             for row in rows.select(_COLUMNS).to_pylist():
-                if row["similarity"] is not None:
+                if row["similarity"] is None:
+                    without.add(row["key"])
+                else:
                     found["en" if row["language"] == "en" else "other"][row["key"]] = row["similarity"]
-    return Similarities(models[0] if models else "", found)
+    return Similarities(models[0] if models else "", found, frozenset(without), frozenset(batches))
 
 
 def _models(batches: Sequence[ScoredBatch]) -> list[str]:
@@ -87,9 +96,24 @@ def _chosen(scored: ScoredCrawl, batches: Sequence[int]) -> list[ScoredBatch]:
     return [by_number[number] for number in batches] or list(scored.batches)
 
 
-def read_labels(path: Path) -> dict[str, bool]:
-    """Keys with 1 or 0 from a CSV file with the columns `key` and `label`: whether text and image match."""
-    return {key: row.truth("label") for key, row in rows_by_key(path).items()}
+def read_labels(path: Path, samples: Similarities) -> dict[str, bool]:
+    """Keys with 1 or 0 from a CSV file with the columns `key` and `label`: whether text and image match.
+
+    Those of samples without a similarity, and of other batches than were named, are left out. Raises
+    InputError for any other key that is not one of the samples.
+    """
+    found = {}
+    for key, row in rows_by_key(path).items():
+        label = row.truth("label")
+        if any(key in by_key for by_key in samples.by_route.values()):
+            found[key] = label
+        elif key not in samples.without and not _is_of_another_batch(key, samples.batches):
+            raise row.error(f"there is no scored sample {key[:40]!r}")
+    return found
+
+
+def _is_of_another_batch(key: str, named: frozenset[int]) -> bool:
+    return bool(named) and is_sample_key(key) and int(key[:-INDEX_DIGITS]) not in named
 
 
 def propose(similarities: Mapping[str, Mapping[str, float]], keep: float) -> list[Proposal]:

@@ -6,6 +6,8 @@ belongs to the class with the highest cosine. Reported are top-1 and top-5 accur
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.core.quantities import quantity
+from laion_etl.core.whole_numbers import whole_number
 from laion_etl.evaluate.embed import embedded
-from laion_etl.evaluate.image_files import as_image, is_image, is_image_ending, read_image
+from laion_etl.evaluate.image_files import as_image, files_of, is_image_ending, read_image
 from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.score.finite import check_embeddings
 from laion_etl.score.model import ClipModel
@@ -101,11 +104,14 @@ def classify(
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The subfolders in the order of their classes: by number if all names are numbers, else by name."""
-    found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    if all(path.name.isdecimal() for path in found):
-        return sorted(found, key=lambda path: (int(path.name), path.name))
-    return sorted(found)
+    """The subfolders in the order of their classes: by number if all names are numbers, else by name.
+
+    Hidden ones, such as .ipynb_checkpoints, are none.
+    """
+    there = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(path for path in there if path.is_dir() and not path.name.startswith("."))
+    numbers = {path: number for path in found if (number := whole_number(path.name)) is not None}
+    return sorted(found, key=numbers.__getitem__) if len(numbers) == len(found) else found
 
 
 def class_mapping(images: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -118,7 +124,10 @@ def class_mapping(images: Sequence[Path], names: Sequence[str]) -> list[str]:
 
 
 def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], Iterator[Labelled]]:
-    """Images of a folder with one subfolder per class; `names` replaces the subfolders' names."""
+    """Images of a folder with one subfolder per class, which may have subfolders itself.
+
+    `names` replaces the names of the classes' folders. Hidden files and folders are left out.
+    """
     classes = class_folders(folder)
     if not classes:
         raise InputError(f"cannot read classes from {folder}: it has no subfolders")
@@ -130,36 +139,56 @@ def image_folder(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], It
 
     def images() -> Iterator[Labelled]:
         for label, path in enumerate(classes):
-            for file in sorted(path.iterdir()):
-                if file.is_file() and is_image(file):
+            for file in files_of(path)[0]:
+                if not any(part.startswith(".") for part in file.relative_to(path).parts):
                     yield read_image(file), label
 
     return found, images()
 
 
 def web_dataset(tars: Sequence[Path], names: Sequence[str]) -> Iterator[Labelled]:
-    """Samples of tars with an image and a `cls` member, the number of its class."""
+    """Samples of tars with an image and a `cls` member, the number of its class, named as webdataset does.
+
+    A sample without an image counts as one that cannot be read. Raises InputError for an image without class.
+    """
     for path in tars:
-        label, image, key = None, None, ""
         try:
             with path.open("rb") as file:
-                for name, data in read_members(file):
-                    stem, _, ending = name.partition(".")
-                    if stem != key:
-                        label, image, key = None, None, stem
-                    if ending == "cls":
-                        label = _label(data, names, name)
-                    elif is_image_ending(ending):
-                        image = as_image(ending, data)
-                    if label is not None and image is not None:
-                        yield image, label
-                        label, image = None, None
+                members = ((*_key_and_ending(name), data) for name, data in read_members(file))
+                for key, of_sample in groupby(members, key=itemgetter(0)):
+                    if key and (labelled := _labelled(key, of_sample, names)) is not None:
+                        yield labelled
         except (OSError, TarError) as error:
             raise InputError(f"cannot read {path}: {error}") from error
 
 
+def _key_and_ending(name: str) -> tuple[str, str]:
+    """`a.b/0001` and `seg.png` of a.b/0001.seg.png; hidden files have no key."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return (f"{folder}{slash}{stem}" if stem else ""), ending.lower()
+
+
+def _labelled(key: str, members: Iterable[tuple[str, str, bytes]], names: Sequence[str]) -> Labelled | None:
+    """Return a sample with its class, the first image if it has several; None for other files."""
+    label, image = None, None
+    for _, ending, data in members:
+        if ending == "cls":
+            label = _label(data, names, f"{key}.cls")
+        elif image is None and is_image_ending(ending):
+            image = as_image(ending, data)
+    if label is None:
+        if image is not None:
+            raise InputError(
+                f"cannot use the sample {key!r}: it has no .cls member; add the number of its class"
+            )
+        return None
+    return image or as_image("", b""), label
+
+
 def _label(data: bytes, names: Sequence[str], member: str) -> int:
     text = data.decode("ascii", "replace").strip()
-    if not text.isdigit() or int(text) >= len(names):
+    number = whole_number(text)
+    if number is None or number >= len(names):
         raise InputError(f"invalid class {text[:20]!r} in {member}; expected 0 to {len(names) - 1}")
-    return int(text)
+    return number

@@ -17,6 +17,7 @@ from laion_etl.core.busy_codes import BUSY_S3_CODES
 from laion_etl.core.errors import InputError, MissingInputError
 from laion_etl.core.quantities import quantity
 from laion_etl.core.usage_counters import Counter, count
+from laion_etl.core.user_paths import user_path
 from laion_etl.io.http_answers import busy_answer, retry_after_s
 from laion_etl.io.retries import DEFAULT_POLICY, Retries, RetryPolicy, TryAgainError
 
@@ -62,7 +63,7 @@ def read_input(uri: str, max_bytes: int, policy: RetryPolicy = DEFAULT_POLICY) -
 
 
 def _open_path(uri: str) -> io.BufferedReader:
-    path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri).expanduser()
+    path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else user_path(uri)
     try:
         return path.open("rb")
     except FileNotFoundError as error:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from laion_etl.core.user_paths import user_path
+
 _ENDINGS = (".warc", ".warc.gz")
 
 
@@ -13,7 +15,7 @@ def warc_files_in(root: str, name: str) -> list[str] | None:
     """
     if "://" in root and not root.startswith("file://"):
         return None
-    base = Path(unquote(urlsplit(root).path)) if root.startswith("file://") else Path(root).expanduser()
+    base = Path(unquote(urlsplit(root).path)) if root.startswith("file://") else user_path(root)
     folder = base / name
     if not folder.is_dir():
         return None

@@ -3,6 +3,7 @@
 A code that no detector answers would keep nothing: after hours, a whole crawl of empty partitions.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,8 +27,35 @@ CLD3_CODES: Final = frozenset(
 # fmt: on
 
 # Today's code, or another one in use -> the code that detectors give, which LAION-5B has too.
-_SAME_LANGUAGE: Final = {"he": "iw", "tl": "fil", "nb": "no", "in": "id", "jw": "jv", "ji": "yi", "cn": "zh"}
+_SAME_LANGUAGE: Final = {
+    "he": "iw",
+    "tl": "fil",
+    "nb": "no",
+    "in": "id",
+    "jw": "jv",
+    "ji": "yi",
+    "cn": "zh",
+    "eng": "en",
+}
 _LONGEST_CODE: Final = 3
+_CODE: Final = re.compile(rf"[a-z]{{2,{_LONGEST_CODE}}}")
+_NO_LANGUAGE: Final = frozenset({"", NONE, "nolang", "und", "zxx"})  # "und" and "zxx" are those of ISO 639
+
+
+def code_of(given: object) -> str | None:
+    """Return a code as detectors answer it, '' for no language; None for anything that is not a code.
+
+    Capitals, scripts and regions (`EN`, `zh-Hant`, `pt_BR`) do not matter, and `he` is `iw`. A code that no
+    detector answers stays as it is.
+    """
+    if given is None:
+        return ""
+    if not isinstance(given, str):
+        return None
+    short = re.split("[-_]", given.strip().lower())[0]
+    if short in _NO_LANGUAGE:
+        return ""
+    return _SAME_LANGUAGE.get(short, short) if _CODE.fullmatch(short) else None
 
 
 def checked_languages(asked: Sequence[str], known: frozenset[str] | None, detector: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""_image_hashes.pq of a version: the hashes of its images, by which later crawls recognize them.
+"""_image_hashes.pq of a version: the hashes of its images, by which later crawls recognise them.
 
 It is a parquet file of another ending, so that `**/*.parquet` matches only rows of the dataset. A version
 that was published by ranges of batches has a file for each range, `_image_hashes-00001.pq`. Version 0.1 named

@@ -14,6 +14,7 @@ from laion_etl.core.errors import SettingsError
 from laion_etl.core.head_columns import HeadColumn
 from laion_etl.core.import_factory import load_factory
 from laion_etl.core.schemas import DATASET_SCHEMA, SCORED_SCHEMA
+from laion_etl.core.user_paths import user_path
 from laion_etl.score import demo_model
 from laion_etl.score.head import Floats, Head, HeadInput
 from laion_etl.score.head_probe import check_head
@@ -137,7 +138,7 @@ def _safety(settings: Settings, model: ClipModel) -> Head:
 
 def _prompts_file(safety: SafetySettings, model: ClipModel) -> Path:
     if safety.prompts:
-        return Path(safety.prompts).expanduser()
+        return user_path(safety.prompts)
     return PROMPTS / (f"{demo_model.NAME}.json" if model.is_tiny else "clip.json")
 
 

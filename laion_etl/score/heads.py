@@ -11,6 +11,7 @@ Settings name a head as a path, or as `path#sha256=<hex>`: then a file with othe
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from laion_etl.core.errors import ModelError
 from laion_etl.core.npy import read_array
 from laion_etl.core.stage_stats import fingerprint
+from laion_etl.core.user_paths import user_path
 from laion_etl.score.finite import SAME, check_arrays, check_layers
 from laion_etl.score.layer_chain import (
     AESTHETIC,
@@ -34,6 +36,7 @@ from laion_etl.score.products import product
 from laion_etl.score.safety import TEMPERATURE
 
 Floats = NDArray[np.float32]
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,19 @@ class TextAnchors:
 
 def checked_file(named: str) -> Path:
     """The path in `path` or `path#sha256=<hex>`. Raises ModelError when the file has other bytes."""
-    name, _, wanted = named.partition("#sha256=")
-    path = Path(name).expanduser()
-    if wanted:
+    name, pinned, digest = named.partition("#sha256=")
+    path, wanted = user_path(name), digest.strip().lower()
+    if pinned and not _SHA256.fullmatch(wanted):
+        raise ModelError(
+            f"cannot check the head {path}: {wanted[:70]!r} is not a SHA-256; write its 64 digits, or leave "
+            "#sha256= out"
+        )
+    if pinned:
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise ModelError(f"cannot read the head {path}: {error.strerror}") from error
-        if found != wanted.strip().lower():
+        if found != wanted:
             raise ModelError(f"{path} is not the expected file: its SHA-256 is {found}")
     return path
 

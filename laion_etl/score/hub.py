@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from laion_etl.core.errors import ModelError
+from laion_etl.core.user_paths import user_path
 from laion_etl.settings import ClipSettings
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -42,7 +43,7 @@ def in_folder(settings: ClipSettings) -> ClipSettings:
 
 
 def _folder(model: str) -> Path:
-    return Path(model.removeprefix(FOLDER)).expanduser()
+    return user_path(model.removeprefix(FOLDER))
 
 
 def _fetched(model: str) -> Path:

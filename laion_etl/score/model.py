@@ -18,6 +18,7 @@ import numpy as np
 from laion_etl.core.errors import ModelError
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.device_transfer import DeviceFuture, Floats, FromDevice, to_device
+from laion_etl.score.devices import check_device
 from laion_etl.score.finite import check_network
 from laion_etl.score.hub import in_folder, is_layout
 from laion_etl.score.model_probe import described_tokenizer, probe
@@ -36,7 +37,7 @@ from laion_etl.score.weights import (
     tag_config,
     weights_file,
 )
-from laion_etl.score.weights_origin import description, function_of
+from laion_etl.score.weights_origin import channels_of, description, function_of
 from laion_etl.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -219,12 +220,7 @@ def _device(setting: str) -> str:
     wanted = setting.partition(",")[0].strip()
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted != "cpu":
-        try:
-            torch.empty(0, device=wanted)
-        except (RuntimeError, AssertionError) as error:
-            cause = str(error).splitlines()[0]
-            raise ModelError(f"cannot use LAION_ETL_CLIP_DEVICE={wanted!r} here: {cause}") from error
+    check_device(wanted)
     return "cpu" if torch.device(wanted).type == "cpu" else wanted
 
 
@@ -256,8 +252,8 @@ def preprocessing(network: Any) -> Callable[["Image.Image"], "torch.Tensor"]:
 def _channels(network: Any, device: str) -> tuple["torch.Tensor", "torch.Tensor"]:
     import torch
 
-    config = network.visual.preprocess_cfg
-    mean, deviation = (torch.tensor(config[name], device=device).view(1, 3, 1, 1) for name in ("mean", "std"))
+    found = channels_of(network.visual.preprocess_cfg)
+    mean, deviation = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in found)
     return mean, deviation
 
 

@@ -22,6 +22,7 @@ from laion_etl.score.finite import check_arrays, check_layers
 from laion_etl.score.kernels import Doubles
 from laion_etl.score.layer_chain import NSFW, LayerChain, chain_of, places_of, read_state
 from laion_etl.score.products import product
+from laion_etl.score.torch_files import check_floats
 
 Floats = NDArray[np.float32]
 _FORMAT = "laion-etl-dense-head"
@@ -135,9 +136,13 @@ def _read_dense(path: Path, dim: int) -> DenseHead:
     except (OSError, SafetensorError, TypeError, AttributeError) as error:  # numpy has no bfloat16, float8
         advice = "run `laion-etl model convert-head` on it" if path.suffix == ".zip" else "convert it again"
         raise ModelError(f"cannot read the NSFW head {path}: {error}; {advice}") from error
+    numbers = {name: array for name, array in arrays.items() if not name.startswith("table.")}
+    check_floats({name: array.dtype.kind == "f" for name, array in numbers.items()}, path)
     try:
         head = _head(arrays)
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
+        raise ModelError(f"{path} is a damaged NSFW head: {error} is missing") from error
+    except ValueError as error:
         raise ModelError(f"{path} is a damaged NSFW head: {error}") from error
     weights = {f"{number}.weight": weight for number, weight in enumerate(head.weights)}
     biases = {f"{number}.bias": bias for number, bias in enumerate(head.biases)}

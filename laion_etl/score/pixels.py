@@ -4,8 +4,9 @@ open_clip scales the shorter side to the input size, cuts the middle out, and no
 scaled by powers of two while they are decoded, to no less than twice the input size, unless a plan forbids it
 (LAION_ETL_CLIP_JPEG_SCALING; docs/accuracy.md has what that changes). All other images with 8
 bits of red, green and blue, or of grey, come out the same to the last bit (`resize.py`, `jpeg.py`). Palettes,
-1 and 16 bits, CMYK and partly transparent images do not: they become RGB before they are resized, open_clip
-resizes them first, palettes to the nearest pixel. Normalising is left to the device
+1 bit, CMYK and partly transparent images do not: they become RGB before they are resized, open_clip resizes
+them first, palettes to the nearest pixel. Of grey with 16 bits the high bytes count, which open_clip makes
+white. Normalising is left to the device
 (`ClipModel.embed_pixels`). An image is decoded once, however many models use it. Imports no torch.
 """
 
@@ -27,6 +28,8 @@ Pixels = NDArray[np.uint8]
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 _DRAFT_GAP = 2.0  # times the input size that a JPEG scaled while decoding keeps at least
 _MAX_WHOLE = 1 << 22  # pixels up to which an image is copied out of Pillow: 12 MB a copy
+_MAX_RESIZED = 1 << 26  # pixels that Pillow resizes to: 256 MiB
+_GREY_16 = ("I;16", "I;16B", "I;16L", "I")
 
 
 def format_of(data: bytes) -> str | None:
@@ -79,12 +82,19 @@ def write_pixels(
             sizes = [_scaled_size(plan, *image.size) for plan in plans]
             if _may_scale(plans) and image.format == "JPEG" and image.mode in ("RGB", "L"):
                 image.draft(None, _draft_size(sizes))
-            decoded = image.convert("RGB")
+            decoded = _in_8_bits(image).convert("RGB")
             for plan, size, pixels in zip(plans, sizes, out, strict=True):
                 _cut(decoded, plan, size, pixels)
     except DECODE_ERRORS:
         return False
     return True
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Return grey of 16 bits as its high bytes: Pillow takes all values above 255 for white."""
+    if image.mode not in _GREY_16:
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _is_whole(plans: Sequence[PixelPlan], width: int, height: int) -> bool:
@@ -117,7 +127,8 @@ def _draft_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _cut(image: Image.Image, plan: PixelPlan, size: tuple[int, int], out: Pixels) -> None:
-    if image.width * image.height <= _MAX_WHOLE:
+    # Of a very narrow image, only the middle fits into memory once it is resized.
+    if image.width * image.height <= _MAX_WHOLE or size[0] * size[1] > _MAX_RESIZED:
         _write_middle(np.array(image), plan, size, out)  # writable, as all arrays the loops are compiled for
         return
     if size != image.size:

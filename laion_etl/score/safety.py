@@ -12,7 +12,7 @@ model, whose only unsafe category is the drawn hazard sign. LAION's probability 
 leaves its column empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.head_columns import HeadColumn
-from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
+from laion_etl.core.plain_json import parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.score.finite import SAME, check_embeddings
 from laion_etl.score.head import HeadInput
@@ -68,7 +68,7 @@ class SafetyPrompts:
 
     nsfw: Contrast
     contrasts: Mapping[str, Contrast]
-    underage_words: frozenset[str]  # whole words besides the shipped ones (underage_words.py)
+    underage_words: frozenset[str]  # besides the shipped ones (underage_words.py)
     origin: "PromptsOrigin"
 
 
@@ -101,20 +101,37 @@ class Verdict:
 def load_prompts(path: Path) -> SafetyPrompts:
     """Reads a prompt file; raises ModelError naming the mistake in it."""
     try:
-        document = parse_json(path.read_text(encoding="utf-8"))
-        _check_names(document)
-        contrasts = {name: _contrast(document[name]) for name in _CONTRASTS if document.get(name)}
-        words = frozenset(map(folded, _texts(document["underage_words"])))
+        document = parse_json(path.read_text(encoding="utf-8-sig"), on_pairs=_once)
+        _check_names(document, _KEYS, ("nsfw", "underage_words"))
+        contrasts = {
+            name: _contrast(document[name]) for name in _CONTRASTS if document.get(name) not in (None, {})
+        }
+        words = frozenset(map(_word, _texts(document["underage_words"])))
         stated = (str(document.get(name) or _NOT_STATED) for name in ("provenance", "validation"))
         return SafetyPrompts(_contrast(document["nsfw"]), contrasts, words, PromptsOrigin(path.name, *stated))
-    except (OSError, *NOT_AS_EXPECTED) as error:
+    except (OSError, ValueError, TypeError) as error:
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ModelError(
-            f"cannot use the safety prompts {path}: {type(error).__name__} {error}; "
-            "compare it with the files in laion_etl/score/prompts"
+            f"cannot use the safety prompts {path}: {cause}; compare it with the files in "
+            "laion_etl/score/prompts"
         ) from error
 
 
-def _contrast(document: Mapping[str, Mapping[str, Sequence[str]]]) -> Contrast:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Raises ValueError for a name that repeats: only its last value would count."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
+    return found
+
+
+def _contrast(document: Any) -> Contrast:
+    sides = ("without", "present")
+    _check_names(document, sides, sides)
+    if not all(isinstance(document[side], dict) for side in sides):
+        raise TypeError("a side is not an object of categories")
     without, present = (
         tuple(_texts(prompts) for prompts in document[side].values()) for side in ("without", "present")
     )
@@ -123,17 +140,30 @@ def _contrast(document: Mapping[str, Mapping[str, Sequence[str]]]) -> Contrast:
     return Contrast(without, present)
 
 
-def _check_names(document: Mapping[str, Any]) -> None:
-    """Raise ValueError for a part with another name: a misspelt contrast would be left out."""
-    if unknown := sorted(set(document) - _KEYS):
+def _check_names(document: Any, known: Collection[str], needed: Sequence[str]) -> None:
+    """Raise ValueError for a part with another name, which would be left out, and for one that is missing."""
+    if not isinstance(document, dict):
+        raise TypeError(f"{document!r:.60} is not an object with the parts {' and '.join(needed)}")
+    if unknown := sorted(set(document) - set(known)):
         raise ValueError(f"there is no part {unknown[0]!r}")
+    if missing := [name for name in needed if name not in document]:
+        raise ValueError(f"the part {missing[0]!r} is missing")
 
 
-def _texts(found: Sequence[str]) -> tuple[str, ...]:
+def _texts(found: Any) -> tuple[str, ...]:
     """Return a list of texts. Raises ValueError for anything else: the letters of one text are texts, too."""
     if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found):
         raise ValueError(f"{found!r:.60} is not a list of texts")
+    for text in found:
+        text.encode()  # half of a surrogate pair has no UTF-8
     return tuple(found)
+
+
+def _word(text: str) -> str:
+    """Return a word as captions are searched for it. Raises ValueError for one that could not be found."""
+    if not any(map(str.isalnum, word := folded(text).strip())):
+        raise ValueError(f"{text!r:.60} of underage_words has no letter")
+    return word
 
 
 class Suspects(Enum):

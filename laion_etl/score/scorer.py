@@ -35,7 +35,7 @@ from laion_etl.score.watermark import WatermarkModel
 from laion_etl.score.weights_origin import KEYS
 from laion_etl.settings import ClipSettings, Settings
 
-_ARITHMETIC = 2  # version of the summation order: raise it when the last bits of scores change
+_ARITHMETIC = 3  # version of pixels and sums: raise it when scores change, be it in the last bits
 _NO_SCORES: Row = {name: None for name in SCORED_SCHEMA.names if name not in SHARD_SCHEMA.names}
 
 

@@ -27,6 +27,8 @@ _FILE = Path(__file__).parent / "prompts" / "underage.json"
 _WORD = re.compile(
     "(?:[^\\W\\d_]|[\u0900-\u0903\u093a-\u094f\u0981-\u0983\u09bc-\u09cd\u0b82-\u0bcd\u0c00-\u0c56])+"
 )
+# Thai, Lao, Burmese, Khmer, Chinese and Japanese.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _ASCII_WORD = re.compile("[a-zA-Z]+")
 # Marks of pronunciation that Arabic and Hebrew may set or leave out, and the stretching of Arabic letters.
 _LEFT_OUT = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
@@ -102,22 +104,34 @@ def _without_accents(text: str) -> str:
 
 
 class UnderageWords:
-    """The shipped lists, and whole words of a prompt file besides them."""
+    """The shipped lists, and words of a prompt file besides them.
+
+    These are found as whole words, in scripts without spaces anywhere; several words, or letters with digits,
+    as they are written.
+    """
 
     def __init__(self, words: Iterable[str] = ()) -> None:
         self._lists = _shipped()
-        self._words = self._lists.words | {folded(word) for word in words}
+        own = {folded(word).strip() for word in words}
+        single = {word for word in own if _WORD.fullmatch(word) and not _UNSPACED.search(word)}
+        self._words = self._lists.words | single
+        phrases = sorted(own - single)
+        self._phrases = re.compile("|".join(map(_as_written, phrases))) if phrases else None
 
     @property
     def identity(self) -> tuple[object, ...]:
         """Changes with the lists, and with the rules."""
         lists = self._lists
         patterns = (lists.harmless.pattern, lists.parts.pattern, *lists.ages.identity)
-        return (_RULES, *patterns, sorted(self._words))
+        phrases = (self._phrases.pattern,) if self._phrases else ()
+        return (_RULES, *patterns, sorted(self._words), *phrases)
 
     def found_in(self, text: str) -> bool:
         """Whether a text has one of the words, a part of one, or an age below 18."""
-        plain = self._lists.harmless.sub(" ", folded(text))
+        whole = folded(text)
+        if self._phrases and self._phrases.search(whole):
+            return True
+        plain = self._lists.harmless.sub(" ", whole)
         return (
             self._has_word(plain)
             or self._lists.ages.found_in(plain)
@@ -136,6 +150,12 @@ class UnderageWords:
         if bare != plain and parts.search(bare) is not None:
             return True
         return not self._words.isdisjoint(words.findall(plain))
+
+
+def _as_written(phrase: str) -> str:
+    """Return a pattern of a phrase: between letters and digits only in a script without spaces."""
+    found = re.escape(phrase)
+    return found if _UNSPACED.search(phrase) else rf"(?<![^\W_]){found}(?![^\W_])"
 
 
 @dataclass(frozen=True, slots=True)

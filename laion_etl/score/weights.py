@@ -11,6 +11,7 @@ from typing import Any
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.quantities import first_in_line
+from laion_etl.core.user_paths import user_path
 from laion_etl.score import demo_model
 from laion_etl.score.checkpoint_checks import check_file
 from laion_etl.score.openclip import create_network, open_clip
@@ -45,7 +46,7 @@ def weights_file(settings: ClipSettings, tag: Mapping[str, Any]) -> Path:
         return demo_model.WEIGHTS_FILE
     if tag:
         return _downloaded(settings, tag)
-    path = Path(settings.pretrained).expanduser()
+    path = user_path(settings.pretrained)
     if not path.is_file():
         tags = open_clip().list_pretrained_tags_by_model(settings.model)
         known = [demo_model.WEIGHTS] if settings.model == demo_model.NAME else tags

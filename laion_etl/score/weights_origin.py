@@ -14,6 +14,7 @@ Settings take precedence. Where the tags differ and nothing says which, a warnin
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,30 @@ def description(network: Any) -> dict[str, Any]:
         "activation": ", ".join(sorted(kinds)),
         **{name: _plain(config.get(name, _DEFAULTS.get(name))) for name in ("size", *KEYS[1:])},
     }
+
+
+def channels_of(config: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return mean and deviation of red, green and blue of open_clip's preprocessing config.
+
+    Like open_clip, it takes one number for all three. Raises ModelError for anything else.
+    """
+    return _three(config, "mean", -math.inf), _three(config, "std", 0)
+
+
+def _three(config: Mapping[str, Any], name: str, above: float) -> list[float]:
+    value = _plain(config.get(name))
+    numbers = value if isinstance(value, list) else [value]
+    three = numbers * 3 if len(numbers) == 1 else numbers
+    if len(three) != 3 or not all(_is_number(number) and number > above for number in three):
+        raise ModelError(
+            f"cannot use the {name} {value!r:.60} of the model's preprocess_cfg: it is not a number for each "
+            f"of red, green and blue; correct {CONFIG}, or set LAION_ETL_CLIP_{name.upper()}"
+        )
+    return three
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _plain(value: Any) -> Any:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
 from laion_etl.dataset.subsets import subsets
+from laion_etl.parse.language_codes import code_of
 from laion_etl.settings import PublishSettings
 from laion_etl.urls.public_suffix import registered_domain
 
 SAFE_TAG = "UNLIKELY"
 KNOWN_LICENSE = "known"
 _NO_LICENSE = "?"
+_NO_LANGUAGE = "nolang"  # in the column LANGUAGE
 # Those of https://creativecommons.org/licenses/, retired ones too, and of /publicdomain/.
 _LICENSE_TYPE = re.compile(
     r"by|(by-)?(nc|nd|sa|nc-sa|nc-nd|nd-nc)|devnations|sampling\+?|nc-sampling\+|zero|mark|certification|publicdomain"
@@ -55,7 +57,7 @@ class Filters:
         if not self.unsafe:
             yield pc.equal(rows["NSFW"], SAFE_TAG)
         if self.languages:
-            wanted = pa.array([code.lower() for code in self.languages])
+            wanted = pa.array(sorted(set().union(*map(_codes, self.languages))))
             yield pc.is_in(pc.utf8_lower(rows["LANGUAGE"]), wanted)
         if self.min_similarity is not None:
             yield pc.greater_equal(rows["similarity"], self.min_similarity)
@@ -72,6 +74,12 @@ class Filters:
 def is_safe(tag: str | None) -> bool:
     """Whether a row may be shown by default; untagged rows may not."""
     return tag == SAFE_TAG
+
+
+def _codes(language: str) -> set[str]:
+    """Return a language as it is written, which may be that of a custom detector, and as a known code."""
+    code = code_of(language)
+    return {language.lower(), _NO_LANGUAGE if code == "" else code or ""}
 
 
 def _in_subset(rows: pa.Table, name: str, publish: PublishSettings) -> pa.ChunkedArray:

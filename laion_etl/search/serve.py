@@ -1,7 +1,7 @@
 """Serves the search page on this machine until Ctrl-C."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from rich.console import Console
 
@@ -18,7 +18,9 @@ from laion_etl.settings import Settings
 
 def serve(source: CurrentIndex, settings: Settings, store: Store, port: int, console: Console) -> None:
     """Print the address and serve until Ctrl-C. Raises SettingsError if the port is in use."""
-    with listening(port) as made, open_backend(source, settings, store) as found:
+    with listening(port) as made, ExitStack() as stack:
+        console.print(f"loading the model {settings.clip.model} ...", highlight=False, markup=False)
+        found = stack.enter_context(open_backend(source, settings, store))
         stats = source.get().stats
         server = LocalServer(build_app(found), made)
         console.print(f"{stats.unit}: {quantity(stats.kept, 'image')}", highlight=False)

@@ -14,13 +14,13 @@ STAGES = (
     "index",  # in DAGs of your own (docs/how-to/own-dags.md)
 )
 _CONNINFO = re.compile(r"\s*[a-z_]+\s*=\s*\S")
-_PORT = re.compile(r"\d{1,5}\Z")
+_PORT = re.compile(r"[0-9]{1,5}\Z")
 _HIGHEST_PORT = 65_535
 
 
 def pattern(expression: str, example: str) -> Check:
     """Requires the whole value to match an expression."""
-    compiled = re.compile(expression)
+    compiled = re.compile(expression, re.ASCII)
     return lambda value: "" if compiled.fullmatch(value) else f"{value!r} has the wrong form; write {example}"
 
 
@@ -132,7 +132,7 @@ def override(value: str) -> str:
 
 def by_stage(value_form: str, example: str, *, others: bool) -> Callable[[tuple[str, ...]], str]:
     """Requires entries `stage=value`, at most one per stage; with `others` also allows `other=value`."""
-    compiled = re.compile(value_form)
+    compiled = re.compile(value_form, re.ASCII)
     names = (*STAGES, "other") if others else STAGES
 
     def check(entries: tuple[str, ...]) -> str:

@@ -20,7 +20,13 @@ from laion_etl.cli import app
 from laion_etl.core.errors import InputError, ModelError
 from laion_etl.core.schemas import scored_stem
 from laion_etl.dataset.scored import find_scored
-from laion_etl.evaluate.calibrate import propose, propose_from_labels, read_labels, read_similarities
+from laion_etl.evaluate.calibrate import (
+    Similarities,
+    propose,
+    propose_from_labels,
+    read_labels,
+    read_similarities,
+)
 from laion_etl.evaluate.embed import embedded
 from laion_etl.evaluate.evaluation_set import embed_folder
 from laion_etl.evaluate.image_files import files_of
@@ -159,6 +165,66 @@ def test_an_invalid_test_set_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes(b"no tar")
     with pytest.raises(InputError, match="cannot read"):
         list(web_dataset([tmp_path / "cut.tar"], ["a"]))
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["a/0.jpg", "a/0.cls", "a/1.cls", "a/1.png"], [0, 1]),
+        (["v1.0/0.jpg", "v1.0/0.cls", "v1.0/1.jpg", "v1.0/1.cls"], [0, 1]),
+        (["0.JPG", "0.CLS", "0.json"], [0]),
+        (["0.seg.png", "0.cls", "0.jpg", "0.png"], [0]),
+        (["._0.jpg", "0.cls", "0.jpg", "names.txt", "LICENCE"], [0]),
+        (["0.cls", "1.cls", "1.jpg"], [0, 1]),
+    ],
+)
+def test_samples_of_a_tar_are_named_as_in_webdataset(
+    tmp_path: Path, names: list[str], found: list[int]
+) -> None:
+    assert [label for _, label in web_dataset([tar_of(tmp_path, names)], ["a", "b"])] == found
+
+
+def test_an_image_without_a_class_is_an_error(tmp_path: Path) -> None:
+    path = tar_of(tmp_path, ["0.jpg", "0.cls", "x/1.jpg", "x/1.json"])
+    with pytest.raises(InputError, match=r"the sample 'x/1': it has no \.cls member"):
+        list(web_dataset([path], ["a", "b"]))
+
+
+@pytest.mark.parametrize("label", ["²", "٠", "9" * 5_000, "", "-1", "1.0", "nan"])
+def test_a_class_that_is_not_a_number_is_named(tmp_path: Path, label: str) -> None:
+    with (tmp_path / "0.tar").open("wb") as file:
+        write_member(file, "0.cls", label.encode())
+        finish(file)
+    with pytest.raises(InputError, match=r"invalid class .* in 0\.cls"):
+        list(web_dataset([tmp_path / "0.tar"], ["a", "b"]))
+
+
+def tar_of(folder: Path, names: list[str]) -> Path:
+    """A tar; the classes are those of the numbers in the names of their members."""
+    with (folder / "0.tar").open("wb") as file:
+        for name in names:
+            number = name.rpartition("/")[2].partition(".")[0]
+            write_member(file, name, number.encode() if name.lower().endswith("cls") else b"data")
+        finish(file)
+    return folder / "0.tar"
+
+
+def test_class_folders_may_be_nested_and_hidden_ones_are_left_out(tmp_path: Path) -> None:
+    for name in ("10", "9", ".ipynb_checkpoints", "9/deep/er", "9/.cache"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in (
+        "9/1.jpg",
+        "9/deep/er/2.JPG",
+        "9/.cache/3.jpg",
+        "9/._4.jpg",
+        "10/5.jpg",
+        ".ipynb_checkpoints/6.jpg",
+    ):
+        (tmp_path / name).write_bytes(b"data")
+    names, images = image_folder(tmp_path)
+    assert (names, [label for _, label in images]) == (["9", "10"], [0, 0, 1])
+    (tmp_path / "²").mkdir()
+    assert image_folder(tmp_path)[0] == ["10", "9", "²"]
 
 
 def test_recall_counts_ranks() -> None:
@@ -310,7 +376,7 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     labels = tmp_path / "labels.csv"
     keys = sorted(similarities["en"])
     labels.write_text("key,label\n" + "".join(f"{key},{int(key != keys[1])}\n" for key in keys))
-    assert read_labels(labels)[keys[1]] is False
+    assert read_labels(labels, read)[keys[1]] is False
     shown = RUNNER.invoke(app, ["model", "calibrate", "--crawl", CRAWL, "--labels", str(labels)])
     assert shown.exit_code == 0, shown.output
     assert "en: precision 1.000, recall 1.000" in shown.output
@@ -331,10 +397,27 @@ def test_commands_on_a_scored_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(found["weights_sha256"]) == 64
 
 
+def test_labels_of_unknown_samples_are_refused(tmp_path: Path) -> None:
+    """Those without a similarity, and of batches that were not named, have nothing to say."""
+    samples = Similarities("", {"en": {"00000000300001": 0.5}, "other": {}}, frozenset({"00000000300002"}))
+    file = tmp_path / "labels.csv"
+    file.write_text("key,label\n00000000300001,1\n00000000300002,0\n")
+    assert read_labels(file, samples) == {"00000000300001": True}
+    file.write_text("key,label\n00000000300001,1\n00000000400001,0\n")
+    with pytest.raises(InputError, match="line 3: there is no scored sample '00000000400001'"):
+        read_labels(file, samples)
+    named = replace(samples, batches=frozenset({3}))
+    assert read_labels(file, named) == {"00000000300001": True}
+    for key in ("00000000300009", "4"):
+        file.write_text(f"key,label\n{key},0\n")
+        with pytest.raises(InputError, match=f"line 2: there is no scored sample '{key}'"):
+            read_labels(file, named)
+
+
 def test_labels_without_the_columns_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("name,value\na,1\n")
     with pytest.raises(InputError, match="columns key and label"):
-        read_labels(tmp_path / "labels.csv")
+        read_labels(tmp_path / "labels.csv", Similarities("", {}))
     (tmp_path / "labels.csv").write_text("key,label\na,yes\n")
     with pytest.raises(InputError, match="line 2: label is 'yes', which is not 1 or 0"):
-        read_labels(tmp_path / "labels.csv")
+        read_labels(tmp_path / "labels.csv", Similarities("", {}))

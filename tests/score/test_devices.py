@@ -11,7 +11,7 @@ from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
 from laion_etl.score import multi_gpu
-from laion_etl.score.devices import devices
+from laion_etl.score.devices import check_device, devices
 from laion_etl.score.multi_gpu import run_processes, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
@@ -41,6 +41,12 @@ def test_devices_are_named_or_found() -> None:
     assert devices(ClipSettings(device="cuda:0, cuda:2")) == ["cuda:0", "cuda:2"]
     assert devices(ClipSettings(device="cpu")) == ["cpu"]
     assert devices(ClipSettings(device="auto"))
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "foo", "lazy", "privateuseone", "cuda:300"])
+def test_a_device_that_cannot_compute_here_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=f"LAION_ETL_CLIP_DEVICE='{name}': .*; use one of auto, cpu"):
+        check_device(name)
 
 
 @pytest.mark.usefixtures("forked_scoring")

@@ -34,6 +34,8 @@ GOOD: Arrays = {
         ({"mean": np.array(1.0)}, "not a row of numbers"),
         ({"0.bias": np.array(1.0)}, "not a row of numbers"),
         ({"0.bias": np.zeros((1, 3))}, "not a row of numbers"),
+        ({"0.weight": np.ones((4, 1), np.int8)}, "0.weight does not hold floating-point numbers"),
+        ({"mean": np.zeros(4, bool)}, "mean does not hold floating-point numbers"),
         ({"0.weight": np.full((4, 1), 1e300)}, "0.weight has values that are not finite"),
         ({"variance": np.full(4, 1e300)}, "variance has values that are not finite"),
     ],

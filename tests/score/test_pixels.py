@@ -126,6 +126,22 @@ def test_palettes_become_rgb_before_they_are_resized() -> None:
     assert (found != by_open_clip(image, PixelPlan(224)).round()).any()
 
 
+def test_grey_of_16_bits_has_its_high_bytes() -> None:
+    """Pillow, and so open_clip, make every value above 255 white."""
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * np.uint16(16)
+    found = load_pixels(encoded(Image.fromarray(grey)), "png", PixelPlan(64))
+    assert found is not None
+    assert (found == (grey >> 8)[:, :, None]).all()
+
+
+@pytest.mark.parametrize("size", [(2, 2_100_000), (2_100_000, 2)])
+def test_an_image_that_would_fill_the_memory_resized_as_a_whole_has_pixels(size: tuple[int, int]) -> None:
+    data = encoded(Image.new("RGB", size, (200, 30, 40)), compress_level=1)
+    found = load_pixels(data, "png", PixelPlan(224))
+    assert found is not None
+    assert (found == (200, 30, 40)).all()
+
+
 def test_what_cannot_be_read_has_no_pixels() -> None:
     plan = PixelPlan(64)
     whole = encoded(noisy((200, 200)), "JPEG")

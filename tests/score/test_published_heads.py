@@ -165,6 +165,13 @@ def test_a_head_with_other_bytes_than_named_is_refused(tmp_path: Path) -> None:
         checked_file(f"{tmp_path / 'absent'}#sha256={right}")
 
 
+@pytest.mark.parametrize("digest", ["", "00", "0" * 63, "g" * 64, "٠" * 64])
+def test_a_digest_that_is_none_is_refused(tmp_path: Path, digest: str) -> None:
+    """An empty one must not mean that any file will do."""
+    with pytest.raises(ModelError, match="is not a SHA-256; write its 64 digits"):
+        checked_file(f"{tmp_path / 'head.npy'}#sha256={digest}")
+
+
 def test_text_embeddings_of_another_model_or_with_code_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "three.npy", np.zeros((3, 8), np.float32))
     with pytest.raises(ModelError, match=r"of the shape \(3, 8\), not two text embeddings of 8"):

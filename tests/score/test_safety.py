@@ -40,7 +40,7 @@ def judge_with(suspects: Suspects = Suspects.ALL, **contrasts: object) -> Safety
     return SafetyJudge(FakeTower(), parsed(document), suspects)  # type: ignore[arg-type]
 
 
-def parsed(document: dict[str, object]) -> SafetyPrompts:
+def parsed(document: dict[str, object] | None) -> SafetyPrompts:
 
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(document, file)
@@ -173,8 +173,21 @@ def test_shipped_prompts_can_be_judged_with(name: str, tiny_model: ClipModel) ->
         {"nsfw": {"without": {"a": [" "]}, "present": {"b": ["c"]}}, "underage_words": []},
         {"nsfw": NSFW, "underage_words": "kid"},
         {"nsfw": NSFW, "underage_words": [], "violense": NSFW},
+        {"nsfw": NSFW | {"others": {}}, "underage_words": []},
+        {"nsfw": NSFW, "underage_words": [], "violence": False},
+        {"nsfw": NSFW, "underage_words": ["!!!"]},
+        {"nsfw": NSFW, "underage_words": ["\ud800"]},
+        None,
     ],
 )
-def test_a_broken_prompt_file_is_a_one_line_error(document: dict[str, object]) -> None:
+def test_a_broken_prompt_file_is_a_one_line_error(document: dict[str, object] | None) -> None:
     with pytest.raises(ModelError, match="cannot use the safety prompts"):
         parsed(document)
+
+
+def test_a_part_of_a_prompt_file_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "prompts.json").write_text(json.dumps({"nsfw": NSFW, "underage_words": []}))
+    assert load_prompts(tmp_path / "prompts.json").underage_words == frozenset()
+    (tmp_path / "prompts.json").write_text('{"underage_words": ["gizmo"], "nsfw": {}, "underage_words": []}')
+    with pytest.raises(ModelError, match="'underage_words' is there twice"):
+        load_prompts(tmp_path / "prompts.json")

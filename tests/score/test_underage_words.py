@@ -97,6 +97,25 @@ def test_words_of_a_prompt_file_come_on_top() -> None:
     assert words.identity != UnderageWords().identity
 
 
+@pytest.mark.parametrize(
+    ("word", "caption", "found"),
+    [
+        ("Grow up", "GROW_UP fast", True),
+        ("grow-up", "a grow up day", True),
+        ("grow up", "grow upwards", False),
+        ("zx9", "club zx9.", True),
+        ("zx9", "menuzx9", False),
+        ("O'Gizmo", "an o'gizmo here", True),
+        ("小机器", "可爱的小机器照片", True),
+        ("หุ่น", "รูปหุ่นยนต์", True),
+    ],
+)
+def test_own_words_are_found_whatever_they_consist_of(word: str, caption: str, found: bool) -> None:
+    assert not UnderageWords().found_in(caption)
+    assert UnderageWords([word]).found_in(caption) == found
+    assert UnderageWords([word]).identity != UnderageWords().identity
+
+
 def test_the_shipped_prompt_files_add_no_word_that_others_would_lack(words: UnderageWords) -> None:
     """A prompt file of one's own is as strict as the shipped ones."""
     shipped = load_prompts(PROMPTS / "clip.json").underage_words

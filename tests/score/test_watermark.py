@@ -109,7 +109,8 @@ def test_a_model_of_ones_own_is_asked(store: Store) -> None:
         ("no_such_module:factory", SettingsError, "cannot be imported"),
         (str(demo_model.AESTHETIC_FILE), ModelError, "it holds no EfficientNet"),
         (str(demo_model.WEIGHTS_FILE), ModelError, "is not a laion-etl watermark model"),
-        (f"{demo_model.WATERMARK_FILE}#sha256=00", ModelError, "is not the expected file"),
+        (f"{demo_model.WATERMARK_FILE}#sha256={'0' * 64}", ModelError, "is not the expected file"),
+        ("~no-such-user/model.pt", ModelError, "No such file"),
     ],
 )
 def test_what_is_no_model_is_named(model: str, error: type[Exception], message: str) -> None:

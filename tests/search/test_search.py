@@ -63,6 +63,8 @@ def test_a_sample_finds_those_like_it_and_not_itself(opened: SearchIndex) -> Non
         (Filters(min_similarity=0.9, unsafe=True), lambda row: row["similarity"] >= np.float32(0.9)),
         (Filters(min_aesthetic=9.5, unsafe=True), lambda row: row["aesthetic"] >= 9.5),
         (Filters(languages=("DE",), unsafe=True), lambda row: row["LANGUAGE"] == "de"),
+        (Filters(languages=("de-CH",), unsafe=True), lambda row: row["LANGUAGE"] == "de"),
+        (Filters(languages=("none",), unsafe=True), lambda row: row["LANGUAGE"] == "nolang"),
         (Filters(license="BY-SA", unsafe=True), lambda row: row["LICENSE"] == BY_SA),
         (Filters(license="known", unsafe=True), lambda row: row["LICENSE"] == BY_SA),
         (Filters(license="by-sa", unsafe=True), lambda row: row["LICENSE"] == BY_SA),

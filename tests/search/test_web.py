@@ -11,14 +11,16 @@ import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from rich.console import Console
 
-from laion_etl.core.errors import SettingsError
+from laion_etl.core.errors import ModelError, SettingsError
 from laion_etl.io.local_server import LocalServer, listening
 from laion_etl.minicrawl.scenes import Scene
 from laion_etl.search.current_index import CurrentIndex
 from laion_etl.search.filters import Filters
 from laion_etl.search.query import SearchIndex
 from laion_etl.search.query_encoder import QueryEncoder
+from laion_etl.search.serve import serve
 from laion_etl.search.web import SearchBackend, build_app
 from tests.accessibility import violations
 from tests.local_servers import served
@@ -142,6 +144,15 @@ def test_a_taken_port_is_an_error_that_says_so() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"port {port}"), listening(port):
             pass
+
+
+def test_what_it_waits_for_is_printed_first(world: World) -> None:
+    unknown = replace(world.settings, clip=replace(world.settings.clip, model="ViT-B-33"))
+    source = CurrentIndex(unknown.publish.name, "", unknown, world.store)
+    output = io.StringIO()
+    with pytest.raises(ModelError, match="unknown CLIP model 'ViT-B-33'"):
+        serve(source, unknown, world.store, 0, Console(file=output))
+    assert output.getvalue() == "loading the model ViT-B-33 ...\n"
 
 
 @dataclass

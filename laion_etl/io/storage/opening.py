@@ -19,7 +19,10 @@ def open_store(uri: str) -> Store:
     Raises StorageError for an incomplete S3 URI or incomplete credentials.
     """
     if not uri.startswith("s3://"):
-        return LocalStore(Path(uri.removeprefix("file://")).expanduser().absolute())
+        try:
+            return LocalStore(Path(uri.removeprefix("file://")).expanduser().absolute())
+        except RuntimeError as error:  # no folder of this name is made where the command happens to run
+            raise StorageError(f"cannot open {uri}: there is no such user; write the whole path") from error
     parts = urlsplit(uri)
     if not parts.netloc:
         raise StorageError(f"cannot open {uri}: it names no bucket; write s3://bucket/prefix")
