@@ -142,8 +142,8 @@ class Store(ABC):
         """Return a name, which may come from a file that another program made, unless it leads elsewhere."""
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise StorageError(
-                f"cannot use the name {name!r} in the store {self.uri()}: it leads out of the store; find out "
-                "which file names it, and restore that file"
+                f"cannot use the name {name!r} in the store {self.uri()}: it leads out of the store; find "
+                "out which file names it, and restore that file"
             )
         return name
 
