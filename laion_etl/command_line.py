@@ -86,7 +86,7 @@ def _end_uninterrupted() -> None:
 
 def _ignore_signals() -> None:
     """For the last moments, in which Python would give signals their default action, which kills."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
