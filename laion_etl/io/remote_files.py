@@ -75,7 +75,7 @@ def _open_path(uri: str) -> io.BufferedReader:
 
 
 def _open_unless_fifo(path: str, flags: int) -> int:
-    """Open a file, or what a shell passes as /dev/fd/N. A FIFO that no process writes blocks for ever."""
+    """Open a file, or what a shell passes as /dev/fd/N. A FIFO that no process writes blocks forever."""
     if not path.startswith("/dev/") and stat.S_ISFIFO(Path(path).stat().st_mode):
         raise OSError(errno.ESPIPE, "it is a pipe, not a file")
     return os.open(path, flags)
