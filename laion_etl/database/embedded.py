@@ -170,7 +170,7 @@ def _cause(error: Exception, log: Path, log_start: int) -> str:
             for line in reversed(file.read().decode(errors="replace").splitlines()):
                 if found := _FATAL.search(line):
                     return line[found.end() :]
-    written = error.stderr.strip().splitlines()
+    written: list[str] = error.stderr.strip().splitlines()
     for line in written:
         if found := _FATAL.search(line):
             return line[found.end() :]
