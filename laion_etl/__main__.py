@@ -1,4 +1,4 @@
-"""`laion-etl` and `python -m laion_etl`: Ctrl-C and SIGTERM end it in plain words from its first moment on.
+"""`laion-etl` and `python -m laion_etl`: signals end it in plain words from its first moment on.
 
 What the command line imports takes a while, in which Python would answer with a traceback.
 """
@@ -11,6 +11,8 @@ def main() -> None:
     """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _end)
     from laion_etl.command_line import run
 
     run()

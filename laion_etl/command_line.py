@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
+from laion_etl.core.limits import limit_reached
 from laion_etl.core.shown_text import ShownLines, shown
 
 _STOPPED = "stopped; run the same command again to continue"
@@ -30,6 +31,10 @@ def run() -> None:
     # script starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, on_sigterm)
+    if (
+        signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    ):  # of a terminal that is closed; nohup ignores it
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     atexit.register(_ignore_signals)
     try:
         try:
@@ -41,19 +46,19 @@ def run() -> None:
         _fail(Stopped(_STOPPED))
     except LaionEtlError as error:
         _fail(error)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, MemoryError, ImportError, RuntimeError) as error:
+        if (reached := limit_reached(error)) is None:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try to write the rest again at the end
-        print(
-            "error: cannot write the output, or a temporary file: the disk is full; free some space",
-            file=sys.stderr,
-        )
-        sys.exit(OutageError.exit_code)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), 1
+            )  # Python would try to write the rest again at the end
+        _fail(OutageError(reached))
 
 
 def _fail(error: LaionEtlError) -> NoReturn:
-    print("error:", shown(str(error)), file=sys.stderr)
+    with suppress(OSError):  # of a terminal that is closed
+        print("error:", shown(str(error)), file=sys.stderr)
     # Where Ctrl-C interrupted a string that an import executes (namedtuple, dataclass), CPython remembers it,
     # and `python -m` ends by SIGINT whatever the exit code, until another string has been executed.
     exec("")  # noqa: S102
@@ -81,7 +86,7 @@ def _end_uninterrupted() -> None:
 
 def _ignore_signals() -> None:
     """For the last moments, in which Python would give signals their default action, which kills."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -53,7 +53,7 @@ def test_a_thread_that_reads_on_cannot_hold_the_end_of_a_command(
         assert ending.stderr
         while ending.stdout.readline() != b"ending\n":
             assert ending.poll() is None
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             ending.send_signal(number)
         if code == 0:
             ending.stdin.close()

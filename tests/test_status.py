@@ -125,6 +125,9 @@ def test_the_command(tmp_path: Path, settings: Settings, store: Store, at_work: 
     assert "Crawls in Postgres" in every.stderr
     (crawl,) = json.loads(every.stdout.splitlines()[-1])["crawls"]
     assert (crawl["crawl"], crawl["queue"]["batches"]) == ("C", 10)
+    elsewhere = connected | {"STORE": str(tmp_path / "none")}
+    assert laion_etl(tmp_path, "status", "--crawl", "C", **elsewhere).returncode == 0
+    assert not (tmp_path / "none").exists()  # it only reads: a store that cannot be written will do
 
 
 def test_a_plan_at_work_shows_its_windows(store: Store, settings: Settings, database: Database) -> None:

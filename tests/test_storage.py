@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -405,15 +406,31 @@ def test_a_store_that_never_answers_is_noticed_within_minutes() -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/etc/hostname", "a/..", "a\0b"])
-def test_a_name_that_leads_out_of_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_name_that_leads_out_of_a_store_is_refused(name: str, any_store: Store, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("secret")
-    (tmp_path / "store/a").mkdir(parents=True)
-    store = LocalStore(tmp_path / "store")
-    calls = (store.read, store.exists, store.delete, store.list, lambda name: store.write(name, b""))
+    store = any_store
+    a_file = store.write("a/file", b"x")
+    calls = (
+        store.read,
+        store.read_with_etag,
+        store.read_with_age,
+        lambda name: store.read_range(name, 0, 1),
+        store.exists,
+        store.delete,
+        store.list,
+        store.folders,
+        lambda name: list(store.files(name)),
+        lambda name: store.write(name, b""),
+        lambda name: store.write(name, b"", lambda: None),
+        lambda name: store.swap(name, b"", None),
+        lambda name: store.copy(a_file, name),
+        lambda name: store.copy(replace(a_file, name=name), "a/copy"),
+    )
     for call in calls:
         with pytest.raises(StorageError, match="leads out of the store; find out"):
             call(name)
     assert (tmp_path / "outside").read_text() == "secret"
+    assert store.list("") == ["a/file"]
 
 
 def test_a_name_that_is_too_long_is_an_error_in_plain_words(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping
 
-from laion_etl.core.hidden_secrets import hide_secrets, hide_secrets_of_servers
+from laion_etl.core.hidden_secrets import hide_secrets
 from laion_etl.settings import setting_fields
 
 _SECRETS = {field.variable for field in setting_fields() if field.secret}
@@ -18,6 +18,6 @@ def shown_settings(environment: Mapping[str, str]) -> str:
 
 def without_secrets(name: str, value: str) -> str:
     """The value of a setting for logs; a secret one is masked as a whole unless its password is found."""
-    masked = (hide_secrets_of_servers if name in _SERVERS else hide_secrets)(value)
+    masked = hide_secrets(value)
     hidden = name in _SECRETS and value and (masked == value or name not in _SERVERS)
     return "***" if hidden else masked

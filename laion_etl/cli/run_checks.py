@@ -5,7 +5,7 @@ overwrite finished files, and fail hours later when it loads them. Postgres know
 their parse stats hold the rules, so the check costs one query and one small file per partition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,13 +46,7 @@ def check_run(crawl: str, partitions: Sequence[Partition], settings: Settings, s
         planned = [int(number) for (number,) in database.rows("load.planned_of_crawl", {"crawl": crawl})]
     asked = {partition.number: partition for partition in partitions}
     again = [number for number in planned if number in asked]
-    parsed = _read_stats(crawl, again or planned[:1], store)
-    for stats in parsed.values():
-        _check_rules(crawl, stats, settings)
-    for number in again:
-        if number in parsed:
-            _check_files(asked[number], parsed[number])
-    _check_fingerprints([asked[number] for number in again if number in parsed], parsed, settings)
+    _check_parsed(_read_stats(crawl, again or planned[:1], store), asked, settings)
 
 
 def check_parse(asked: Partition, settings: Settings, store: Store) -> None:
@@ -61,12 +55,8 @@ def check_parse(asked: Partition, settings: Settings, store: Store) -> None:
     Postgres is asked only where something differs: a parse needs no database, and many of them run at once.
     """
     parsed = _read_stats(asked.crawl, [asked.number], store)
-    if asked.number not in parsed:
-        return
     try:
-        _check_rules(asked.crawl, parsed[asked.number], settings)
-        _check_files(asked, parsed[asked.number])
-        _check_fingerprints([asked], parsed, settings)
+        _check_parsed(parsed, {asked.number: asked}, settings)
     except SettingsError:
         if _is_in_batches(asked, settings, store):
             raise
@@ -100,6 +90,15 @@ def _read_stats(crawl: str, numbers: Sequence[int], store: Store) -> dict[int, S
     with ThreadPoolExecutor(_READERS) as pool:
         found = zip(numbers, pool.map(read, numbers), strict=True)
         return {number: stats for number, stats in found if stats is not None}
+
+
+def _check_parsed(parsed: dict[int, StageStats], asked: Mapping[int, Partition], settings: Settings) -> None:
+    """Raise SettingsError if partitions were parsed by other rules, or from other WAT files than these."""
+    for number, stats in parsed.items():
+        _check_rules(stats.crawl, stats, settings)
+        if number in asked:
+            _check_files(asked[number], stats)
+    _check_fingerprints([asked[number] for number in parsed if number in asked], parsed, settings)
 
 
 def _check_rules(crawl: str, planned: StageStats, settings: Settings) -> None:

@@ -78,7 +78,7 @@ def status(
     from laion_etl.report.crawl_progress import ProgressReader, progress_funnel
     from laion_etl.report.crawl_status import all_crawls, crawl_status, crawls_to_plain
 
-    settings, store = open_settings()
+    settings, store = settings_and_store()
     with open_database(settings) as database:
         if not crawl:
             console().print(all_crawls(database))

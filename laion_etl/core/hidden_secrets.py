@@ -10,7 +10,6 @@ _PARAMETER = re.compile(
     r"(\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^&\s,]|,(?!\w+://))+)",
     re.IGNORECASE,
 )
-_LOGIN = re.compile(r"(://[^:/@\s]*):[^/\s]*@")  # `user:password@` of a URL, of each of its hosts
 _TOKEN_LOGIN = re.compile(r"(https?://)[^:/@\s?#]+@", re.IGNORECASE)  # where a name alone is no login
 # Addresses whose path lets anyone post, headers of a request, and tokens of Hugging Face.
 _WEBHOOK = re.compile(
@@ -18,8 +17,9 @@ _WEBHOOK = re.compile(
 )
 _HEADER = re.compile(r"\b(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic)\s+)[\w.~+/=-]+", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
-# The same of a server, up to the last @ before the next URL: an unescaped password may have any sign.
-_SERVER_LOGIN, _NEXT_URL = re.compile(r"://[^:/@\s]*:"), re.compile(r"\w://|\s|\Z")
+# `user:password@` of a URL, up to the last @ before the next one: an unescaped password may have any sign.
+# So what follows a port is hidden up to an @, too.
+_LOGIN, _NEXT_URL = re.compile(r"://[^:/@\s]*:"), re.compile(r"\w://|\s|\Z")
 
 
 def hide_parameters(text: str) -> str:
@@ -29,25 +29,25 @@ def hide_parameters(text: str) -> str:
 
 def hide_secrets(text: str) -> str:
     """Return the text with *** for passwords and tokens of URLs and headers, and values of parameters."""
-    text = _TOKEN_LOGIN.sub(r"\1***@", _LOGIN.sub(r"\1:***@", text))
+    text = _TOKEN_LOGIN.sub(r"\1***@", _hide_logins(text))
     text = _HUB_TOKEN.sub("hf_***", _HEADER.sub(r"\1***", _WEBHOOK.sub(r"\1***", text)))
     return hide_parameters(text)
 
 
-def hide_secrets_of_servers(urls: str) -> str:
-    """Return URLs of database servers with *** for their passwords.
+def _hide_logins(text: str) -> str:
+    """Return the text with *** for the passwords of its URLs.
 
     One expression would read the rest of the text again from each `://`: thousands took minutes.
     """
     parts, written, place = [], 0, 0
-    while (login := _SERVER_LOGIN.search(urls, place)) is not None:
-        following = _NEXT_URL.search(urls, login.end())
-        end = following.start() if following else len(urls)
-        at = urls.rfind("@", login.end(), end)
+    while (login := _LOGIN.search(text, place)) is not None:
+        following = _NEXT_URL.search(text, login.end())
+        end = following.start() if following else len(text)
+        at = text.rfind("@", login.end(), end)
         if at >= 0:
-            parts += [urls[written : login.end()], "***"]
+            parts += [text[written : login.end()], "***"]
             written = place = at
         else:  # a login that begins in front of the next URL may end in it
-            last = urls.rfind("://", login.start() + 1, end)
+            last = text.rfind("://", login.start() + 1, end)
             place = last if last >= 0 else end
-    return hide_parameters("".join((*parts, urls[written:])))
+    return "".join((*parts, text[written:]))

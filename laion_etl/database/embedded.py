@@ -6,6 +6,7 @@ once; it stops when the last of them ends.
 
 import fcntl
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from laion_etl.core.errors import DatabaseError, DatabaseOutageError
+from laion_etl.core.errors import DatabaseError, DatabaseOutageError, DatabaseRefusedError
 from laion_etl.core.host_resources import machine_memory_bytes
+from laion_etl.core.outages import is_outage
 from laion_etl.io.file_locks import folder_lock
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ def running_server(data_dir: Path) -> Iterator[EmbeddedServer]:
         data_dir.mkdir(parents=True, exist_ok=True)
         programs = PostgresPrograms(folder)
     except (ImportError, OSError) as error:
-        raise _cannot_start(folder, str(error)) from error
+        raise _cannot_start(folder, error, _text(error)) from error
     with _using(programs) as socket_dir:
         running = EmbeddedServer(socket_dir)
         try:
@@ -142,7 +144,7 @@ def _start(programs: "PostgresPrograms") -> Path:
             programs.start(RECOVERY_S)
         found = postmaster(folder)
     except (subprocess.SubprocessError, OSError, RuntimeError) as error:
-        raise _cannot_start(folder, _cause(error, programs.log, log_start)) from error
+        raise _cannot_start(folder, error, _cause(error, programs.log, log_start)) from error
     if found is None or found.socket_dir is None:
         raise DatabaseError(
             "cannot use the embedded Postgres: there are no Unix sockets here; set LAION_ETL_DATABASE_URL"
@@ -150,8 +152,9 @@ def _start(programs: "PostgresPrograms") -> Path:
     return found.socket_dir
 
 
-def _cannot_start(folder: Path, cause: str) -> DatabaseError:
-    return DatabaseOutageError(
+def _cannot_start(folder: Path, error: Exception, cause: str) -> DatabaseError:
+    stays = isinstance(error, OSError) and not is_outage(error)
+    return (DatabaseRefusedError if stays else DatabaseOutageError)(
         f"cannot start the embedded Postgres in {folder}: {cause}; "
         "fix that, or set LAION_ETL_DATABASE_URL to your own server"
     )
@@ -160,15 +163,29 @@ def _cannot_start(folder: Path, cause: str) -> DatabaseError:
 def _cause(error: Exception, log: Path, log_start: int) -> str:
     """Returns why a start failed, from what the server wrote to its log or initdb to stderr."""
     if not isinstance(error, subprocess.CalledProcessError):
-        return str(error) or type(error).__name__
+        return _text(error)
     if log.exists():
         with log.open("rb") as file:
             file.seek(log_start)
             for line in reversed(file.read().decode(errors="replace").splitlines()):
                 if found := _FATAL.search(line):
                     return line[found.end() :]
-    written = error.stderr.strip().splitlines()
-    return next((line for line in written if _CAUSE.search(line)), written[-1] if written else str(error))
+    written: list[str] = error.stderr.strip().splitlines()
+    for line in written:
+        if found := _FATAL.search(line):
+            return line[found.end() :]
+    program = f"{Path(error.cmd[0]).name} ended with {_ending(error.returncode)}"
+    return next((line for line in written if _CAUSE.search(line)), written[-1] if written else program)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _ending(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def exists(data_dir: Path) -> bool:

@@ -12,7 +12,7 @@ caption), so a later loader takes it over where needed, unless its batch is alre
 interrupted may have taken pairs over; if the partition is corrected then, it gives them back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from psycopg import Connection
@@ -44,6 +44,7 @@ from laion_etl.database.queries import query
 from laion_etl.database.range_load import LoadWork
 from laion_etl.database.servers import RangeServers, range_servers
 from laion_etl.database.servers_load import ServersLoad
+from laion_etl.io.outputs import only_output
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
 
@@ -223,7 +224,8 @@ class _Load:
     @property
     def _pairs(self) -> PairsFile:
         name = f"pairs/{self.crawl}/{partition_name(self.partition)}.parquet"
-        return PairsFile(self.store, name, self.rule)
+        expected = only_output(self.parsed, self.store.uri(name))
+        return PairsFile(self.store, name, self.rule, replace(expected, name=name))
 
     def _save(self, work: LoadWork) -> None:
         """Saves stats and fingerprint: from here on the partition is loaded."""

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from laion_etl.core.errors import DamagedFileError
 from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.schemas import PAIR_FILES
+from laion_etl.core.stage_stats import Output
 from laion_etl.database.dedupe_keys import (
     Candidates,
     DedupeRule,
@@ -27,6 +28,7 @@ from laion_etl.database.dedupe_keys import (
     url_keys,
 )
 from laion_etl.database.pair_texts import PairTexts, TextsReader
+from laion_etl.io.outputs import is_output
 from laion_etl.io.storage import Store
 
 _ROWS_PER_READ = 1 << 14  # so few that a batch is still in the cache when it is encoded
@@ -38,10 +40,13 @@ _TEXTS = ["url", "caption", "language", _SOURCE, "page_url", "license"]
 class PairsFile:
     """The pairs parquet of a partition, read once for its keys and a second time for its texts.
 
-    Raises DamagedFileError for a file that is not one; InputError for one of a newer version.
+    Raises DamagedFileError for a file that is not one, or is of another size or SHA-256 than `expected`;
+    InputError for one of a newer version. Both readings compare: rows have other numbers once a removal has
+    rewritten the file. That costs 0.06 microseconds a pair each, 0.6% of loading it.
     """
 
-    def __init__(self, store: Store, name: str, rule: DedupeRule) -> None:
+    def __init__(self, store: Store, name: str, rule: DedupeRule, expected: Output | None = None) -> None:
+        self._expected = expected
         self._store = store
         self._name = name
         self._rule = rule
@@ -91,6 +96,11 @@ class PairsFile:
     @contextmanager
     def _opened(self) -> Iterator[BoundedParquet]:
         with self._store.open(self._name) as file:
+            if self._expected is not None and not is_output(file, self._expected, self._store):
+                raise DamagedFileError(
+                    f"cannot load {self._store.uri(self._name)}: it is not the file that its stats describe; "
+                    f"if a removal is running or was interrupted, run that to its end; otherwise {_ADVICE}"
+                )
             parquet = BoundedParquet(file)
             PAIR_FILES.check_number(parquet.schema_arrow, self._store.uri(self._name))
             yield parquet

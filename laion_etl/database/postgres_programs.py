@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from shutil import rmtree
 from stat import S_IRGRP, S_IROTH, S_IXGRP, S_IXOTH
 from typing import Any
 
@@ -39,11 +40,20 @@ class PostgresPrograms:
         return server_user()
 
     def initdb(self, settings: Mapping[str, str]) -> None:
-        """Create the database in the folder, with some settings, unless there is one."""
+        """Create the database in the folder, with some settings, unless there is one.
+
+        PG_VERSION is among the first files: what a killed initdb leaves has it, and never starts. So a file
+        next to the folder says that there is no database yet.
+        """
         self.folder.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0:
             self._give_to_user()
+        begun = self.folder.with_name(f"{self.folder.name}.begun")
+        if begun.exists():
+            for left in self.folder.iterdir():
+                rmtree(left) if left.is_dir() else left.unlink()
         if not (self.folder / "PG_VERSION").exists():
+            begun.touch()
             tuned = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
             self._run(
                 "initdb",
@@ -54,6 +64,7 @@ class PostgresPrograms:
                 "postgres",
                 *tuned,
             )
+        begun.unlink(missing_ok=True)
 
     def start(self, timeout_s: float) -> None:
         """Start the server on a Unix socket only and wait until it is ready."""

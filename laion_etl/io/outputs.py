@@ -1,6 +1,7 @@
 """Whether files in the store are those that stats describe."""
 
 import hashlib
+from dataclasses import replace
 from io import BufferedReader
 from typing import BinaryIO, cast
 
@@ -8,6 +9,28 @@ from laion_etl.core.errors import DamagedFileError, MissingFileError, NewerForma
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.io.storage import Store, storage_errors
+
+_REWRITTEN = "rewritten"  # the details of a file that was written anew, when its unit stays what it was
+
+
+def rewritten(stats: StageStats, output: Output) -> StageStats:
+    """Return the stats of a unit whose only file is written anew by a removal.
+
+    Its outputs stay: by them the unit is known where its rows are already.
+    """
+    size_and_digest = {"bytes": output.bytes, "sha256": output.sha256}
+    return replace(stats, details={**stats.details, _REWRITTEN: size_and_digest})
+
+
+def only_output(stats: StageStats, uri: str) -> Output:
+    """Return the file of a unit that has one, as a removal left it. Raises DamagedFileError."""
+    try:
+        (output,) = stats.outputs
+        return replace(output, **stats.details.get(_REWRITTEN, {}))
+    except (TypeError, ValueError) as error:
+        raise DamagedFileError(
+            f"cannot use the stats of {uri}: they do not describe it; delete both, and run the stage again"
+        ) from error
 
 
 def has_outputs(stats: StageStats, store: Store) -> bool:

@@ -5,7 +5,10 @@ broke: WAT files are 300 MB, and within an hour there are many small failures. A
 again, for as long as a RetryPolicy allows; http_answers.py says which answers mean that.
 """
 
+import errno
 import io
+import os
+import stat
 from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
@@ -65,11 +68,18 @@ def read_input(uri: str, max_bytes: int, policy: RetryPolicy = DEFAULT_POLICY) -
 def _open_path(uri: str) -> io.BufferedReader:
     path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else user_path(uri)
     try:
-        return path.open("rb")
+        return open(path, "rb", opener=_open_unless_fifo)
     except FileNotFoundError as error:
         raise MissingInputError(f"cannot read {uri}: no such file; check the path") from error
     except OSError as error:
         raise InputError(f"cannot read {uri}: {error.strerror}; check the path and its owner") from error
+
+
+def _open_unless_fifo(path: str, flags: int) -> int:
+    """Open a file, or what a shell passes as /dev/fd/N. A FIFO that no process writes blocks forever."""
+    if not path.startswith("/dev/") and stat.S_ISFIFO(Path(path).stat().st_mode):
+        raise OSError(errno.ESPIPE, "it is a pipe, not a file")
+    return os.open(path, flags)
 
 
 def _open_remote(uri: str, body_from: Callable[[int], _Body], policy: RetryPolicy) -> io.BufferedReader:

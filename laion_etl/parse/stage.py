@@ -19,7 +19,7 @@ from laion_etl.blocklists.removal_requests import BlockedLinks, blocked_links, r
 from laion_etl.core.errors import InputError
 from laion_etl.core.funnel import ParseReason
 from laion_etl.core.schemas import PAIR_SCHEMA, parse_stats_name, partition_name
-from laion_etl.core.stage_stats import StageStats, fingerprint
+from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.crawl import written_numbers
 from laion_etl.io.storage import Store
 from laion_etl.parse.checkpoints import Checkpoints, delete_checkpoints
@@ -35,6 +35,8 @@ from laion_etl.urls import normalize
 
 _log = logging.getLogger(__name__)
 
+OnFile = Callable[[int, int], None]
+_ParsedFile = tuple[Iterator[pa.Table], FileCounts]
 _ROWS_PER_GROUP = 10_000
 _REPEATED = [
     "language",
@@ -53,7 +55,7 @@ def parse_partition(
     wat_files: Sequence[tuple[int, str]],
     settings: Settings,
     store: Store,
-    on_file: Callable[[int, int], None] | None = None,
+    on_file: OnFile | None = None,
 ) -> StageStats:
     """Parses (index in wat.paths, URI) files into `pairs/<crawl>/part-<partition>.parquet`.
 
@@ -74,24 +76,13 @@ def parse_partition(
     # A removal rewrites finished files of pairs, and no checkpoints: those are of the requests of their time.
     checkpoints = _checkpoints(crawl, unit, wat_files, settings, store, _blocked(settings, removed))
     store.delete(stats_name)  # until it is parsed anew, or the pairs of older rules would pass for these
-    merged = _Merged(settings.parse)
-    with (
-        store.create(f"pairs/{crawl}/{unit}.parquet") as file,
-        pq.ParquetWriter(file, PAIR_SCHEMA, compression="zstd", use_dictionary=_REPEATED) as writer,
-    ):
-        parsed = parse_files(wat_files, settings, removed, checkpoints)
-
-        def tables() -> Iterator[pa.Table]:
-            for position, (rows, counts) in enumerate(parsed, 1):
-                yield from merged.new_pairs(rows) if len(wat_files) > 1 else rows
-                merged.counts.add(counts)
-                if on_file is not None:
-                    on_file(position, len(wat_files))
-
-        for group in row_groups(tables()):
-            writer.write_table(group)
-        check_something_is_left(unit, merged.counts.failures, merged.counts.links.kept, merged.counts.errors)
-    counts = merged.counts
+    parsed = parse_files(wat_files, settings, removed, checkpoints)
+    counts, output = _write_pairs(crawl, unit, parsed, len(wat_files), settings, store, on_file)
+    # A removal that begins later sees the file, and takes its pairs out of it.
+    if blocked_links(read_requests(store)) != removed:
+        raise InputError(
+            f"cannot finish parsing {unit} of {crawl}: a removal was requested meanwhile; parse it again"
+        )
     stats = StageStats(
         stage="parse",
         crawl=crawl,
@@ -100,31 +91,59 @@ def parse_partition(
         input=counts.input,
         kept=counts.links.kept,
         dropped=counts.dropped,
-        outputs=(file.output,),
-        details={
-            "wat_files": len(wat_files),
-            "wat_numbers": written_numbers(number for number, _ in wat_files),
-            "rules": plain_rules(settings),
-            "settings": unit_settings(settings, Stage.PARSE),
-            "damaged": counts.damaged,
-            "records": {
-                "input": counts.records.input,
-                "kept": counts.records.kept,
-                "dropped": counts.records.dropped,
-            },
-            **_sources(counts),
-            **_errors(counts),
-        },
+        outputs=(output,),
+        details=_details(wat_files, settings, counts),
     )
     store.write_stats(stats_name, stats)
-    if blocked_links(read_requests(store)) != removed:  # a removal that began later sees the finished file
-        store.delete(stats_name)
-        raise InputError(
-            f"cannot finish parsing {unit} of {crawl}: a removal was requested meanwhile; parse it again"
-        )
     _log_errors(unit, counts)
     delete_checkpoints(store, crawl, unit)
     return stats
+
+
+def _write_pairs(
+    crawl: str,
+    unit: str,
+    parsed: Iterator[_ParsedFile],
+    files: int,
+    settings: Settings,
+    store: Store,
+    on_file: OnFile | None,
+) -> tuple[FileCounts, Output]:
+    """Write the pairs of parsed files; return their counts and the file."""
+    merged = _Merged(settings.parse)
+
+    def tables() -> Iterator[pa.Table]:
+        for position, (rows, counts) in enumerate(parsed, 1):
+            yield from merged.new_pairs(rows) if files > 1 else rows
+            merged.counts.add(counts)
+            if on_file is not None:
+                on_file(position, files)
+
+    with (
+        store.create(f"pairs/{crawl}/{unit}.parquet") as file,
+        pq.ParquetWriter(file, PAIR_SCHEMA, compression="zstd", use_dictionary=_REPEATED) as writer,
+    ):
+        for group in row_groups(tables()):
+            writer.write_table(group)
+        check_something_is_left(unit, merged.counts.failures, merged.counts.links.kept, merged.counts.errors)
+    return merged.counts, file.output
+
+
+def _details(wat_files: Sequence[tuple[int, str]], settings: Settings, counts: FileCounts) -> dict[str, Any]:
+    return {
+        "wat_files": len(wat_files),
+        "wat_numbers": written_numbers(number for number, _ in wat_files),
+        "rules": plain_rules(settings),
+        "settings": unit_settings(settings, Stage.PARSE),
+        "damaged": counts.damaged,
+        "records": {
+            "input": counts.records.input,
+            "kept": counts.records.kept,
+            "dropped": counts.records.dropped,
+        },
+        **_sources(counts),
+        **_errors(counts),
+    }
 
 
 def parse_fingerprint(wat_files: Sequence[tuple[int, str]], settings: Settings, blocked: str) -> str:

@@ -8,9 +8,12 @@ another plan refuses to go on. The result of range 7 is `range-00007.json` in th
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from laion_etl.core.errors import DamagedFileError, InputError
 from laion_etl.core.formats import check_format
@@ -195,6 +198,17 @@ def forget_prepared(dataset: str, crawl: str, store: Store) -> None:
 def again(crawl: str) -> str:
     """Return what to do when a record does not fit."""
     return f"run `laion-etl stage publish --crawl {crawl} --prepare` again"
+
+
+@contextmanager
+def comparison_errors(name: str, store: Store) -> Iterator[None]:
+    """Turn errors of reading what a comparison of all ranges wrote, a parquet file, into InputError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        crawl = name.split("/")[2]  # see _folder
+        advice = f"run `laion-etl stage publish --crawl {crawl} --compare` again"
+        raise InputError(f"cannot read {store.uri(name)}: {error}; {advice}") from error
 
 
 def _folder(dataset: str, crawl: str) -> str:

@@ -14,11 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import HASH_BYTES, Hashes, Ints
-from laion_etl.core.errors import InputError
 from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage import Store
@@ -34,7 +32,7 @@ from laion_etl.publish.image_dedupe import (
 )
 from laion_etl.publish.image_hashes import to_image_hashes
 from laion_etl.publish.near_groups import KNOWN
-from laion_etl.publish.prepared import BatchRange
+from laion_etl.publish.prepared import BatchRange, comparison_errors
 from laion_etl.publish.range_images import Images, known_files, places_among, read_images
 from laion_etl.publish.ranked_images import best_first
 from laion_etl.publish.semantic_compare import are_redundant
@@ -139,13 +137,7 @@ def _texts(hashes: Hashes) -> NDArray[np.bytes_]:
 
 
 def _read_decided(output: Output, store: Store) -> Iterator[tuple[Hashes, Ints]]:
-    with store.open(output.name) as file:
-        try:
-            for rows in BoundedParquet(file).iter_batches(_AT_ONCE):
-                nothing = rows.column("pdq").slice(0, 0)
-                yield to_image_hashes(nothing, rows.column("pdq")).pdq, rows.column("kept").to_numpy()
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise InputError(
-                f"cannot read {store.uri(output.name)}: {error}; run "
-                "`laion-etl stage publish --compare` for the crawl again"
-            ) from error
+    with store.open(output.name) as file, comparison_errors(output.name, store):
+        for rows in BoundedParquet(file).iter_batches(_AT_ONCE):
+            nothing = rows.column("pdq").slice(0, 0)
+            yield to_image_hashes(nothing, rows.column("pdq")).pdq, rows.column("kept").to_numpy()

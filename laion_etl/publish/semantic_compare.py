@@ -27,7 +27,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from laion_etl.blocklists.near_hashes import Ints
-from laion_etl.core.errors import InputError
 from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.stage_stats import Output
 from laion_etl.dataset.scored import ScoredCrawl
@@ -37,6 +36,7 @@ from laion_etl.publish.band_files import BandsFile, Records, SliceSpool, key_num
 from laion_etl.publish.batch_vectors import BatchVectors, Floats, unit
 from laion_etl.publish.clusters import Clusters, learn_clusters, plan_clusters
 from laion_etl.publish.near_checkpoints import Compared, ComparedSlices
+from laion_etl.publish.prepared import comparison_errors
 from laion_etl.publish.ranked_images import best_first
 from laion_etl.publish.sorted_keys import SortedKeys
 from laion_etl.publish.spools import Spool
@@ -178,21 +178,15 @@ def are_redundant(numbers: Ints, output: Output, store: Store) -> NDArray[np.boo
     if not len(numbers):
         return found
     least, greatest = int(numbers.min()), int(numbers.max())
-    with store.open(output.name) as file:
-        try:
-            keys = BoundedParquet(file)
-            groups = [
-                group
-                for group, known in enumerate(keys.numbers_of_groups("key"))
-                if known is None or (known[0] <= greatest and known[1] >= least)
-            ]
-            for rows in keys.iter_batches(_ROWS_AT_ONCE, ["key"], groups) if groups else ():
-                found |= np.isin(numbers, rows.column("key").to_numpy(zero_copy_only=False))
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise InputError(
-                f"cannot read {store.uri(output.name)}: {error}; run "
-                "`laion-etl stage publish --compare` for the crawl again"
-            ) from error
+    with store.open(output.name) as file, comparison_errors(output.name, store):
+        keys = BoundedParquet(file)
+        groups = [
+            group
+            for group, known in enumerate(keys.numbers_of_groups("key"))
+            if known is None or (known[0] <= greatest and known[1] >= least)
+        ]
+        for rows in keys.iter_batches(_ROWS_AT_ONCE, ["key"], groups) if groups else ():
+            found |= np.isin(numbers, rows.column("key").to_numpy(zero_copy_only=False))
     return found
 
 

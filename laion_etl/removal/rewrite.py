@@ -26,6 +26,7 @@ from laion_etl.core.parquet_bounds import LARGE_TABLE_BYTES, BoundedParquet
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import BATCH_FILES, PAIR_FILES, SCORED_FILES, SHARD_FILES
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.io.outputs import rewritten
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, finish, read_members, write_member
 
@@ -59,7 +60,9 @@ def rewrite_rows(
     matcher: Matcher,
     on_found: Callable[[dict[str, str], pa.Table], None] | None = None,
 ) -> None:
-    """Rewrite a file of pairs without the rows; its stats stay, so that it is not loaded again.
+    """Rewrite a file of pairs without the rows; its stats stay but for the file's new size and SHA-256.
+
+    So it is not loaded again. They are written first: of a file that is not theirs nothing is loaded.
 
     `on_found` is called before that with the ids of its pairs, the rule that matches each, and their rows.
     """
@@ -74,7 +77,7 @@ def rewrite_rows(
         matched = np.concatenate(masks)
         if on_found is not None:
             on_found(found, table.filter(pa.array(matched)))
-        _write_parquet(name, table.filter(pa.array(~matched)), store)
+        _write_pairs(name, table.filter(pa.array(~matched)), store)
 
 
 def blank_rows(name: str, store: Store, matcher: Matcher) -> None:
@@ -207,6 +210,14 @@ def _ordered(counts: Counter[str], removed: int) -> dict[str, int]:
     if removed:
         counts[REASON] = removed
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _write_pairs(name: str, table: pa.Table, store: Store) -> None:
+    stats_name = f"{name.removesuffix('.parquet')}.json"
+    with store.create(name) as file:
+        pq.write_table(table, file, compression="zstd")
+        with suppress(MissingFileError):  # those of a partition that is being parsed are not there
+            store.write_stats(stats_name, rewritten(store.read_stats(stats_name), file.output))
 
 
 def _write_parquet(name: str, table: pa.Table, store: Store) -> None:

@@ -60,11 +60,11 @@ def hide_memory() -> None:
 
 
 def end_with_parent(parent: int = 0) -> None:
-    """Has this process killed when the thread that started it ends, and ignore SIGINT and SIGTERM.
+    """Has this process killed when the thread that started it ends, and ignore what asks a command to end.
 
     With the number of the parent it ends at once if that has ended already.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent and os.getppid() != parent:

@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import resource
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -132,6 +134,22 @@ def test_a_start_that_fails_names_the_cause(folder: Path, kept: Kept) -> None:
     (kept.folder / "postgresql.auto.conf").write_text("no_such_setting = 1\n")
     with pytest.raises(DatabaseError, match=r'cannot start .*: configuration file ".*" contains errors'):
         rows(folder)
+
+
+def test_a_database_whose_creation_was_killed_is_created_anew(empty_folder: Path) -> None:
+    programs = PostgresPrograms(empty_folder / "postgres")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))
+    try:
+        with pytest.raises(subprocess.CalledProcessError) as killed:
+            programs.initdb({})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert killed.value.returncode == -signal.SIGXFSZ
+    assert (programs.folder / "PG_VERSION").exists()
+    with running_server(empty_folder) as server:
+        PGconn.connect(server.maintenance_url.encode()).finish()
+    assert not list(empty_folder.glob("*.begun"))
 
 
 def test_a_killed_server_that_was_not_reaped(folder: Path) -> None:

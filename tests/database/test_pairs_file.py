@@ -1,5 +1,6 @@
 """Each pair is stored with its own page and licence, however the texts of its file are held."""
 
+import io
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.errors import DamagedFileError
+from laion_etl.core.schemas import pair_id
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database import pair_texts, pairs_file, range_load, row_writer, text_buffer
 from laion_etl.database.connection import Database
@@ -19,6 +22,7 @@ from laion_etl.database.load import load_partition
 from laion_etl.database.pair_texts import PairTexts, TextsReader
 from laion_etl.database.pairs_file import PairsFile
 from laion_etl.io.storage import Store
+from laion_etl.removal.rewrite import rewrite_rows
 from laion_etl.settings import Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 
@@ -245,3 +249,40 @@ def test_a_file_that_cannot_be_read_leaves_nothing_on_disk(
     with pytest.raises(DamagedFileError, match="parse its partition again"):
         pairs.texts(candidates)
     assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize("how", ["of another partition", "cut off and written anew", "a byte is another"])
+def test_a_file_of_pairs_that_is_not_that_of_its_stats_is_not_loaded(
+    how: str, store: Store, settings: Settings, database: Database
+) -> None:
+    write_pairs(store, "C", 1, PAIRS[1:])
+    write_pairs(store, "C", 0, PAIRS)
+    data = store.read(NAME)
+    if how == "of another partition":
+        data = store.read("pairs/C/part-00001.parquet")
+    elif how == "a byte is another":
+        data = data.replace(b"example", b"examqle", 1)
+    else:
+        sink = io.BytesIO()
+        pq.write_table(pq.read_table(io.BytesIO(data)).slice(0, 2), sink)
+        data = sink.getvalue()
+    store.write(NAME, data)
+    with pytest.raises(DamagedFileError, match=r"cannot load .*part-00000.parquet: it is not the file"):
+        load_partition("C", 0, settings, store, database)
+    assert database.rows("load.planned_of_crawl", {"crawl": "C"}) == []
+    assert database.connection.execute("select count(*) from pair").fetchone() == (0,)
+
+
+def test_pairs_are_loaded_after_a_removal_and_not_after_a_part_of_one(
+    store: Store, settings: Settings, database: Database
+) -> None:
+    write_pairs(store, "C", 0, PAIRS)
+    before, stats = store.read(NAME), store.read_stats("pairs/C/part-00000.json")
+    removal = Matcher([Request({"pairs": (pair_id(*PAIRS[0]).hex(),)})], 0)
+    rewrite_rows(NAME, store, removal)
+    assert store.read_stats("pairs/C/part-00000.json").outputs == stats.outputs  # it stays loaded, if it is
+    store.write(NAME, before)  # as if it had been killed before the parquet was replaced
+    with pytest.raises(DamagedFileError, match="if a removal is running or was interrupted, run that"):
+        load_partition("C", 0, settings, store, database)
+    rewrite_rows(NAME, store, removal)
+    assert load_partition("C", 0, settings, store, database).kept == len(set(PAIRS)) - 1

@@ -38,7 +38,7 @@ def test_storms_of_signals_change_nothing(
     env = run_environment(tmp_path, url, str(minicrawl.folder), miniweb.connect_to)
     for pattern, signals in (
         ("pairs/*/*.parquet", [signal.SIGTERM]),
-        ("shards/*/*.tar", [signal.SIGTERM]),
+        ("shards/*/*.tar", [signal.SIGTERM, signal.SIGHUP]),
         ("scored/*/*.tar", [signal.SIGINT, signal.SIGTERM]),
     ):
         running = start_run(minicrawl.crawl, env)

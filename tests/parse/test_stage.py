@@ -7,6 +7,7 @@ import pytest
 from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.errors import InputError, SettingsError
 from laion_etl.core.schemas import PAIR_SCHEMA, pair_id
+from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.parse.stage import parse_partition, row_groups
 from laion_etl.settings import ParseSettings, Settings, load_settings
@@ -67,6 +68,18 @@ def test_links_become_pairs_or_reasons(wat: str, any_store: Store) -> None:
     assert rot["language"] == "de"
 
 
+class Written:
+    """A watcher that keeps the names of the stats that are written."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def begun(self, stats_name: str) -> None: ...
+
+    def finished(self, stats_name: str, _stats: StageStats) -> None:
+        self.names.append(stats_name)
+
+
 def test_a_removal_that_is_requested_meanwhile_is_not_missed(wat: str, store: Store) -> None:
     """It takes its pairs out of finished files: this one it does not see."""
     red = pair_id("https://www.example.org/red.jpg", "A red car on a green field")
@@ -75,8 +88,11 @@ def test_a_removal_that_is_requested_meanwhile_is_not_missed(wat: str, store: St
     def requested(_done: int, _total: int) -> None:
         store.write(request.name, request.to_json())
 
+    written = Written()
+    store.watcher = written
     with pytest.raises(InputError, match="cannot finish parsing part-00000 of C: a removal was requested"):
         parse_partition("C", 0, [(0, wat)], ONE_JOB, store, requested)
+    assert written.names == []  # a process killed at any moment leaves no stats that pass for finished
     assert not store.exists("pairs/C/part-00000.json")
     stats = parse_partition("C", 0, [(0, wat)], ONE_JOB, store)
     assert stats.kept == 1

@@ -252,6 +252,15 @@ def test_a_range_reads_only_the_redundant_keys_between_its_own(
     assert len(are_redundant(own[:0], file.output, store)) == 0
 
 
+def test_a_damaged_comparison_is_named_with_the_command_that_makes_it_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    damaged = store.write("publish/laion/C/semantic.parquet", b"PAR1")
+    with pytest.raises(
+        InputError, match=r"cannot read .*; run `laion-etl stage publish --crawl C --compare`"
+    ):
+        are_redundant(np.arange(3), damaged, store)
+
+
 def test_embeddings_that_are_not_those_of_the_stats_are_refused(world: World, tmp_path: Path) -> None:
     store, settings = LocalStore(tmp_path), settings_of(100, variants=ONE, semantic_duplicates=COSINE)
     write_with_embeddings(world, store)

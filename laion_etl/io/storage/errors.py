@@ -9,6 +9,7 @@ from typing import IO
 from laion_etl.core.errors import MissingFileError, StorageError, StoreOutageError, StoreRefusedError
 from laion_etl.core.outages import is_outage, is_refusal
 
+_FILE_FOR_FOLDER = "a file is where a folder must be; move it away, or set LAION_ETL_STORE to another folder"
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
     errno.EDQUOT: "the disk quota is used up; free space, or set LAION_ETL_STORE (or TMPDIR) to another disk",
@@ -18,6 +19,8 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only; set LAION_ETL_STORE",
     errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",
     errno.ENFILE: "this machine has too many files open; raise its limit (sysctl fs.file-max)",
+    errno.ENOTDIR: _FILE_FOR_FOLDER,
+    errno.EEXIST: _FILE_FOR_FOLDER,
     errno.EISDIR: "it is a folder; move it away and run the stage that writes this file again",
     errno.ELOOP: "it is a link that leads out of the store; put the file itself there",
     errno.ENOENT: "it does not exist; was the stage before it run?",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from laion_etl.core.errors import StorageError, StoreOutageError
+from laion_etl.core.errors import StoreOutageError
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.file_locks import folder_lock
 from laion_etl.io.storage.errors import closed, storage_errors
@@ -60,13 +60,7 @@ class LocalStore(Store):
             raise
 
     def _at(self, name: str) -> Path:
-        """Return the path of a name, which may come from a file that another program made."""
-        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-            raise StorageError(
-                f"cannot use the name {name!r} in the store {self.root}: it leads out of the store; find out "
-                "which file names it, and restore that file"
-            )
-        return self.root / name
+        return self.root / self._checked(name)
 
     def _replace_guarded(self, name: str, partial: Path, guard: Guard) -> None:
         path = self._at(name)

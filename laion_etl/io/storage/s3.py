@@ -40,8 +40,12 @@ class S3Store(Store):
     def uri(self, name: str = "") -> str:
         return f"s3://{self._bucket}/{self._prefix}{name}"
 
+    def _key(self, name: str) -> str:
+        return self._prefix + self._checked(name)
+
     @contextmanager
     def create(self, name: str, guard: Guard | None = None) -> Iterator[NewFile]:
+        self._key(name)  # a wrong name is refused before its content is made
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - `closed` closes it
         with closed(spool):
             yield NewFile(name, spool, self.uri(name))
@@ -55,7 +59,7 @@ class S3Store(Store):
         spool.seek(0)
         # upload_fileobj closes what it has read, which a second try still needs.
         with os.fdopen(os.dup(spool.fileno()), "rb") as body:
-            self._client.upload_fileobj(body, self._bucket, self._prefix + name)
+            self._client.upload_fileobj(body, self._bucket, self._key(name))
 
     def _upload_guarded(self, spool: IO[bytes], name: str, guard: Guard) -> None:
         for _ in range(MAX_GUARDED_TRIES):
@@ -83,7 +87,7 @@ class S3Store(Store):
                 guard()
                 if self._etag(name) != before:  # many servers ignore the conditions of a copy
                     continue
-            place: Any = {"Bucket": self._bucket, "Key": self._prefix + source.name}
+            place: Any = {"Bucket": self._bucket, "Key": self._key(source.name)}
             put = partial(self._client.copy_object, CopySource=place, CopySourceIfMatch=copied)
             with storage_errors("write", self.uri(name)):
                 try:
@@ -97,7 +101,7 @@ class S3Store(Store):
         with storage_errors("look up", self.uri(name)):
             try:
                 return retried(
-                    lambda: self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)["ETag"]
+                    lambda: self._client.head_object(Bucket=self._bucket, Key=self._key(name))["ETag"]
                 )
             except self._client.exceptions.ClientError as error:
                 if error.response.get("Error", {}).get("Code") in NOT_THERE:
@@ -110,7 +114,7 @@ class S3Store(Store):
         Uses conditional writes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html;
         on a server without them, checks right before writing. Raises ChangedError.
         """
-        address = {"Bucket": self._bucket, "Key": self._prefix + name}
+        address = {"Bucket": self._bucket, "Key": self._key(name)}
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         try:
             retried(lambda: put(address | condition))
@@ -128,7 +132,7 @@ class S3Store(Store):
         def fetch() -> BinaryIO:
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
             try:
-                self._client.download_fileobj(self._bucket, self._prefix + name, spool)
+                self._client.download_fileobj(self._bucket, self._key(name), spool)
             except BaseException:
                 spool.close()
                 raise
@@ -149,7 +153,7 @@ class S3Store(Store):
             return retried(lambda: self._get_with_age(name))
 
     def _get_with_age(self, name: str) -> tuple[bytes, float]:
-        found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+        found = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
         date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = parsedate_to_datetime(date) if date else found["LastModified"]  # servers without a clock
         return found["Body"].read(), (now - found["LastModified"]).total_seconds()
@@ -168,7 +172,7 @@ class S3Store(Store):
                 return None
 
     def _get(self, name: str, **options: Any) -> tuple[bytes, str]:
-        found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, **options)
+        found = self._client.get_object(Bucket=self._bucket, Key=self._key(name), **options)
         return found["Body"].read(), found["ETag"]
 
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
@@ -203,7 +207,7 @@ class S3Store(Store):
         return {name: etag for name, etag in etags.items() if name.endswith(ending)}
 
     def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
-        prefix = f"{self._prefix}{folder.strip('/')}/"
+        prefix = f"{self._key(folder.rstrip('/'))}/"
         address: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/"}
         # S3 lists what comes after StartAfter, and `first` itself is wanted, too.
         after = {"StartAfter": prefix + first[:-1]} if first else {}
@@ -221,13 +225,13 @@ class S3Store(Store):
             after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
-        folder = self._prefix + (f"{prefix.strip('/')}/" if prefix.strip("/") else "")
+        folder = self._key(f"{prefix.rstrip('/')}/" if prefix else "")
         pages = self._client.get_paginator("list_objects_v2")
         yield from pages.paginate(Bucket=self._bucket, Prefix=folder, **options)
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.uri(name)):
-            retried(lambda: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name))
+            retried(lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(name)))
 
     def check(self) -> None:
         with storage_errors("write", self.uri()):

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import IO, BinaryIO, NamedTuple, Protocol
 
-from laion_etl.core.errors import ChangedError, DamagedFileError
+from laion_etl.core.errors import ChangedError, DamagedFileError, StorageError
 from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage.errors import storage_errors
@@ -137,6 +137,15 @@ class Store(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raises StorageError unless the store can be written."""
+
+    def _checked(self, name: str) -> str:
+        """Return a name, which may come from a file that another program made, unless it leads elsewhere."""
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise StorageError(
+                f"cannot use the name {name!r} in the store {self.uri()}: it leads out of the store; find "
+                "out which file names it, and restore that file"
+            )
+        return name
 
     def _check_etag(self, name: str, etag: str | None) -> None:
         """Raises ChangedError unless the file has this ETag."""
