@@ -77,7 +77,10 @@ def test_thousands_of_urls_are_read_a_few_times_each(part: str, monkeypatch: pyt
         ("bad credentials: ghp_abcdefghijklmnop", "bad credentials: ghp_***"),
         ("xoxb-1234567890-abc", "xoxb-***"),
         ("session eyJhbGciOi.eyJhIjoxfQ.abc_def-g is over", "session eyJ*** is over"),
-        ("design=1 config=2 tokens=3 oauth=4 key=5 keys=6", "design=1 config=2 tokens=3 oauth=4 key=5 keys=6"),
+        (
+            "design=1 tokens=3 oauth=4 key=5 keys=6",
+            "design=1 tokens=3 oauth=4 key=5 keys=6",
+        ),
         ("unexpected token: 5; no secret: 6", "unexpected token: 5; no secret: 6"),
         ("basic questions of bearer shares", "basic questions of bearer shares"),
     ],

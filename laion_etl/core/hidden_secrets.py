@@ -2,8 +2,8 @@
 
 import re
 
-# Ends of the names of parameters of libpq, of URLs that storage services sign, of environment variables and of
-# keys of JSON, with what may stand between the words.
+# Names of parameters of libpq, of URLs that storage services sign, of environment variables and of keys of
+# JSON, which end in these words.
 _NAME = r"""
 [\w.%-]*(?:password|passwd|passphrase|token_*|secret|signature|(?<![a-z])sig|hmac|jwt|credentials?
 |(?:secret|api|account|private|fernet|subscription)[_-]?(?:access[_-]?)?key|access[_-]?key(?:[_-]?id)?

@@ -10,7 +10,6 @@ import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,12 +20,13 @@ import numpy as np
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.programs import python_module
 from laion_etl.sandbox.limits import confined_environment, prepare_parent
 from laion_etl.score.preprocess_worker import DONE, ENDINGS, FOLLOWS, IMAGES_BYTES, ITEM
 from laion_etl.score.resize import compile_loops
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
-PROGRAM: Iterable[str] = (sys.executable, "-m", "laion_etl.score.preprocess_worker")
+PROGRAM: Iterable[str] = python_module("laion_etl.score.preprocess_worker")
 _MEMORY_MB = 2_048  # in addition to the shared memory
 _TIME_LIMIT_S = 20.0  # for one sample
 _START_LIMIT_S = 120.0
