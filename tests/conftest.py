@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -18,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from playwright.sync_api import Browser, sync_playwright
 from psycopg import Connection
 
+from laion_etl.core.programs import python_module
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.embedded import EmbeddedServer
 from laion_etl.download import decoders
@@ -277,7 +277,7 @@ def forked_processes(shared: SharedFolder) -> Iterator[None]:
 def real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparers and decoders are new processes, as users have them: for tests of these."""
     for module, program in CONFINED.items():
-        monkeypatch.setattr(module, "PROGRAM", (sys.executable, "-m", program))
+        monkeypatch.setattr(module, "PROGRAM", python_module(program))
 
 
 @pytest.fixture(scope="session")
@@ -291,7 +291,7 @@ def forked_scoring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Shar
     """Processes that score are forks of one that has imported torch: each would do so for five seconds."""
     from laion_etl.score import multi_gpu
 
-    assert (sys.executable, "-m", "laion_etl") == multi_gpu.PROGRAM
+    assert python_module("laion_etl") == multi_gpu.PROGRAM
     program = installed(tmp_path / "bin", command_server(shared, os.environ))
     monkeypatch.setattr(multi_gpu, "PROGRAM", (str(program),))
 

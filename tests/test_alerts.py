@@ -133,7 +133,8 @@ def test_a_webhook_gets_text_and_fields(tmp_path: Path) -> None:
 
 
 HOSTILE = (
-    "no\r\nBcc: all@example.org\x1b[2J\u202e\u2028 <!channel> <@U123> @here [x](http://evil) ![](http://evil)"
+    "no\r\nBcc: all@example.org\x1b[2J\u202e\u2028 <!channel> <@U123> @here [x](http://evil) "
+    "![](http://evil) [y][z] [z]: //evil"
 )
 
 
@@ -156,7 +157,7 @@ def test_texts_of_strangers_add_no_line_and_notify_no_channel(tmp_path: Path, fi
     body = message.get_payload(decode=True).decode()  # type: ignore[union-attr]
     assert len(body.splitlines()) == len(FAILED.text.splitlines())
     assert len(post["text"].split("\n")) == len(FAILED.text.splitlines())
-    for active in ("<!", "<@", "@here", "](", "\x1b", "\u202e"):
+    for active in ("<!", "<@", "@here", "](", "][", "]:", "\x1b", "\u202e"):
         assert active not in post["text"]
     assert "&lt;!channel&gt;" in post["text"]
 

@@ -1,5 +1,6 @@
 import logging
 import math
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from laion_etl.settings import (
     SettingField,
     Settings,
     load_settings,
+    loader,
     setting_fields,
 )
 from laion_etl.settings.fields import Group, declarations
@@ -255,6 +257,22 @@ def test_a_file_that_only_lies_in_the_current_folder_names_no_program(
     ):
         load_settings({})
     assert load_settings({"LAION_ETL_CONFIG": "laion_etl.toml"}).airflow.venv == "./python"
+
+
+def test_a_file_of_another_user_that_only_lies_in_the_current_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the file is root's, or this user's, and the command another user's."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "laion_etl.toml"
+    file.write_text('database_url = "postgresql://elsewhere/x"\n')
+    assert load_settings({}).core.database_url == "postgresql://elsewhere/x"
+    owner = file.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    monkeypatch.setattr(loader, "_ROOT", owner + 2)
+    with pytest.raises(SettingsError, match=r"another user owns it; set LAION_ETL_CONFIG=laion_etl\.toml"):
+        load_settings({})
+    assert load_settings({"LAION_ETL_CONFIG": "laion_etl.toml"}).core.database_url
 
 
 def test_every_setting_that_takes_a_factory_is_known_as_such() -> None:

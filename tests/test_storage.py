@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from laion_etl.core.errors import ChangedError, InputError, MissingFileError, StorageError, StoreOutageError
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.storage import LocalStore, Store, local, local_copy, open_store, s3_client, s3_upload
 from laion_etl.io.storage.s3_retry import retried
 from tests.fake_clock import FakeClock
@@ -331,7 +331,13 @@ def test_the_leftover_of_a_killed_writer_is_hidden_and_removed_by_the_next(tmp_p
 
 
 @pytest.mark.parametrize(
-    "read", [LocalStore.read, LocalStore.open, lambda *of: LocalStore.read_range(*of, 0, 1)]
+    "read",
+    [
+        LocalStore.read,
+        LocalStore.open,
+        lambda *of: LocalStore.read_range(*of, 0, 1),
+        lambda store, name: local_copy(store, Output(name, 0, ""), Path("cache")),
+    ],
 )
 def test_what_another_user_put_into_a_shared_folder_is_not_read(tmp_path: Path, read: Any) -> None:
     store = LocalStore(tmp_path / "store")
@@ -344,6 +350,8 @@ def test_what_another_user_put_into_a_shared_folder_is_not_read(tmp_path: Path, 
         read(store, "shards/C/fifo")
     with pytest.raises(StorageError, match=r"cannot read .*out: it is a link that leads out of the store"):
         read(store, "shards/C/out")
+    with pytest.raises(StorageError, match=r"'shards/\.\./\.\./secret' .* leads out of the store"):
+        read(store, "shards/../../secret")
     assert store.read("shards/C/in") == b"data"
 
 

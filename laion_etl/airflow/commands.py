@@ -10,7 +10,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -31,6 +30,7 @@ from laion_etl.airflow.restarts import RESUMABLE, LimitReachedError, Restarts, i
 from laion_etl.core.commands import stage_command
 from laion_etl.core.errors import SettingsError
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.programs import python_module
 from laion_etl.settings import CoreSettings, load_settings, setting_fields
 
 _CLEAN_END_S = 4.0  # Airflow kills a task five seconds after asking it to end
@@ -72,7 +72,7 @@ class Command:
 
 def run_here(command: Command) -> dict[str, Any]:
     """Runs the command with Airflow's own Python; see `_run`."""
-    return _run([sys.executable, "-m", "laion_etl"], command, os.environ)
+    return _run(python_module("laion_etl"), command, os.environ)
 
 
 def run_in_venv(command: Command) -> dict[str, Any]:
@@ -82,12 +82,12 @@ def run_in_venv(command: Command) -> dict[str, Any]:
         raise SettingsError(
             "cannot use runner venv: LAION_ETL_AIRFLOW_VENV is empty; set it to a python or laion-etl"
         )
-    program = [venv, "-m", "laion_etl"] if PurePath(venv).name.startswith("python") else [venv]
+    program = [venv, "-P", "-m", "laion_etl"] if PurePath(venv).name.startswith("python") else [venv]
     environment = {name: value for name, value in os.environ.items() if name not in _OF_PYTHON}
     return _run(program, command, environment)
 
 
-def _run(program: list[str], command: Command, environment: Mapping[str, str]) -> dict[str, Any]:
+def _run(program: Sequence[str], command: Command, environment: Mapping[str, str]) -> dict[str, Any]:
     """Runs a command, streams its output into the task log, and returns the JSON object that it prints.
 
     A command that ended early but can go on (an outage, or a SIGTERM that was not Airflow's) is started again

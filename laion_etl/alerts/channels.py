@@ -25,8 +25,8 @@ VARIABLE = "LAION_ETL_ALERTS_CHANNELS"
 _SEND_TIMEOUT_S = 10.0
 _SUBJECT_CHARS = 200
 _NOT_JOINED = "\u200b"  # a zero-width space: the text reads the same
-# @here and @channel, which Mattermost acts on as plain text, and Markdown links and images.
-_ACTIVE = re.compile(r"@(?=\w)|\](?=\()")
+# @here and @channel, which Mattermost acts on as plain text, and Markdown links, references and images.
+_ACTIVE = re.compile(r"@(?=\w)|\](?=[(\[:])")
 _SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _FOREIGN = ("crawl", "run", "stage", "unit", "reason")
 

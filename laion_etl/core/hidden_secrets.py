@@ -1,22 +1,38 @@
-"""Text for terminals, logs and alerts without the passwords, tokens and signatures of URLs in it."""
+"""Text for terminals, logs and alerts without the passwords, tokens and signatures in it."""
 
 import re
 
-# Parameters of libpq and of URLs that storage services sign, in a query or in libpq's `name=value` form.
+# Names of parameters of libpq, of URLs that storage services sign, of environment variables and of keys of
+# JSON, which end in these words.
+_NAME = r"""
+[\w.%-]*(?:password|passwd|passphrase|token_*|secret|signature|(?<![a-z])sig|hmac|jwt|credentials?
+|(?:secret|api|account|private|fernet|subscription)[_-]?(?:access[_-]?)?key|access[_-]?key(?:[_-]?id)?
+|(?<![a-z])auth|session_?id|key-pair-id)
+"""
 _PARAMETER = re.compile(
-    r"(?<![\w-])((?:ssl|pg)?password|passwd|(?:access_|refresh_|hf_|aws_session_)?token|(?:client_)?secret"
-    r"|aws_secret_access_key|api_?key|sig|signature|awsaccesskeyid"
-    r"|x-(?:amz|goog)-(?:signature|credential|security-token)|key-pair-id)"
-    r"(\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^&\s,]|,(?!\w+://))+)",
-    re.IGNORECASE,
+    rf"""(?<![\w.%-])({_NAME})(\s*(?:=|%3D)\s*|['"]\s*:\s*(?=['"]))"""
+    r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?:[^&\s,]|,(?!\w+://))+)""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _TOKEN_LOGIN = re.compile(r"(https?://)[^:/@\s?#]+@", re.IGNORECASE)  # where a name alone is no login
-# Addresses whose path lets anyone post, headers of a request, and tokens of Hugging Face.
+# Addresses whose path lets anyone post.
 _WEBHOOK = re.compile(
-    r"(//hooks\.slack\.com/|//discord(?:app)?\.com/api/webhooks/)[^\s'\",:]+", re.IGNORECASE
+    r"(//hooks\.slack\.com/|//discord(?:app)?\.com/api/webhooks/|//hooks\.zapier\.com/hooks/catch/"
+    r"|//[\w-]+\.webhook\.office\.com/|//outlook\.office(?:365)?\.com/webhook/|//api\.telegram\.org/bot"
+    r"|//events\.pagerduty\.com/integration/)[^\s'\",]*[^\s'\",:]",
+    re.IGNORECASE,
 )
-_HEADER = re.compile(r"\b(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic)\s+)[\w.~+/=-]+", re.IGNORECASE)
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+# Headers of a request.
+_HEADER = re.compile(
+    r"(\b(?:authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|token|apikey|digest|aws4-hmac-sha256)\s"
+    r"|x-(?:api-key|auth-token|vault-token|amz-security-token)['\"]?\s*[:=]"
+    r"|cookie['\"]?\s*:\s*['\"]?[\w.-]{1,99}=)\s*)[^\s'\",;]+(?:[,;] [^\s'\",;]+)*",
+    re.IGNORECASE,
+)
+# Tokens with a form of their own: of Hugging Face, GitHub, GitLab, Slack and Google, and signed ones (JWT).
+_FORMED = re.compile(
+    r"\b(hf_|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|AIza|eyJ(?=[\w-]{5,300}\.eyJ))[\w.-]{10,}"
+)
 # `user:password@` of a URL, up to the last @ before the next one: an unescaped password may have any sign.
 # So what follows a port is hidden up to an @, too.
 _LOGIN, _NEXT_URL = re.compile(r"://[^:/@\s]*:"), re.compile(r"\w://|\s|\Z")
@@ -30,7 +46,7 @@ def hide_parameters(text: str) -> str:
 def hide_secrets(text: str) -> str:
     """Return the text with *** for passwords and tokens of URLs and headers, and values of parameters."""
     text = _TOKEN_LOGIN.sub(r"\1***@", _hide_logins(text))
-    text = _HUB_TOKEN.sub("hf_***", _HEADER.sub(r"\1***", _WEBHOOK.sub(r"\1***", text)))
+    text = _FORMED.sub(r"\1***", _HEADER.sub(r"\1***", _WEBHOOK.sub(r"\1***", text)))
     return hide_parameters(text)
 
 

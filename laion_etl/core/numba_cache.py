@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from laion_etl.core.host_resources import can_be_written, user_cache
+from laion_etl.core.programs import python_module
 
 _PACKAGE = Path(__file__).parents[1]
 _MARKER = "compiled"
@@ -113,7 +113,7 @@ def ensure_compiled() -> None:
     """Compiles all kernels unless done for this CPU, in another process: its memory is freed afterwards."""
     if not compiled_marker().exists():
         # If it fails, this process compiles what it needs itself, or fails with the same cause.
-        subprocess.run([sys.executable, "-m", "laion_etl.cli.warm_kernels"], check=False)
+        subprocess.run(python_module("laion_etl.cli.warm_kernels"), check=False)
 
 
 class _Kernel:

@@ -1,7 +1,6 @@
 """The demo: prepare a folder, start everything on loopback, run the DAG, show the results."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import laion_etl
+from laion_etl.core.programs import python_module
 from laion_etl.dataset.funnel_report import crawl_funnel
 from laion_etl.demo.airflow import COMPONENTS, AirflowApi, environment, reserved_port
 from laion_etl.demo.index_demo import index_demo
@@ -203,7 +203,7 @@ def _dag(crawl: str) -> str:
 
 
 def _airflow(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "airflow", *arguments]
+    return [*python_module("airflow"), *arguments]
 
 
 def _own_environment() -> dict[str, str]:

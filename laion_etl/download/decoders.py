@@ -9,7 +9,6 @@ import fcntl
 import json
 import re
 import select
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ import trio
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.programs import python_module
 from laion_etl.download.decoder_protocol import ANSWER, READY, REQUEST
 from laion_etl.download.hashes import Digests
 from laion_etl.download.images import ENCODINGS, ImageSettings, StoredImage
@@ -29,7 +29,7 @@ from laion_etl.sandbox.limits import prepare_parent
 from laion_etl.sandbox.processes import START_LIMIT_S, STARTS, TRIES, cannot_start
 from laion_etl.settings import DownloadSettings
 
-PROGRAM: Iterable[str] = (sys.executable, "-m", "laion_etl.download.decoder_process")
+PROGRAM: Iterable[str] = python_module("laion_etl.download.decoder_process")
 _ANSWER_BYTES = 1 << 17
 _MAX_TEXT_BYTES, _MAX_DATA_BYTES = 1 << 16, 1 << 30  # of an answer
 _PIPE_BYTES = 1 << 20  # an image in one write; Linux allows this much without privileges

@@ -2,7 +2,6 @@
 
 import os
 import select
-import sys
 import time
 from collections.abc import Collection
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 
 from laion_etl.core.caption_source import CaptionSource
+from laion_etl.core.programs import python_module
 from laion_etl.parse.html_protocol import ANSWER, READY, REQUEST
 from laion_etl.parse.http_response import Html
 from laion_etl.parse.page import ImageLink, Page
@@ -45,7 +45,7 @@ class HtmlParser:
         import_module("selectolax")
         prepare_parent()
         self._max_cpu_s = max_cpu_s
-        self._command = [sys.executable, "-m", "laion_etl.parse.html_process", *captions]
+        self._command = [*python_module("laion_etl.parse.html_process"), *captions]
         self._process: _Process | None = None
 
     def __enter__(self) -> "HtmlParser":

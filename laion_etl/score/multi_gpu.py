@@ -27,6 +27,7 @@ from laion_etl.core.errors import (
     Stopped,
 )
 from laion_etl.core.plain_json import parse_json
+from laion_etl.core.programs import python_module
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
@@ -38,7 +39,7 @@ from laion_etl.score.stage import score_shards
 from laion_etl.settings import Settings
 
 AGAIN = "--again"  # the option of `laion-etl stage score`
-PROGRAM = (sys.executable, "-m", "laion_etl")
+PROGRAM = python_module("laion_etl")
 # What is missing is judged here, over all processes.
 _ARGUMENTS = ("--allow-missing", "1", "--each", "--json")
 _NO_RESULT = "it printed none; print nothing to stdout in custom heads, and run the same command again"

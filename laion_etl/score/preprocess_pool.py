@@ -5,12 +5,12 @@ Samples are sent in groups, because the time this process spends on each one lim
 A process that crashes or hangs costs only the sample it was working on.
 """
 
+import fcntl
 import mmap
 import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,12 +21,15 @@ import numpy as np
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.host_resources import usable_cores
+from laion_etl.core.programs import python_module
 from laion_etl.sandbox.limits import confined_environment, prepare_parent
 from laion_etl.score.preprocess_worker import DONE, ENDINGS, FOLLOWS, IMAGES_BYTES, ITEM
 from laion_etl.score.resize import compile_loops
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
-PROGRAM: Iterable[str] = (sys.executable, "-m", "laion_etl.score.preprocess_worker")
+PROGRAM: Iterable[str] = python_module("laion_etl.score.preprocess_worker")
+# No new mapping can write: a process that an image has taken over cannot change those that follow.
+_SEALED = 0x10 | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW  # F_SEAL_FUTURE_WRITE of linux/fcntl.h
 _MEMORY_MB = 2_048  # in addition to the shared memory
 _TIME_LIMIT_S = 20.0  # for one sample
 _START_LIMIT_S = 120.0
@@ -220,9 +223,11 @@ class _Preparer:
         self._socket, other = socket.socketpair()
         self._socket.settimeout(_START_LIMIT_S)
         memory_mb = _MEMORY_MB + ((os.fstat(descriptor).st_size + IMAGES_BYTES) >> 20)
-        images = os.memfd_create("laion-etl-images")
+        images = os.memfd_create("laion-etl-images", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(images, IMAGES_BYTES)
         self._images = mmap.mmap(images, IMAGES_BYTES)
+        with suppress(OSError):  # a kernel before 5.1
+            fcntl.fcntl(images, fcntl.F_ADD_SEALS, _SEALED)
         with other, os.fdopen(images):  # both stay open in the process only
             self._process = subprocess.Popen(
                 [*PROGRAM, str(descriptor), str(images), str(memory_mb), plans.to_json()],

@@ -17,6 +17,7 @@ from laion_etl.settings.settings import Settings
 _log = logging.getLogger(__name__)
 _PROGRAM = variable_of("airflow", "venv")
 _CONFIG = f"{PREFIX}CONFIG"
+_ROOT = 0
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
     "0": False,
     "false": False,
@@ -70,7 +71,10 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
             raise SettingsError(f"cannot use {_CONFIG}={named}: there is no such file; name one or unset it")
         return {}
     try:
-        document = tomllib.loads(path.read_text())
+        with path.open("rb") as file:
+            if not named:
+                _refuse_of_others(path, os.fstat(file.fileno()).st_uid)
+            document = tomllib.loads(file.read().decode())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read {path}: {error}; correct it, it must be valid TOML") from error
     found = {}
@@ -84,6 +88,18 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
     if not named:
         _refuse_code(path, values, known)
     return values
+
+
+def _refuse_of_others(path: Path, owner: int) -> None:
+    """Raises SettingsError for another user's file that only lies in the current folder, such as /tmp.
+
+    It would decide to which servers a command connects, where it writes, and whom it notifies.
+    """
+    if owner not in (os.geteuid(), _ROOT):
+        raise SettingsError(
+            f"cannot use {path}: it is read only because it is in the current folder, and another user owns "
+            f"it; set {_CONFIG}={path} if you trust what it says, or run the command in another folder"
+        )
 
 
 def _refuse_code(path: Path, values: Mapping[str, Any], known: Mapping[str, SettingField]) -> None:

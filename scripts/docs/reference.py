@@ -10,8 +10,8 @@ _INTRODUCTION = """# Configuration
 Generated from `laion_etl/settings` by `make docs`; edit it there.
 
 A setting is an environment variable, or an entry of a TOML file: `LAION_ETL_CONFIG` names the file, else
-`laion_etl.toml` in the current folder is read (such a file cannot name code: `module:factory`,
-or the Python of the runner venv).
+`laion_etl.toml` in the current folder is read (such a file has to be yours or root's, and cannot name code:
+`module:factory`, or the Python of the runner venv).
 `LAION_ETL_DOWNLOAD_CONNECTIONS=64` is
 `connections = 64` under `[download]`; settings of the first table go at the top of the file. The
 environment takes precedence. Lists are comma separated in the environment. All settings are checked before

@@ -12,14 +12,14 @@ from tests.forks import Fork, piped
 
 pytestmark = pytest.mark.airflow
 
-# The task itself has the real package, its command the one in the working folder.
+# The task itself has the real package, its command the one in the working folder: the task sets PYTHONPATH.
 TASK = str(Path(__file__).with_name("run_stage.py"))
 SHOW_ENVIRONMENT = Path(__file__).with_name("show_environment.py").read_text()
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Path:
-    """A folder where `python -m laion_etl` runs `laion_etl/__main__.py`, which a test writes."""
+    """A folder where the command runs `laion_etl/__main__.py`, which a test writes."""
     (tmp_path / "laion_etl").mkdir()
     (tmp_path / "laion_etl" / "__init__.py").touch()
     return tmp_path

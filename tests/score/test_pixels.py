@@ -1,10 +1,13 @@
 """Pixels for the model: those of open_clip's own transform, from processes that may die."""
 
 import io
+import mmap
 import os
 import random
 import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,6 +262,26 @@ def test_pools_larger_than_the_memory_of_a_decoder_work() -> None:
         prepared = preparers.prepare([png(noisy((250, 250)))])
         prepared.wait()
         assert prepared.readable == [True]
+
+
+def test_a_process_that_was_taken_over_cannot_change_images_that_follow() -> None:
+    """What it has open is the memory that images come in, and it may still map memory."""
+    with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
+        preparers.prepare([png(noisy((40, 40)))]).wait()
+        [images] = [fd for fd in Path("/proc/self/fd").iterdir() if "laion-etl-images" in _target(fd)]
+        with images.open("rb") as file:
+            mmap.mmap(file.fileno(), 4_096, prot=mmap.PROT_READ).close()
+        with images.open("r+b", buffering=0) as file:
+            with pytest.raises(PermissionError):
+                mmap.mmap(file.fileno(), 4_096, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            with pytest.raises(PermissionError):
+                file.write(b"x")
+
+
+def _target(link: Path) -> str:
+    with suppress(FileNotFoundError):  # that of the listing itself
+        return str(link.readlink())
+    return ""
 
 
 def test_processes_that_do_not_start_are_an_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -33,10 +33,11 @@ def open_store(uri: str) -> Store:
 def local_copy(store: Store, output: Output, folder: Path) -> Path:
     """Returns the local path of a file: that of a local store, else a copy fetched once into `folder`.
 
-    Raises StorageError when the copy has a different SHA-256.
+    Raises StorageError when the copy has a different SHA-256, MissingFileError when there is no such file.
     """
     if isinstance(store, LocalStore):
-        return store.root / output.name
+        with store.open(output.name):  # which refuses names and links out of the store, and FIFOs
+            return store.root / output.name
     cache = LocalStore(folder)
     name = f"{output.sha256}{Path(output.name).suffix}"
     if not cache.exists(name):

@@ -1,0 +1,17 @@
+"""The commands of processes that this one starts from modules of its own."""
+
+import sys
+from pathlib import Path
+
+
+def python_module(name: str) -> tuple[str, ...]:
+    """Return the command that runs a module, which is looked for where this process would look.
+
+    `python -m` looks in the current folder first, and imports a `numpy.py` that others have put there. So it
+    does only if this process looks there, too, as one does that was started by `python -m` itself.
+    """
+    try:
+        looks_here = any(Path(place).resolve() == Path.cwd() for place in sys.path)
+    except OSError:  # the folder was deleted
+        looks_here = False
+    return (sys.executable, *(() if looks_here else ("-P",)), "-m", name)
