@@ -32,15 +32,10 @@ from laion_etl.core.stopping import LeaseLost, Stop, TimeIsUp
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.download.batch_downloader import Hooks
+from laion_etl.download.earlier_result import Earlier, EmptyResultError, earlier_result
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.shared_hosts import SharedHosts
-from laion_etl.download.stage import (
-    BatchFileError,
-    Earlier,
-    EmptyResultError,
-    download_batch,
-    earlier_result,
-)
+from laion_etl.download.stage import BatchFileError, download_batch
 from laion_etl.io.outputs import has_outputs, has_shard
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings

@@ -18,8 +18,8 @@ from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.download.earlier_result import Earlier, EmptyResultError
 from laion_etl.download.shared_hosts import SharedHosts
-from laion_etl.download.stage import Earlier, EmptyResultError
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
