@@ -28,7 +28,7 @@ from laion_etl.core.stopping import LeaseLost
 from laion_etl.core.usage_counters import Counter, count
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
-from laion_etl.download.earlier_result import Earlier
+from laion_etl.download.earlier_result import UNWANTED, Earlier
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
 from laion_etl.io.outputs import has_shard
@@ -80,9 +80,10 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     replaces nothing that was written since (see `Store.create`). `planned` is the file of the pairs as it was
     planned, for the fingerprint; by default the one in the store. `is_there` decides whether the shard of an
     earlier download is still whole; by default a scored one needs no tar. `earlier`: a result with samples
-    that one without may not replace. Raises EmptyResultError then, MissingFileError if the store has no plan
-    of the crawl, BatchFileError if the batch file is missing or damaged, OutageError when the store does not
-    work after the patience of `outages`, or too many names cannot be resolved.
+    that one without may not replace: what is opted out by now is taken out of it. Raises EmptyResultError
+    then, MissingFileError if the store has no plan of the crawl, BatchFileError if the batch file is missing
+    or damaged, OutageError when the store does not work after the patience of `outages`, or too many names
+    cannot be resolved.
     """
     file = planned or outages.outlast(lambda: _file_of(crawl, batch, store))
     unit_fingerprint = fingerprint("download", RULES_VERSION, shaping(settings, Stage.DOWNLOAD), file)
@@ -100,8 +101,9 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     with shard_writer(batch, unit.pairs) as shard:
         downloader = download_pairs(unit.pairs, settings.download, shard, hooks, unit.removed)
         fetched_s = time.monotonic() - began
-        if earlier is not None:
-            earlier.check(downloader.outcomes.kept, downloader.outcomes.dropped)
+        dropped = downloader.outcomes.dropped
+        if earlier is not None and earlier.stays(downloader.outcomes.kept, dropped):
+            earlier.keep_rest(shard.urls_with(UNWANTED), dropped, store, guard, outages)
         outputs = outages.outlast(lambda: shard.write(shard_stem(crawl, batch), store, guard))
     outcomes = downloader.outcomes
     stats = StageStats(

@@ -101,8 +101,8 @@ class Worker:
 
         It does nothing if its shard is whole. If only the tar is gone, because it was deleted after scoring,
         it is downloaded again: that is how its images come back for another model. A shard with samples is
-        replaced by one without any only if that is allowed; else the batch is as before, and EmptyResultError
-        is raised.
+        replaced by one without any only if that is allowed; else it stays, without images that are opted out
+        or blocked by now, and EmptyResultError is raised.
         """
         with self._interrupted_at_no_cost():
             return self._run_one(batch, allow_empty=allow_empty)
@@ -120,8 +120,8 @@ class Worker:
         except BatchFileError as error:
             self._fail(claim, error)
             raise
-        except EmptyResultError:
-            self.outages.outlast(lambda: self.queue.put_back(claim))
+        except EmptyResultError as error:
+            self._record_left(claim, found, error.left)
             raise
         if stats is None and self._stopped:
             raise Stopped(f"stopped; batch {batch} was returned to the queue")
@@ -131,6 +131,15 @@ class Worker:
                 "expired or that worker was faster; its result counts"
             )
         return stats
+
+    def _record_left(self, claim: Claim, found: StageStats | None, left: StageStats | None) -> None:
+        """Records what is left of an earlier result: the batch is scored again if images were taken out."""
+        if left is None:
+            self.outages.outlast(lambda: self.queue.release(claim))
+        elif left == found:
+            self.outages.outlast(lambda: self.queue.put_back(claim))
+        else:
+            self.outages.outlast(lambda: self.queue.complete(claim, left))
 
     @property
     def _stopped(self) -> bool:
