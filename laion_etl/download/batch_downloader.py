@@ -105,7 +105,7 @@ class BatchDownloader:
         self._client = Client(self._settings, self.timings)
         links = self._links()
         self._recall(links)
-        self._scheduler = LinkScheduler(links, self._client.hosts)
+        self._scheduler = LinkScheduler(links, self._client.hosts, self._client.policy.known_refusal)
         self._scheduler.on_ready = self._wake
         async with (
             Decoders(self._settings, self._image_settings) as self._decoders,
@@ -159,15 +159,15 @@ class BatchDownloader:
     async def _dispatch(self, nursery: trio.Nursery) -> None:
         while self._scheduler.waiting or self._in_flight:
             self._changed = trio.Event()
-            now = trio.current_time()
-            while self._can_start() and (found := self._scheduler.next(now)) is not None:
+            while self._can_start() and (found := self._scheduler.next(trio.current_time())) is not None:
                 link, slot = found
-                if slot is None:
-                    failure = self._client.hosts.origin_state(link.target).failure
-                    self._fail(link.index, failure or LinkFailed(DownloadStatus.CONNECT_FAILED))
-                    continue
-                self._in_flight += 1
-                nursery.start_soon(self._link, link, slot)
+                if isinstance(slot, LinkFailed):
+                    self._fail(link.index, slot)
+                    await trio.lowlevel.checkpoint()  # there may be thousands of them
+                else:
+                    self._in_flight += 1
+                    nursery.start_soon(self._link, link, slot)
+            now = trio.current_time()
             # At the limit, only a link that ends can change anything.
             due = self._scheduler.next_at if self._can_start() else now + _TICK_S
             with trio.move_on_at(min(due, now + _TICK_S)) as waited:

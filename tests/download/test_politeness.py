@@ -206,6 +206,32 @@ def test_robots_txt_is_fetched_once_and_honoured(store: Store) -> None:
         assert "/robots.txt" not in {request.path for request in running.requests[asked:]}
 
 
+@pytest.mark.parametrize(
+    ("robots", "status", "is_redirected"),
+    [
+        ((200, {}, b"User-agent: *\nDisallow: /"), "opted_out_robots_txt", False),
+        ((503, {}, b""), "robots_unreachable", False),
+        ((200, {}, b"User-agent: *\nDisallow: /"), "opted_out_robots_txt", True),
+    ],
+)
+def test_links_that_are_not_requested_do_not_wait_for_their_host(
+    store: Store, robots: Reply, status: str, is_redirected: bool
+) -> None:
+    """The host may be asked once an hour: no link that waited for it would end before the test does."""
+    once = {"requests_per_host_s": 1 / 3600, "connections": 1, "retries": 0}
+    with site() as running:
+        host = f"127.0.0.1:{running.port}"
+        running.by_host[host, "/robots.txt"] = robots
+        urls = [f"http://{host}/{n}.jpg" for n in range(50)]
+        if is_redirected:
+            to = {f"/{n}": (302, {"Location": url}, b"") for n, url in enumerate(urls)}
+            running.by_host |= {("a.ours.example", path): reply for path, reply in to.items()}
+            urls = [f"http://a.ours.example{path}" for path in to]
+        stats = run(store, urls, running, **once)
+        assert not [request for request in running.requests if request.path.endswith(".jpg")]
+    assert stats.dropped == {status: 50}
+
+
 @pytest.mark.parametrize(("status", "kept"), [(404, 1), (403, 1), (500, 0), (503, 0), (429, 0)])
 def test_robots_txt_that_is_missing_allows_and_unreachable_forbids(
     store: Store, status: int, kept: int
