@@ -28,8 +28,9 @@ from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.metrics import Metrics
-from laion_etl.download.politeness import OriginState, RequestSlot
+from laion_etl.download.politeness import RequestSlot
 from laion_etl.download.request_url import DEFAULT_PORTS, parse_request_url
+from laion_etl.download.retries import is_crowding, is_worth_retrying
 from laion_etl.download.shards import ShardWriter
 from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings
@@ -37,9 +38,6 @@ from laion_etl.settings import DownloadSettings
 _TICK_S = 0.5
 _BACKLOG_PER_DECODER = 8  # no link is started while more images than this wait for each decoder
 _MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links; beyond it the batch goes back to the queue
-
-_RETRIED_ERRORS = frozenset({"429", "500", "502", "503", "504"})
-_RETRIED_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
 
 
 @dataclass(slots=True)
@@ -211,8 +209,8 @@ class BatchDownloader:
         try:
             await self._fetch(link, slot, hashes)
         except LinkFailed as failure:
-            self._since_tick["timeouts" if self._is_crowding(failure, slot.state) else "answered"] += 1
-            if self._is_worth_retrying(failure, slot.state, link):
+            self._since_tick["timeouts" if is_crowding(failure, slot.state) else "answered"] += 1
+            if is_worth_retrying(failure, slot.state, link, self._settings.retries):
                 self.timings.retries += 1
                 self._scheduler.put_back(link)
             else:
@@ -274,27 +272,3 @@ class BatchDownloader:
     def _progress(self) -> None:
         if self._hooks.progress is not None:
             self._hooks.progress(self.outcomes.input, len(self._pairs))
-
-    def _is_crowding(self, failure: LinkFailed, state: OriginState) -> bool:
-        slow = failure.status in (DownloadStatus.TIMEOUT, DownloadStatus.CONNECT_TIMEOUT)
-        return slow and state.proven and failure.message != "total"
-
-    def _is_worth_retrying(self, failure: LinkFailed, state: OriginState, link: PendingLink) -> bool:
-        """Whether another attempt at the link may succeed."""
-        if state.failure is not None:
-            return False
-        if failure.status is DownloadStatus.RESOLVER_FAILED:
-            return True  # until the limiter gives up the host
-        if link.tries >= self._settings.retries:
-            return False
-        link.tries += 1
-        if failure.status is DownloadStatus.HTTP_ERROR:
-            if failure.message in ("429", "503") and failure.retry_after_s is None:
-                state.host.pause(1.0)
-            return failure.message in _RETRIED_ERRORS
-        if failure.status is DownloadStatus.BAD_RESPONSE:
-            return failure.message in _RETRIED_RESPONSES
-        return state.proven and failure.status in (
-            DownloadStatus.CONNECT_FAILED,
-            DownloadStatus.CONNECT_TIMEOUT,
-        )
