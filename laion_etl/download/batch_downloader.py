@@ -36,7 +36,9 @@ from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings
 
 _TICK_S = 0.5
-_BACKLOG_PER_DECODER = 8  # no link is started while more images than this wait for each decoder
+# While more images than this wait for each decoder, only links of origins that have delivered none start:
+# slow and dead ones among them take long, and need no decoder. While more than the second wait, none start.
+_BACKLOG_PER_DECODER, _MOST_PER_DECODER = 8, 32
 _MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links; beyond it the batch goes back to the queue
 
 
@@ -157,7 +159,7 @@ class BatchDownloader:
     async def _dispatch(self, nursery: trio.Nursery) -> None:
         while self._scheduler.waiting or self._in_flight:
             self._changed = trio.Event()
-            while self._can_start() and (found := self._scheduler.next(trio.current_time())) is not None:
+            while (found := self._next()) is not None:
                 link, slot = found
                 if isinstance(slot, LinkFailed):
                     self._fail(link.index, slot)
@@ -176,13 +178,20 @@ class BatchDownloader:
     def _wake(self) -> None:
         self._changed.set()
 
+    def _next(self) -> tuple[PendingLink, RequestSlot | LinkFailed] | None:
+        """Returns a link that can start, with its slot, or one that is not requested; None: wait."""
+        is_busy = self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes
+        if self._can_start():
+            now = trio.current_time()
+            return self._scheduler.next_without_image(now) if is_busy else self._scheduler.next(now)
+        if self._in_flight >= self._concurrency.limit and (not is_busy or self._scheduler.has_others):
+            self._wanted_more = True
+        return None
+
     def _can_start(self) -> bool:
-        if self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes:
+        if self._decoders.backlog > _MOST_PER_DECODER * self._decoders.processes:
             return False
-        if self._in_flight < self._concurrency.limit:
-            return True
-        self._wanted_more = True
-        return False
+        return self._in_flight < self._concurrency.limit
 
     async def _tick(self) -> None:
         """Twice a second: adapts the limit, closes idle connections and calls `check`."""
@@ -222,6 +231,7 @@ class BatchDownloader:
     async def _fetch(self, link: PendingLink, slot: RequestSlot, hashes: list[Digests]) -> None:
         """Downloads and decodes one image. Its digests go into `hashes`, also if it is refused afterwards."""
         with await self._client.fetch(link.target, slot) as body:
+            slot.state.delivers = True
             decoded = await self._decode(bytes(body.data))
         if decoded.hashes is not None:
             hashes.append(decoded.hashes)

@@ -37,6 +37,9 @@ class OriginQueue:
     parked: bool = False
 
 
+_Entry = tuple[int, int, OriginQueue]
+
+
 class LinkScheduler:
     """The waiting links of a batch; `on_ready` is called when more of them can start.
 
@@ -53,7 +56,9 @@ class LinkScheduler:
         self._known_refusal = known_refusal
         self._queues: dict[tuple[str, str, int], OriginQueue] = {}
         self._order = count()
-        self._ready: list[tuple[int, int, OriginQueue]] = []  # by links left, most first
+        # Those that can start, by links left, most first: of origins that deliver images, and of others.
+        self._delivering: list[_Entry] = []
+        self._others: list[_Entry] = []
         self._early: list[tuple[float, int, OriginQueue]] = []  # by when their next request may start
         self._parked: dict[int, list[OriginQueue]] = {}  # by id of the domain; it or the host is full
         self.waiting = 0
@@ -70,14 +75,31 @@ class LinkScheduler:
 
         Returns None if no link can start now: try again at `next_at`, or when a slot is released.
         """
+        return self._next_of(now, self._delivering, self._others)
+
+    def next_without_image(self, now: float) -> tuple[PendingLink, RequestSlot | LinkFailed] | None:
+        """As `next`, but only of origins that have delivered no image so far: they keep no decoder busy."""
+        return self._next_of(now, self._others)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether links of origins that have delivered no image so far can start."""
+        return bool(self._others)
+
+    def _next_of(
+        self, now: float, *heaps: list[_Entry]
+    ) -> tuple[PendingLink, RequestSlot | LinkFailed] | None:
         while self._early and self._early[0][0] <= now:
             queue = heapq.heappop(self._early)[2]
             queue.early = False
             self._make_ready(queue)
-        while self._ready:
-            queue = heapq.heappop(self._ready)[2]
+        while any(heaps):
+            queue = heapq.heappop(min(filter(None, heaps)))[2]  # their first entries decide
             queue.ready = False
             if not queue.links:
+                continue
+            if all(self._heap_of(queue) is not heap for heap in heaps):  # it has delivered since
+                self._make_ready(queue)
                 continue
             state = queue.state
             found = state.failure or self._hosts.try_enter(state, now)
@@ -117,10 +139,13 @@ class LinkScheduler:
             queue = self._queues[origin] = OriginQueue(self._hosts.origin_state(link.target))
         return queue
 
+    def _heap_of(self, queue: OriginQueue) -> list[_Entry]:
+        return self._delivering if queue.state.delivers else self._others
+
     def _make_ready(self, queue: OriginQueue) -> None:
         if queue.links and not queue.ready:
             queue.ready = True
-            heapq.heappush(self._ready, (-len(queue.links), next(self._order), queue))
+            heapq.heappush(self._heap_of(queue), (-len(queue.links), next(self._order), queue))
 
     def wake(self) -> None:
         """Checks every parked queue again, so that a missed wake-up cannot stall the batch."""

@@ -1,6 +1,7 @@
 """What servers see of a batch: few connections, reused, at a moderate rate, and none after an opt-out."""
 
 import errno
+import math
 import os
 import socket
 import struct
@@ -16,7 +17,8 @@ import pytest
 import trio
 
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.download import pool, transport
+from laion_etl.download import batch_downloader, pool, transport
+from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.politeness import HostLimiter
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.stage import download_batch
@@ -86,6 +88,48 @@ def test_hosts_take_turns(store: Store) -> None:
         run(store, urls, running, connections=4, connections_per_host=1)
         first = Counter(request.host for request in running.image_requests()[:20])
     assert set(first) == {f"{host}.ours.example" for host in "abcd"}
+
+
+def test_while_decoders_are_busy_links_start_only_where_no_image_came_from_yet() -> None:
+    async def started() -> list[str]:
+        hosts = HostLimiter(DownloadSettings(), lambda _: False)
+        names = ["busy", "busy", "busy", "new", "new", "also-new"]
+        targets = [parse_request_url(f"http://{name}.example/{n}.jpg") for n, name in enumerate(names)]
+        scheduler = LinkScheduler([PendingLink(n, target) for n, target in enumerate(targets)], hosts)
+        busy, new = hosts.origin_state(targets[0]), hosts.origin_state(targets[3])
+        busy.delivers = True
+        order = []
+        for step in (
+            scheduler.next_without_image,
+            scheduler.next_without_image,
+            scheduler.next_without_image,
+        ):
+            found = step(trio.current_time())
+            order.append(found[0].target.host if found else "none")
+        new.delivers = True  # its other link is ready, and waits now, too
+        hosts.prove(new)
+        order.append("waits" if scheduler.next_without_image(math.inf) is None else "starts")
+        for _ in range(2):
+            found = scheduler.next(math.inf)
+            order.append(found[0].target.host if found else "none")
+        return order
+
+    assert trio.run(started) == [
+        "new.example",
+        "also-new.example",
+        "none",
+        "waits",
+        "busy.example",
+        "new.example",
+    ]
+
+
+def test_a_batch_whose_decoders_are_always_busy_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_downloader, "_BACKLOG_PER_DECODER", 0)
+    monkeypatch.setattr(batch_downloader, "_MOST_PER_DECODER", 1)
+    with site() as running:
+        urls = [f"http://{host}.ours.example/{n}.jpg" for host in "abcd" for n in range(10)]
+        assert run(store, urls, running).kept == 40
 
 
 def test_a_short_retry_after_is_honoured_and_a_long_one_gives_up_the_host(store: Store) -> None:
