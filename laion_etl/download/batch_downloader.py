@@ -24,23 +24,23 @@ from laion_etl.download.custom_rules import (
 from laion_etl.download.decoders import Decoded, Decoders
 from laion_etl.download.hashes import Digests
 from laion_etl.download.host_facts import HostKnowledge
-from laion_etl.download.http_head import is_passing
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.metrics import Metrics
-from laion_etl.download.politeness import OriginState, RequestSlot
+from laion_etl.download.politeness import RequestSlot
 from laion_etl.download.request_url import DEFAULT_PORTS, parse_request_url
+from laion_etl.download.retries import is_crowding, is_worth_retrying
 from laion_etl.download.shards import ShardWriter
 from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings
 
 _TICK_S = 0.5
-_BACKLOG_PER_DECODER = 8  # no link is started while more images than this wait for each decoder
+# While more images than this wait for each decoder, only links of origins that have delivered none start:
+# slow and dead ones among them take long, and need no decoder. While more than the second wait, none start.
+_BACKLOG_PER_DECODER, _MOST_PER_DECODER = 8, 32
 _MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links; beyond it the batch goes back to the queue
 _FEW_LOOKUPS = 30  # failed ones; as long as others are answered, these may be the fault of their hosts
-
-_RETRIED_RESPONSES = frozenset({"connection broken", "cut off", "cut off in the head", "no answer"})
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class BatchDownloader:
         self._client = Client(self._settings, self.timings)
         links = self._links()
         self._recall(links)
-        self._scheduler = LinkScheduler(links, self._client.hosts)
+        self._scheduler = LinkScheduler(links, self._client.hosts, self._client.policy.known_refusal)
         self._scheduler.on_ready = self._wake
         async with (
             Decoders(self._settings, self._image_settings) as self._decoders,
@@ -161,15 +161,15 @@ class BatchDownloader:
     async def _dispatch(self, nursery: trio.Nursery) -> None:
         while self._scheduler.waiting or self._in_flight:
             self._changed = trio.Event()
-            now = trio.current_time()
-            while self._can_start() and (found := self._scheduler.next(now)) is not None:
+            while (found := self._next()) is not None:
                 link, slot = found
-                if slot is None:
-                    failure = self._client.hosts.origin_state(link.target).failure
-                    self._fail(link.index, failure or LinkFailed(DownloadStatus.CONNECT_FAILED))
-                    continue
-                self._in_flight += 1
-                nursery.start_soon(self._link, link, slot)
+                if isinstance(slot, LinkFailed):
+                    self._fail(link.index, slot)
+                    await trio.lowlevel.checkpoint()  # there may be thousands of them
+                else:
+                    self._in_flight += 1
+                    nursery.start_soon(self._link, link, slot)
+            now = trio.current_time()
             # At the limit, only a link that ends can change anything.
             due = self._scheduler.next_at if self._can_start() else now + _TICK_S
             with trio.move_on_at(min(due, now + _TICK_S)) as waited:
@@ -180,13 +180,20 @@ class BatchDownloader:
     def _wake(self) -> None:
         self._changed.set()
 
+    def _next(self) -> tuple[PendingLink, RequestSlot | LinkFailed] | None:
+        """Returns a link that can start, with its slot, or one that is not requested; None: wait."""
+        is_busy = self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes
+        if self._can_start():
+            now = trio.current_time()
+            return self._scheduler.next_without_image(now) if is_busy else self._scheduler.next(now)
+        if self._in_flight >= self._concurrency.limit and (not is_busy or self._scheduler.has_others):
+            self._wanted_more = True
+        return None
+
     def _can_start(self) -> bool:
-        if self._decoders.backlog > _BACKLOG_PER_DECODER * self._decoders.processes:
+        if self._decoders.backlog > _MOST_PER_DECODER * self._decoders.processes:
             return False
-        if self._in_flight < self._concurrency.limit:
-            return True
-        self._wanted_more = True
-        return False
+        return self._in_flight < self._concurrency.limit
 
     async def _tick(self) -> None:
         """Twice a second: adapts the limit, closes idle connections and calls `check`."""
@@ -213,8 +220,8 @@ class BatchDownloader:
         try:
             await self._fetch(link, slot, hashes)
         except LinkFailed as failure:
-            self._since_tick["timeouts" if self._is_crowding(failure, slot.state) else "answered"] += 1
-            if self._is_worth_retrying(failure, slot.state, link):
+            self._since_tick["timeouts" if is_crowding(failure, slot.state) else "answered"] += 1
+            if is_worth_retrying(failure, slot.state, link, self._settings.retries):
                 self.timings.retries += 1
                 self._scheduler.put_back(link)
             else:
@@ -226,6 +233,7 @@ class BatchDownloader:
     async def _fetch(self, link: PendingLink, slot: RequestSlot, hashes: list[Digests]) -> None:
         """Downloads and decodes one image. Its digests go into `hashes`, also if it is refused afterwards."""
         with await self._client.fetch(link.target, slot) as body:
+            slot.state.delivers = True
             decoded = await self._decode(bytes(body.data))
         if decoded.hashes is not None:
             hashes.append(decoded.hashes)
@@ -276,25 +284,3 @@ class BatchDownloader:
     def _progress(self) -> None:
         if self._hooks.progress is not None:
             self._hooks.progress(self.outcomes.input, len(self._pairs))
-
-    def _is_crowding(self, failure: LinkFailed, state: OriginState) -> bool:
-        slow = failure.status in (DownloadStatus.TIMEOUT, DownloadStatus.CONNECT_TIMEOUT)
-        return slow and state.proven and failure.message != "total"
-
-    def _is_worth_retrying(self, failure: LinkFailed, state: OriginState, link: PendingLink) -> bool:
-        """Whether another attempt at the link may succeed."""
-        if state.failure is not None:
-            return False
-        if failure.status is DownloadStatus.RESOLVER_FAILED:
-            return True  # until the limiter gives up the host
-        if link.tries >= self._settings.retries:
-            return False
-        link.tries += 1
-        if failure.status is DownloadStatus.HTTP_ERROR:
-            return is_passing(int(failure.message))
-        if failure.status is DownloadStatus.BAD_RESPONSE:
-            return failure.message in _RETRIED_RESPONSES
-        return state.proven and failure.status in (
-            DownloadStatus.CONNECT_FAILED,
-            DownloadStatus.CONNECT_TIMEOUT,
-        )

@@ -89,6 +89,8 @@ class Client:
         for _ in range(self._settings.max_redirects + 1):
             if slot is None:
                 self.pool.check_port(target)
+                if (refusal := self.policy.known_refusal(target)) is not None:
+                    raise refusal
                 slot = await self.hosts.enter(self.hosts.origin_state(target))
             with slot:
                 state = slot.state
@@ -143,8 +145,7 @@ class Client:
         message = _message(target, self._settings.user_agent)
         while True:
             connection = await self.pool.take(target, deadline)
-            started = trio.current_time()
-            stale = connection.used
+            started, stale = trio.current_time(), connection.used
             try:
                 with deadline.enforce():
                     head = await connection.request(message, deadline)
@@ -246,9 +247,8 @@ class Client:
         """Returns the first MAX_POLICY_FILE_BYTES of a body, and whether it ended before its end."""
         if not is_success(head.status):
             return b"", False
-        text = bytearray()
+        text, part = bytearray(), b"first"
         decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
-        part = b"first"
         while part and len(text) < MAX_POLICY_FILE_BYTES:
             part = await connection.part()
             for data in decode(part) if part else decode.finish():

@@ -1,9 +1,10 @@
 """Adapts the number of links in flight to the network and the CPU, like TCP's AIMD.
 
 It starts low, grows while the limit is reached and the event loop is on time, and shrinks when the event loop
-is late (the CPU is the bottleneck) or when servers that used to answer time out (the network is). Decoder
-back-pressure is separate: BatchDownloader starts no link while the decode queue is full
-(`batch_downloader.py`).
+is late (the CPU is the bottleneck) or when servers that used to answer time out (the network is). Until it
+shrinks for the first time it doubles (slow start): links to slow servers that had to wait for a place would
+be what a batch waits for at its end. Decoder back-pressure is separate: BatchDownloader starts few links
+while the decode queue is long, and none while it is full (`batch_downloader.py`).
 """
 
 import resource
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from laion_etl.core.errors import SettingsError
 
 _START, _MIN, _MAX = 128, 16, 2_048
-_GROWTH, _CUT = 1.3, 0.7
+_FIRST_GROWTH, _GROWTH, _CUT = 2.0, 1.3, 0.7
 _LATE_S = 0.1
 _TIMEOUT_SHARE = 0.3
 _ENOUGH_LINKS = 20  # for a share of timeouts to mean something
@@ -44,6 +45,7 @@ class AdaptiveConcurrency:
         self.limit = fixed or min(_START, self._max)
         self.peak = self.limit
         self._fixed = bool(fixed)
+        self._growth = _FIRST_GROWTH
 
     def update(self, sample: LoadSample) -> None:
         if self._fixed:
@@ -52,8 +54,9 @@ class AdaptiveConcurrency:
         crowded = links >= _ENOUGH_LINKS and sample.timeouts > _TIMEOUT_SHARE * links
         if sample.late_s > _LATE_S or crowded:
             self.limit = max(_MIN, int(self.limit * _CUT))
+            self._growth = _GROWTH
         elif sample.full:
-            self.limit = min(self._max, int(self.limit * _GROWTH) + 1)
+            self.limit = min(self._max, int(self.limit * self._growth) + 1)
         self.peak = max(self.peak, self.limit)
 
 

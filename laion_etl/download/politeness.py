@@ -87,6 +87,7 @@ class OriginState:
     origin: Origin
     host: HostState
     proven: bool = False  # has answered in HTTP
+    delivers: bool = False  # a link of it has led to what looks like an image
     active: int = 0
     strikes: int = 0
     server_errors: int = 0

@@ -97,6 +97,8 @@ class _OriginPolicy:
 
     def refusal(self, path: str) -> LinkFailed | None:
         """Returns why a path may not be fetched or mined; None if it may be."""
+        if self.unreachable:
+            return LinkFailed(DownloadStatus.ROBOTS_UNREACHABLE, self.unreachable)
         if self.robots is not None and not self.robots.allows(path):
             return LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT)
         if is_reserved(self.tdm, path):
@@ -126,11 +128,16 @@ class RobotsPolicy:
         if not (self._settings.robots_txt or self._settings.tdmrep):
             return
         policy = await self._policy(target)
-        if policy.unreachable:
-            raise LinkFailed(DownloadStatus.ROBOTS_UNREACHABLE, policy.unreachable)
         refusal = await _run(policy.refusal, target.path, in_thread=policy.slow)
         if refusal is not None:
             raise refusal
+
+    def known_refusal(self, target: RequestUrl) -> LinkFailed | None:
+        """Returns why a URL is not requested, if that is known without a request and quickly found out."""
+        policy = self._origins.get(target.origin)
+        if policy is None or not policy.complete or policy.slow:
+            return None
+        return policy.refusal(target.path)
 
     async def _policy(self, target: RequestUrl) -> _OriginPolicy:
         origin = target.origin

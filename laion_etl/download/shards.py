@@ -5,7 +5,7 @@ Accepted images are spooled to an unlinked temporary file, so that memory does n
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -75,6 +75,15 @@ class ShardWriter:
             image.pdq_quality,
         )
         self._outcomes[index] = _Outcome(DownloadStatus.SUCCESS, None, hashes, stored)
+
+    def urls_with(self, statuses: Collection[DownloadStatus]) -> dict[str, DownloadStatus]:
+        """Returns the URLs of links that ended in one of these statuses, each with it."""
+        ended = zip(self._pairs, self._outcomes, strict=True)
+        return {
+            pair["url"]: outcome.status
+            for pair, outcome in ended
+            if outcome is not None and outcome.status in statuses
+        }
 
     def write(self, stem: str, store: Store, guard: Guard | None = None) -> tuple[Output, Output]:
         """Writes `<stem>.tar` and `<stem>.parquet`. Every pair must have an outcome.

@@ -7,9 +7,8 @@ again from its beginning: to save the finished part, every image would have to b
 
 import gc
 import io
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,18 +18,17 @@ import trio
 
 from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
 from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
-from laion_etl.core.errors import DamagedFileError, InputError, LaionEtlError, MissingFileError
-from laion_etl.core.funnel import OPT_OUTS, DownloadStatus
+from laion_etl.core.errors import InputError, LaionEtlError, MissingFileError
 from laion_etl.core.ids import MAX_BATCH_PAIRS, batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
 from laion_etl.core.parquet_bounds import BoundedParquet
-from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.core.usage_counters import Counter, count
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
+from laion_etl.download.earlier_result import UNWANTED, Earlier
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
 from laion_etl.io.outputs import has_shard
@@ -41,61 +39,8 @@ from laion_etl.settings.provenance import unit_settings
 _COLLECTED_AFTER = 5_000  # new objects, instead of Python's 700; a failed link leaves some fifty in cycles
 
 
-_log = logging.getLogger(__name__)
-
-# Drop reasons of images that must not be kept.
-_UNWANTED = (*OPT_OUTS, DownloadStatus.BLOCKED_HASH)
-
-
 class BatchFileError(InputError):
     """The file of a batch is missing or damaged: of all errors the only one that is the batch's own."""
-
-
-class EmptyResultError(InputError):
-    """Nothing of a batch could be fetched whose shard has samples."""
-
-
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """The result of a batch that is asked for again. `may_be_emptied`: one without samples replaces it."""
-
-    stats: StageStats
-    may_be_emptied: bool
-
-    def warn(self) -> None:
-        """Log that the batch is downloaded again, before anything is fetched."""
-        _log.warning(
-            "batch %s of %s has a shard with %s, made with other settings or rules or no longer whole: it is "
-            "downloaded again, which replaces it",
-            self.stats.unit,
-            self.stats.crawl,
-            quantity(self.stats.kept, "sample"),
-        )
-
-    def check(self, kept: int, dropped: Mapping[str, int]) -> None:
-        """Raise EmptyResultError if a result without samples would replace one with some.
-
-        Not if all links were opted out, blocked or removed meanwhile: these images must go.
-        """
-        unwanted = sum(dropped.get(reason.value, 0) for reason in _UNWANTED)
-        if kept or self.may_be_emptied or unwanted == sum(dropped.values()):
-            return
-        reason = max(dropped, key=lambda one: dropped[one], default="")
-        often = f", most often because of {reason}" if reason else ""
-        raise EmptyResultError(
-            f"cannot replace the shard of batch {self.stats.unit} of {self.stats.crawl}: it has "
-            f"{quantity(self.stats.kept, 'sample')}, and no link could be fetched now{often}; try again "
-            "later, or replace it with --allow-empty"
-        )
-
-
-def earlier_result(crawl: str, batch: int, store: Store) -> StageStats | None:
-    """Return the stats of a batch that was downloaded before, if its shard had samples."""
-    try:
-        stats = store.read_stats(_stats_name(crawl, batch))
-    except (MissingFileError, DamagedFileError):
-        return None
-    return stats if stats.kept else None
 
 
 @contextmanager
@@ -135,9 +80,10 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     replaces nothing that was written since (see `Store.create`). `planned` is the file of the pairs as it was
     planned, for the fingerprint; by default the one in the store. `is_there` decides whether the shard of an
     earlier download is still whole; by default a scored one needs no tar. `earlier`: a result with samples
-    that one without may not replace. Raises EmptyResultError then, MissingFileError if the store has no plan
-    of the crawl, BatchFileError if the batch file is missing or damaged, OutageError when the store does not
-    work after the patience of `outages`, or too many names cannot be resolved.
+    that one without may not replace: what is opted out by now is taken out of it. Raises EmptyResultError
+    then, MissingFileError if the store has no plan of the crawl, BatchFileError if the batch file is missing
+    or damaged, OutageError when the store does not work after the patience of `outages`, or too many names
+    cannot be resolved.
     """
     file = planned or outages.outlast(lambda: _file_of(crawl, batch, store))
     unit_fingerprint = fingerprint("download", RULES_VERSION, shaping(settings, Stage.DOWNLOAD), file)
@@ -155,8 +101,9 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     with shard_writer(batch, unit.pairs) as shard:
         downloader = download_pairs(unit.pairs, settings.download, shard, hooks, unit.removed)
         fetched_s = time.monotonic() - began
-        if earlier is not None:
-            earlier.check(downloader.outcomes.kept, downloader.outcomes.dropped)
+        dropped = downloader.outcomes.dropped
+        if earlier is not None and earlier.stays(downloader.outcomes.kept, dropped):
+            earlier.keep_rest(shard.urls_with(UNWANTED), dropped, store, guard, outages)
         outputs = outages.outlast(lambda: shard.write(shard_stem(crawl, batch), store, guard))
     outcomes = downloader.outcomes
     stats = StageStats(

@@ -32,15 +32,10 @@ from laion_etl.core.stopping import LeaseLost, Stop, TimeIsUp
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.queue import BatchQueue, Claim, QueueStage, queue_of
 from laion_etl.download.batch_downloader import Hooks
+from laion_etl.download.earlier_result import Earlier, EmptyResultError, earlier_result
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.shared_hosts import SharedHosts
-from laion_etl.download.stage import (
-    BatchFileError,
-    Earlier,
-    EmptyResultError,
-    download_batch,
-    earlier_result,
-)
+from laion_etl.download.stage import BatchFileError, download_batch
 from laion_etl.io.outputs import has_outputs, has_shard
 from laion_etl.io.storage import Store
 from laion_etl.settings import Settings
@@ -106,8 +101,8 @@ class Worker:
 
         It does nothing if its shard is whole. If only the tar is gone, because it was deleted after scoring,
         it is downloaded again: that is how its images come back for another model. A shard with samples is
-        replaced by one without any only if that is allowed; else the batch is as before, and EmptyResultError
-        is raised.
+        replaced by one without any only if that is allowed; else it stays, without images that are opted out
+        or blocked by now, and EmptyResultError is raised.
         """
         with self._interrupted_at_no_cost():
             return self._run_one(batch, allow_empty=allow_empty)
@@ -125,8 +120,8 @@ class Worker:
         except BatchFileError as error:
             self._fail(claim, error)
             raise
-        except EmptyResultError:
-            self.outages.outlast(lambda: self.queue.put_back(claim))
+        except EmptyResultError as error:
+            self._record_left(claim, found, error.left)
             raise
         if stats is None and self._stopped:
             raise Stopped(f"stopped; batch {batch} was returned to the queue")
@@ -136,6 +131,15 @@ class Worker:
                 "expired or that worker was faster; its result counts"
             )
         return stats
+
+    def _record_left(self, claim: Claim, found: StageStats | None, left: StageStats | None) -> None:
+        """Records what is left of an earlier result: the batch is scored again if images were taken out."""
+        if left is None:
+            self.outages.outlast(lambda: self.queue.release(claim))
+        elif left == found:
+            self.outages.outlast(lambda: self.queue.put_back(claim))
+        else:
+            self.outages.outlast(lambda: self.queue.complete(claim, left))
 
     @property
     def _stopped(self) -> bool:

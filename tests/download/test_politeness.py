@@ -1,6 +1,7 @@
 """What servers see of a batch: few connections, reused, at a moderate rate, and none after an opt-out."""
 
 import errno
+import math
 import os
 import socket
 import struct
@@ -19,8 +20,9 @@ from trio.testing import MockClock
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.core.stage_stats import StageStats
-from laion_etl.download import pool, transport
+from laion_etl.download import batch_downloader, pool, transport
 from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
 from laion_etl.download.politeness import HostLimiter
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.stage import download_batch
@@ -90,6 +92,48 @@ def test_hosts_take_turns(store: Store) -> None:
         run(store, urls, running, connections=4, connections_per_host=1)
         first = Counter(request.host for request in running.image_requests()[:20])
     assert set(first) == {f"{host}.ours.example" for host in "abcd"}
+
+
+def test_while_decoders_are_busy_links_start_only_where_no_image_came_from_yet() -> None:
+    async def started() -> list[str]:
+        hosts = HostLimiter(DownloadSettings(), lambda _: False)
+        names = ["busy", "busy", "busy", "new", "new", "also-new"]
+        targets = [parse_request_url(f"http://{name}.example/{n}.jpg") for n, name in enumerate(names)]
+        scheduler = LinkScheduler([PendingLink(n, target) for n, target in enumerate(targets)], hosts)
+        busy, new = hosts.origin_state(targets[0]), hosts.origin_state(targets[3])
+        busy.delivers = True
+        order = []
+        for step in (
+            scheduler.next_without_image,
+            scheduler.next_without_image,
+            scheduler.next_without_image,
+        ):
+            found = step(trio.current_time())
+            order.append(found[0].target.host if found else "none")
+        new.delivers = True  # its other link is ready, and waits now, too
+        hosts.prove(new)
+        order.append("waits" if scheduler.next_without_image(math.inf) is None else "starts")
+        for _ in range(2):
+            found = scheduler.next(math.inf)
+            order.append(found[0].target.host if found else "none")
+        return order
+
+    assert trio.run(started) == [
+        "new.example",
+        "also-new.example",
+        "none",
+        "waits",
+        "busy.example",
+        "new.example",
+    ]
+
+
+def test_a_batch_whose_decoders_are_always_busy_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_downloader, "_BACKLOG_PER_DECODER", 0)
+    monkeypatch.setattr(batch_downloader, "_MOST_PER_DECODER", 1)
+    with site() as running:
+        urls = [f"http://{host}.ours.example/{n}.jpg" for host in "abcd" for n in range(10)]
+        assert run(store, urls, running).kept == 40
 
 
 def test_a_short_retry_after_is_honoured_and_a_long_one_gives_up_the_host(store: Store) -> None:
@@ -208,6 +252,32 @@ def test_robots_txt_is_fetched_once_and_honoured(store: Store) -> None:
         stats = run(store, ["http://a.ours.example/not-for-us-1.jpg"], running, robots_txt=False)
         assert stats.kept == 1
         assert "/robots.txt" not in {request.path for request in running.requests[asked:]}
+
+
+@pytest.mark.parametrize(
+    ("robots", "status", "is_redirected"),
+    [
+        ((200, {}, b"User-agent: *\nDisallow: /"), "opted_out_robots_txt", False),
+        ((503, {}, b""), "robots_unreachable", False),
+        ((200, {}, b"User-agent: *\nDisallow: /"), "opted_out_robots_txt", True),
+    ],
+)
+def test_links_that_are_not_requested_do_not_wait_for_their_host(
+    store: Store, robots: Reply, status: str, is_redirected: bool
+) -> None:
+    """The host may be asked once an hour: no link that waited for it would end before the test does."""
+    once = {"requests_per_host_s": 1 / 3600, "connections": 1, "retries": 0}
+    with site() as running:
+        host = f"127.0.0.1:{running.port}"
+        running.by_host[host, "/robots.txt"] = robots
+        urls = [f"http://{host}/{n}.jpg" for n in range(50)]
+        if is_redirected:
+            to = {f"/{n}": (302, {"Location": url}, b"") for n, url in enumerate(urls)}
+            running.by_host |= {("a.ours.example", path): reply for path, reply in to.items()}
+            urls = [f"http://a.ours.example{path}" for path in to]
+        stats = run(store, urls, running, **once)
+        assert not [request for request in running.requests if request.path.endswith(".jpg")]
+    assert stats.dropped == {status: 50}
 
 
 @pytest.mark.parametrize(("status", "kept"), [(404, 1), (403, 1), (500, 0), (503, 0), (429, 0)])

@@ -54,6 +54,20 @@ def test_the_limit_grows_while_it_is_reached_and_shrinks_when_servers_or_cores_a
     assert fixed.limit == 7
 
 
+def test_the_limit_grows_faster_until_it_has_been_too_high() -> None:
+    concurrency = AdaptiveConcurrency()
+
+    def growth() -> float:
+        before = concurrency.limit
+        concurrency.update(LoadSample(0.0, full=True, answered=100, timeouts=0))
+        return concurrency.limit / before
+
+    first, second = growth(), growth()
+    assert min(first, second) >= 2
+    concurrency.update(LoadSample(0.5, full=True, answered=100, timeouts=0))
+    assert 1 < growth() < 1.5
+
+
 def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
     path = tmp_path / "laion.prom"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

@@ -4,7 +4,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.database.connection import Database, open_database
 from laion_etl.database.load import crawl_number, load_partition
 from laion_etl.database.queue import BatchQueue, Claim
+from laion_etl.download.earlier_result import Earlier
 from laion_etl.download.shared_hosts import SharedHosts
-from laion_etl.download.stage import Earlier, EmptyResultError
 from laion_etl.download.worker import Worker, open_queue
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.plan.stage import plan_batches
@@ -180,18 +179,17 @@ def test_a_shard_with_samples_is_replaced_by_an_empty_one_on_request_only(
 
 
 @pytest.mark.parametrize(
-    ("dropped", "is_replaced"),
+    ("dropped", "stays"),
     [
-        ({"opted_out_robots_txt": 2, "opted_out_tdm": 1, "blocked_hash": 1}, True),
-        ({}, True),  # all were removed
-        ({"opted_out_robots_txt": 2, "timeout": 1}, False),
-        ({"robots_unreachable": 3}, False),
+        ({"opted_out_robots_txt": 2, "opted_out_tdm": 1, "blocked_hash": 1}, False),
+        ({}, False),  # all were removed
+        ({"opted_out_robots_txt": 2, "timeout": 1}, True),
+        ({"robots_unreachable": 3}, True),
     ],
 )
-def test_images_that_owners_have_withdrawn_do_not_stay(dropped: dict[str, int], is_replaced: bool) -> None:
+def test_images_that_owners_have_withdrawn_do_not_stay(dropped: dict[str, int], stays: bool) -> None:
     earlier = Earlier(StageStats("download", "C", "1", "f", 2, 2), may_be_emptied=False)
-    with nullcontext() if is_replaced else pytest.raises(EmptyResultError):
-        earlier.check(0, dropped)
+    assert earlier.stays(0, dropped) is stays
 
 
 def test_allow_empty_is_for_a_single_batch() -> None:
