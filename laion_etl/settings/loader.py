@@ -71,7 +71,8 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
         return {}
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        str(document)  # a whole number may be too long to be shown
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"cannot read {path}: {error}; correct it, it must be valid TOML") from error
     found = {}
     for key, value in document.items():
@@ -142,7 +143,7 @@ def _parsed(field: SettingField, value: Any) -> Any:
         return tuple(_one(of_entries, part) for part in _parts(value, secret=field.secret))
     except _CommaError as error:
         raise refusal(field.variable, value, field.declaration, str(error)) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise refusal(field.variable, value, field.declaration, _EXPECTED[of_entries or kind]) from error
 
 
