@@ -31,7 +31,7 @@ _EXPECTED: dict[Any, str] = {
 }
 
 
-class _CommaError(Exception):
+class _EntryError(Exception):
     """An entry of a list in the file that the environment, by which pods get settings, cannot represent."""
 
 
@@ -141,7 +141,7 @@ def _parsed(field: SettingField, value: Any) -> Any:
         if of_entries is None:
             return _one(kind, value)
         return tuple(_one(of_entries, part) for part in _parts(value, secret=field.secret))
-    except _CommaError as error:
+    except _EntryError as error:
         raise refusal(field.variable, value, field.declaration, str(error)) from error
     except (ValueError, KeyError, RecursionError) as error:
         raise refusal(field.variable, value, field.declaration, _EXPECTED[of_entries or kind]) from error
@@ -162,7 +162,7 @@ def _parts(value: Any, *, secret: bool) -> list[Any]:
         parts = [part.strip() if isinstance(part, str) else part for part in value]
         if with_comma := [part for part in parts if "," in str(part)]:
             shown = "an entry" if secret else repr(with_comma[0])
-            raise _CommaError(f"the comma in {shown} separates entries; use a name without one")
+            raise _EntryError(f"the comma in {shown} separates entries; use a name without one")
         return parts
     return [part.strip() for part in str(value).split(",") if part.strip()]
 
