@@ -217,10 +217,16 @@ def test_a_wrong_entry_of_the_file_is_named(tmp_path: Path) -> None:
         load_settings({"LAION_ETL_CONFIG": str(config)})
 
 
-def test_an_entry_of_the_file_that_no_variable_could_carry_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [("a,b.txt", r"the comma in 'a,b\.txt' separates entries"), (" ", "an entry is empty; leave it out")],
+)
+def test_an_entry_of_the_file_that_no_variable_could_carry_is_refused(
+    entry: str, problem: str, tmp_path: Path
+) -> None:
     config = tmp_path / "my.toml"
-    config.write_text('[parse]\nblocked_urls = ["a,b.txt"]\n')
-    with pytest.raises(SettingsError, match=r"the comma in 'a,b\.txt' separates entries"):
+    config.write_text(f'[parse]\nblocked_urls = ["{entry}"]\n')
+    with pytest.raises(SettingsError, match=problem):
         load_settings({"LAION_ETL_CONFIG": str(config)})
 
 

@@ -160,6 +160,8 @@ def _parts(value: Any, *, secret: bool) -> list[Any]:
     """
     if isinstance(value, list):
         parts = [part.strip() if isinstance(part, str) else part for part in value]
+        if "" in parts:
+            raise _EntryError("an entry is empty; leave it out")
         if with_comma := [part for part in parts if "," in str(part)]:
             shown = "an entry" if secret else repr(with_comma[0])
             raise _EntryError(f"the comma in {shown} separates entries; use a name without one")
