@@ -16,6 +16,7 @@ from laion_etl.settings import load_settings
 from laion_etl.settings.registry import as_environment
 
 _MOST_BYTES = 100_000
+_MOST_PIXELS = 1e9  # with more digits it is no descriptor
 _EXTRA_BYTES = 1_000  # of bit masks, and of the places after the last text
 
 
@@ -61,7 +62,8 @@ def warc(data: bytes) -> None:
 
 def srcsets(data: bytes) -> None:
     """A srcset: URLs without spaces; written again, they are the same."""
-    found = [one for one in candidates(data.decode("utf-8", "replace")) if not one[0].startswith(",")]
+    text = data.decode("utf-8", "replace")
+    found = [one for one in candidates(text) if not one[0].startswith(",") and one[1] < _MOST_PIXELS]
     assert all(url.split() == [url] and not url.endswith(",") for url, _ in found)
     assert candidates(", ".join(f"{url} {size:.9f}w" for url, size in found)) == found
 
