@@ -120,6 +120,81 @@ def test_a_list_that_takes_no_space_is_refused_in_batches(monkeypatch: pytest.Mo
         BoundedParquet(file).iter_batches(1_000)
 
 
+@pytest.mark.parametrize(
+    ("kind", "bytes_of_row"),
+    [
+        (pa.binary(100_000), 100_000),
+        (pa.struct([("inner", pa.binary(100_000))]), 100_000),
+        (pa.list_(pa.int32(), 25_000), 100_000),
+    ],
+    ids=str,
+)
+def test_nulls_that_are_long_in_memory_are_read_with_few_rows_at_once_and_not_as_a_whole(
+    kind: pa.DataType, bytes_of_row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_bounds, "_MOST_BATCH_BYTES", 1 << 20)
+    file = written(pa.table({"null": pa.nulls(50, kind)}))
+    assert len(file.getbuffer()) < 1_000
+    found = list(BoundedParquet(file).iter_batches(1_000))
+    assert {batch.num_rows for batch in found} == {(1 << 20) // bytes_of_row}
+    with pytest.raises(pa.ArrowInvalid, match="more than 1,000,000 bytes of memory"):
+        BoundedParquet(file).read(most_bytes=1_000_000)
+    assert BoundedParquet(file).read(most_bytes=10_000_000).num_rows == 50
+
+
+def test_nulls_in_a_list_that_are_long_in_memory_are_refused_in_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parquet_bounds, "_MOST_BATCH_BYTES", 1 << 20)
+    file = written(pa.table({"nulls": pa.array([[None] * 50], pa.list_(pa.binary(100_000)))}))
+    with pytest.raises(pa.ArrowInvalid, match="its lists may take 5,000,000 bytes"):
+        BoundedParquet(file).iter_batches(1_000)
+
+
+def _rewritten(old: str, new: str) -> io.BytesIO:
+    """Return a file in which all rows have one long text, with some of its bytes, in hex, replaced."""
+    column = pa.DictionaryArray.from_arrays(_ALL_REFER, pa.array([_LONG]))
+    options = {"compression": "zstd", "store_schema": False, "write_statistics": False}
+    content = written(pa.table({"text": column}), **options).getvalue()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    pages, footer = content[:start].hex(), content[start:-8].hex()
+    assert (pages + footer).count(old) == 1
+    if old in pages:  # then the chunk has more bytes: 81 at first
+        longer = (len(new) - len(old)) // 2
+        footer = footer.replace("16a201", f"16{0xA2 + 2 * longer:x}01")
+    pages, footer = pages.replace(old, new), footer.replace(old, new)
+    tail = (len(footer) // 2).to_bytes(4, "little") + content[-4:]
+    return io.BytesIO(bytes.fromhex(pages + footer) + tail)
+
+
+# Thrift's compact protocol has kind and distance of a field before its value, and doubles whole numbers.
+_HEADER = "2c1590031510150615061c0000"  # field 5: 200 values, which refer to the dictionary
+_OTHER_HEADER = "3c15900315001590031500150015000000"  # field 8, of another version: plain values
+
+
+def test_a_page_is_what_the_header_of_its_kind_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_bounds, "_MOST_BATCH_BYTES", 1 << 20)
+    file = _rewritten(_HEADER + "00", _HEADER + _OTHER_HEADER)
+    assert {batch.num_rows for batch in BoundedParquet(file).iter_batches(1_000)} == {10}
+    assert pq.read_table(file).num_rows == 200
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("1c150c19", "1c150419", "its column text is not that of its schema"),
+        ("1918047465787415", "1918047465787515", "its column text is not that of its schema"),
+        ("265a2608", "265a06122c2608", "what it says of itself is damaged"),
+        ("150415c89a0c", "1584808080200015c89a0c", "what it says of itself is damaged"),
+        (_HEADER, "2c159003", "it has a damaged page"),
+    ],
+    ids=["another kind", "another name", "a field twice", "a number of 33 bits", "no encoding"],
+)
+def test_a_file_that_readers_may_take_for_different_things_is_refused(old: str, new: str, cause: str) -> None:
+    with pytest.raises(pa.ArrowInvalid, match=cause):
+        BoundedParquet(_rewritten(old, new))
+
+
 def test_a_table_is_refused_by_its_values_not_by_the_longest_that_they_could_be() -> None:
     texts = ["x" * 50_000, *map(str, range(2_000))]  # by the dictionary each could have 50,000 bytes
     file = written(pa.table({"text": texts}))

@@ -219,10 +219,16 @@ def test_a_wrong_entry_of_the_file_is_named(tmp_path: Path) -> None:
         load_settings({"LAION_ETL_CONFIG": str(config)})
 
 
-def test_an_entry_of_the_file_that_no_variable_could_carry_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [("a,b.txt", r"the comma in 'a,b\.txt' separates entries"), (" ", "an entry is empty; leave it out")],
+)
+def test_an_entry_of_the_file_that_no_variable_could_carry_is_refused(
+    entry: str, problem: str, tmp_path: Path
+) -> None:
     config = tmp_path / "my.toml"
-    config.write_text('[parse]\nblocked_urls = ["a,b.txt"]\n')
-    with pytest.raises(SettingsError, match=r"the comma in 'a,b\.txt' separates entries"):
+    config.write_text(f'[parse]\nblocked_urls = ["{entry}"]\n')
+    with pytest.raises(SettingsError, match=problem):
         load_settings({"LAION_ETL_CONFIG": str(config)})
 
 
@@ -357,3 +363,22 @@ def test_what_the_code_can_do_is_what_settings_offer() -> None:
     assert choices("LAION_ETL_INDEX_DTYPE") == set(hnsw._METRICS) == set(hnsw._TYPES)
     assert choices("LAION_ETL_PARSE_LANGUAGE_DETECTOR") == set(language._SHIPPED)
     assert choices("LAION_ETL_PUBLISH_VARIANTS") == set(variants.VARIANTS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["a = " + "[" * 5_000, "a = " + "1" * 5_000, "[parse]\njobs = 0x" + "f" * 5_000],
+    ids=["nested deeply", "a long number", "a long number in hexadecimal"],
+)
+def test_a_file_that_no_parser_of_toml_can_take_is_refused(content: str, tmp_path: Path) -> None:
+    config = tmp_path / "odd.toml"
+    config.write_text(content)
+    with pytest.raises(
+        SettingsError, match=r"^cannot read .*odd\.toml: .*; correct it, it must be valid TOML$"
+    ):
+        load_settings({"LAION_ETL_CONFIG": str(config)})
+
+
+def test_a_table_nested_deeply_in_a_variable_is_refused() -> None:
+    with pytest.raises(SettingsError, match="it is not a table of strings"):
+        load_settings({"LAION_ETL_PUBLISH_SUBSETS": "a = " + "[" * 5_000})

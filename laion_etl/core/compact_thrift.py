@@ -7,13 +7,19 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-WHOLE, BINARY, LIST, STRUCT = (4, 5, 6), 8, 9, 12  # kinds of values
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _SET = 0, 1, 2, 3, 7, 10
+I32, I64, BINARY, LIST, STRUCT = 5, 6, 8, 9, 12  # kinds of values
+_STOP, _TRUE, _FALSE, _BYTE, _I16, _DOUBLE, _SET = 0, 1, 2, 3, 4, 7, 10
+_WHOLE = (_I16, I32, I64)
+_BITS = {I32: 32, I64: 64}
 _MOST_NESTED = 16
 
 
 class CompactReader:
-    """Reads from `at` on. Raises IndexError where the data end, pa.ArrowInvalid for what is damaged."""
+    """Reads from `at` on. Raises IndexError where the data end, pa.ArrowInvalid for what is damaged.
+
+    That is also what other readers may read in another way: a field given twice, a number too large for its
+    kind. A field whose kind is not the expected one does not count, as for them.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -21,17 +27,20 @@ class CompactReader:
 
     def fields(self) -> Iterator[tuple[int, int]]:
         """Yield number and kind of each field of a struct; read or skip its value before the next one."""
-        field = 0
+        field, seen = 0, set()
         while kind := (byte := self._byte()) & 0x0F:
-            field = field + (byte >> 4) if byte >> 4 else self.signed()
+            field = field + (byte >> 4) if byte >> 4 else self._signed()
+            if field in seen:
+                raise pa.ArrowInvalid("what it says of itself is damaged")
+            seen.add(field)
             yield field, kind
 
     def numbers(self) -> dict[int, int]:
-        """Return the whole numbers of a struct, by field."""
+        """Return the whole numbers in 32 bits of a struct, by field."""
         found = {}
         for field, kind in self.fields():
-            if kind in WHOLE:
-                found[field] = self.signed()
+            if kind == I32:
+                found[field] = self.number(kind)
             else:
                 self.skip(kind)
         return found
@@ -56,8 +65,14 @@ class CompactReader:
         """Return the number of values of a list."""
         return self._list()[0]
 
-    def signed(self) -> int:
-        """Return a whole number."""
+    def number(self, kind: int) -> int:
+        """Return a whole number of a kind."""
+        value, most = self._signed(), 1 << _BITS[kind] - 1
+        if not -most <= value < most:
+            raise pa.ArrowInvalid("what it says of itself is damaged")
+        return value
+
+    def _signed(self) -> int:
         value = self._unsigned()
         return value >> 1 ^ -(value & 1)
 
@@ -65,7 +80,7 @@ class CompactReader:
         """Pass over a value."""
         if nested > _MOST_NESTED:
             raise pa.ArrowInvalid("what it says of itself is nested too deep")
-        if kind in WHOLE:
+        if kind in _WHOLE:
             self._unsigned()
         elif kind == BINARY:
             length = self._unsigned()  # moves `at`

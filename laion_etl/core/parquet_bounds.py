@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 
 from laion_etl.core.parquet_pages import (
     DICTIONARY_PAGE,
+    Chunk,
     chunks_of,
     longest_in_dictionary,
     pages_of,
     read_at,
 )
+from laion_etl.core.parquet_widths import Width, widths
 
 LARGE_TABLE_BYTES = 16 << 30  # what a file of pairs, or a matrix of embeddings, may take
 _MOST_TABLE_BYTES = 2 << 30  # all other files that are read as a whole have the rows of a batch, or fewer
@@ -102,8 +104,9 @@ class BoundedParquet:
     def _measure(self, file: BinaryIO, size: int) -> None:
         """Find the longest value that a batch may hold many of, and what all rows may take in memory."""
         pages = 0
-        for chunk in chunks_of(self._footer):
+        for chunk, width, rows in self._chunks():
             in_dictionary, chunk_bytes = 0, 0
+            self._longest = max(self._longest, width.of_row)
             for page, at in pages_of(file, size, chunk):
                 pages += 1
                 if pages > _MOST_PAGES:
@@ -117,9 +120,25 @@ class BoundedParquet:
                     self._longest = max(self._longest, in_dictionary)
                 else:
                     self._longest = max(self._longest, page.longest(in_dictionary))
-                    chunk_bytes += page.most_bytes(in_dictionary)
-            self._bytes += chunk_bytes
+                    chunk_bytes += page.most_bytes(in_dictionary, width.of_value)
+            self._bytes += chunk_bytes + rows * width.of_row
             self._nested_bytes += chunk_bytes if len(chunk.path) > 1 else 0
+
+    def _chunks(self) -> Iterator[tuple[Chunk, Width, int]]:
+        """Yield each chunk, how wide its column is, and the rows of its group.
+
+        Raises pa.ArrowInvalid where a chunk is not said to be of its column: pyarrow goes by the schema.
+        """
+        columns, groups = widths(self._schema, self._parquet.schema), self.metadata.num_row_groups
+        found = list(chunks_of(self._footer))
+        if len(found) != groups * len(columns):
+            raise pa.ArrowInvalid("its row groups do not have all columns")
+        for number, chunk in enumerate(found):
+            group, column = divmod(number, len(columns))
+            width = columns[column]
+            if (b".".join(chunk.path), chunk.kind) != (width.path.encode(), width.kind):
+                raise pa.ArrowInvalid(f"its column {width.path} is not that of its schema")
+            yield chunk, width, self.metadata.row_group(group).num_rows
 
 
 def _footer(file: BinaryIO) -> tuple[int, bytes]:

@@ -10,18 +10,19 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from laion_etl.core.compact_thrift import LIST, STRUCT, WHOLE, CompactReader
+from laion_etl.core.compact_thrift import I32, I64, LIST, STRUCT, CompactReader
 
 DICTIONARY_PAGE = 2
-_DATA_HEADERS = {5: 2, 8: 4}  # field of a data page's header, by version: field of its encoding
-_DICTIONARY_HEADER = 7
+# By kind of page: the fields of its header, and of the encoding in that.
+_HEADERS = {0: (5, 2), 3: (8, 4), DICTIONARY_PAGE: (7, 2)}
+_HEADER_FIELDS = {header for header, _ in _HEADERS.values()}
 _DICTIONARY_CODED, _PREFIX_CODED = (2, 8), 7
 _WHOLE_NUMBERS, _TEXTS, _FIXED_TEXTS = 2, 6, 7  # INT64, BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _UNPACKED = 0
 _SHORT_DICTIONARY_BYTES = 8 << 10  # need not be looked at
 _HEADER_BYTES, _MOST_HEADER_BYTES = 256, 1 << 20  # statistics may be among them
-_VALUE_BYTES = 8  # of a number, or of the place and length of a text
+_NUMBER_BYTES = 8
 _LENGTH = struct.Struct("<I")
 _NUMBER = struct.Struct("<q")
 
@@ -56,11 +57,11 @@ class Page:
             return self.unpacked
         return self.unpacked // max(1, self.values)
 
-    def most_bytes(self, in_dictionary: int) -> int:
-        """Return at least as many bytes as its values take in memory."""
+    def most_bytes(self, in_dictionary: int, of_value: int) -> int:
+        """Return at least as many bytes as its values take in memory, each of which takes some anyway."""
         if self.encoding in _DICTIONARY_CODED or self.encoding == _PREFIX_CODED:
-            return self.values * (self.longest(in_dictionary) + _VALUE_BYTES)
-        return self.unpacked + self.values * _VALUE_BYTES
+            return self.values * (self.longest(in_dictionary) + of_value)
+        return self.unpacked + self.values * of_value
 
 
 def chunks_of(footer: bytes) -> Iterator[Chunk]:
@@ -95,28 +96,28 @@ def _chunks_of_group(reader: CompactReader) -> Iterator[Chunk]:
 
 
 def _chunk(reader: CompactReader) -> Chunk:
-    numbers: dict[int, int] = {}
+    numbers: dict[tuple[int, int], int] = {}
     path: tuple[bytes, ...] = ()
     statistics: dict[int, bytes] = {}
     for field, kind in reader.fields():
-        if kind in WHOLE:
-            numbers[field] = reader.signed()
+        if kind in (I32, I64):
+            numbers[field, kind] = reader.number(kind)
         elif (field, kind) == (3, LIST):
             path = tuple(reader.text() for _ in range(reader.count()))
         elif (field, kind) == (12, STRUCT):
             statistics = reader.texts()
         else:
             reader.skip(kind)
-    at, dictionary = numbers[9], numbers.get(11, 0)
+    at, dictionary, of_values = numbers[9, I64], numbers.get((11, I64), 0), numbers[1, I32]
     if dictionary > 0 and not 0 < at < dictionary:  # without rows there may be a dictionary alone
         at = dictionary
     return Chunk(
         path,
-        numbers[1],
-        numbers[4],
+        of_values,
+        numbers[4, I32],
         at,
-        numbers[7],
-        _least_and_greatest(statistics) if numbers[1] == _WHOLE_NUMBERS else None,
+        numbers[7, I64],
+        _least_and_greatest(statistics) if of_values == _WHOLE_NUMBERS else None,
     )
 
 
@@ -144,7 +145,7 @@ def longest_in_dictionary(file: BinaryIO, at: int, page: Page, chunk: Chunk) -> 
     if chunk.kind == _FIXED_TEXTS:
         return page.unpacked // max(1, page.values)
     if chunk.kind != _TEXTS:
-        return _VALUE_BYTES
+        return _NUMBER_BYTES
     content = read_at(file, at, page.packed)
     if chunk.codec in _CODECS and page.unpacked > _SHORT_DICTIONARY_BYTES:
         content = pa.Codec(_CODECS[chunk.codec]).decompress(content, page.unpacked, asbytes=True)
@@ -183,18 +184,20 @@ def _page(file: BinaryIO, at: int) -> tuple[Page, int]:
 def _page_of(reader: CompactReader) -> Page:
     """Read the header of a page. Raises IndexError where it ends too early, KeyError if it lacks a size."""
     numbers: dict[int, int] = {}
-    values = encoding = 0
+    headers: dict[int, dict[int, int]] = {}
     for field, kind in reader.fields():
-        if kind in WHOLE:
-            numbers[field] = reader.signed()
-        elif kind == STRUCT and field in _DATA_HEADERS:
-            found = reader.numbers()
-            values, encoding = found.get(1, 0), found.get(_DATA_HEADERS[field], 0)
-        elif kind == STRUCT and field == _DICTIONARY_HEADER:
-            values = reader.numbers().get(1, 0)
+        if kind == I32:
+            numbers[field] = reader.number(kind)
+        elif kind == STRUCT and field in _HEADER_FIELDS:
+            headers[field] = reader.numbers()
         else:
             reader.skip(kind)
-    return Page(numbers[1], numbers[2], numbers[3], values, encoding)
+    of_page = numbers[1]
+    if of_page not in _HEADERS:  # an index, which is passed over
+        return Page(of_page, numbers[2], numbers[3], 0, 0)
+    header, of_encoding = _HEADERS[of_page]
+    found = headers[header]
+    return Page(of_page, numbers[2], numbers[3], found[1], found[of_encoding])
 
 
 def read_at(file: BinaryIO, at: int, count: int) -> bytes:

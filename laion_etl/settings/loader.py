@@ -32,7 +32,7 @@ _EXPECTED: dict[Any, str] = {
 }
 
 
-class _CommaError(Exception):
+class _EntryError(Exception):
     """An entry of a list in the file that the environment, by which pods get settings, cannot represent."""
 
 
@@ -75,7 +75,8 @@ def _from_file(environ: Mapping[str, str], known: Mapping[str, SettingField]) ->
             if not named:
                 _refuse_of_others(path, os.fstat(file.fileno()).st_uid)
             document = tomllib.loads(file.read().decode())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        str(document)  # a whole number may be too long to be shown
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"cannot read {path}: {error}; correct it, it must be valid TOML") from error
     found = {}
     for key, value in document.items():
@@ -156,9 +157,9 @@ def _parsed(field: SettingField, value: Any) -> Any:
         if of_entries is None:
             return _one(kind, value)
         return tuple(_one(of_entries, part) for part in _parts(value, secret=field.secret))
-    except _CommaError as error:
+    except _EntryError as error:
         raise refusal(field.variable, value, field.declaration, str(error)) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise refusal(field.variable, value, field.declaration, _EXPECTED[of_entries or kind]) from error
 
 
@@ -175,9 +176,11 @@ def _parts(value: Any, *, secret: bool) -> list[Any]:
     """
     if isinstance(value, list):
         parts = [part.strip() if isinstance(part, str) else part for part in value]
+        if "" in parts:
+            raise _EntryError("an entry is empty; leave it out")
         if with_comma := [part for part in parts if "," in str(part)]:
             shown = "an entry" if secret else repr(with_comma[0])
-            raise _CommaError(f"the comma in {shown} separates entries; use a name without one")
+            raise _EntryError(f"the comma in {shown} separates entries; use a name without one")
         return parts
     return [part.strip() for part in str(value).split(",") if part.strip()]
 

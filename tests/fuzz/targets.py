@@ -18,6 +18,7 @@ from laion_etl.settings import ParseSettings
 from laion_etl.urls.normalize import is_template, page_base, resolve, resolve_urls
 from tests.fuzz.foreign_targets import FOREIGN
 from tests.fuzz.image_targets import IMAGES
+from tests.fuzz.reader_targets import READERS
 from tests.fuzz.store_targets import STORED
 from tests.fuzz.wish_targets import WISHES
 from tests.parse.outcomes import FoundPage, read, read_without_kernels
@@ -162,5 +163,18 @@ def texts(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (file, members, records, framing, pages, urls, texts, *FOREIGN, *WISHES, *IMAGES, *STORED)
+    for target in (
+        file,
+        members,
+        records,
+        framing,
+        pages,
+        urls,
+        texts,
+        *FOREIGN,
+        *WISHES,
+        *IMAGES,
+        *STORED,
+        *READERS,
+    )
 }
