@@ -31,9 +31,8 @@ def run() -> None:
     # script starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, on_sigterm)
-    if (
-        signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    ):  # of a terminal that is closed; nohup ignores it
+    # SIGHUP: the terminal was closed. nohup ignores it.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     atexit.register(_ignore_signals)
     try:
@@ -50,9 +49,8 @@ def run() -> None:
         if (reached := limit_reached(error)) is None:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), 1
-            )  # Python would try to write the rest again at the end
+            # Python would try to write the rest again at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _fail(OutageError(reached))
 
 

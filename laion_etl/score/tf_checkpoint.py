@@ -24,6 +24,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     9: np.dtype("<i8"),
 }
 _MAX_VALUES = 100_000_000
+_MAX_KEY_BYTES = 4_096  # an entry of three bytes may repeat the key before it
 
 
 class BundleError(ValueError):
@@ -34,7 +35,9 @@ def read_bundle(index: bytes, data: bytes) -> dict[str, NDArray[np.generic]]:
     """The tensors by name; tensors of other types than numbers are left out. Raises BundleError."""
     try:
         return dict(_tensors(index, data))
-    except (IndexError, struct.error, OverflowError) as error:
+    except BundleError:
+        raise
+    except (IndexError, ValueError, struct.error, OverflowError) as error:
         raise BundleError("the index of the checkpoint is damaged") from error
 
 
@@ -83,7 +86,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         shared, place = _varint(block, place)
         fresh, place = _varint(block, place)
         length, place = _varint(block, place)
-        if place + fresh + length > end or shared > len(key):
+        if place + fresh + length > end or shared > len(key) or shared + fresh > _MAX_KEY_BYTES:
             raise BundleError("an entry of the checkpoint's index is too long")
         key = key[:shared] + block[place : place + fresh]
         place += fresh

@@ -549,6 +549,20 @@ def test_a_damaged_locator_is_not_trusted(
     assert f"{CRAWL} has no usable locator: all its" in caplog.text
 
 
+@pytest.mark.parametrize("bits", [33, 1 << 62])
+def test_a_locator_with_more_buckets_than_keys_is_not_trusted(
+    full: Path, tmp_path: Path, worlds: dict[str, World], bits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = _located_copy(full, tmp_path / "store")
+    for name in store.list(f"locator/{CRAWL}"):
+        if name.endswith(".json"):
+            stats = store.read_stats(name)
+            store.write_stats(name, replace(stats, details={**stats.details, "bucket_bits": bits}))
+    request = _request(_row(worlds, 4)["url"])
+    assert _search(request, store).request == _search(request, Unlocated(store.root)).request
+    assert f"its keys cannot be in 2^{bits} buckets" in caplog.text
+
+
 def test_a_locator_of_another_url_rule_is_not_trusted_until_it_is_made_again(
     full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -228,3 +228,40 @@ def test_damage_anywhere_in_a_checkpoint_is_an_error_or_harmless(shared_data: Pa
         read_bundle(index, data[:1_000])
     with pytest.raises(BundleError, match="not a table"):
         read_bundle(index[:-8] + struct.pack("<Q", 1), data)
+
+
+def checkpoint_index(entries: bytes) -> bytes:
+    """The index of a checkpoint with one block of entries."""
+
+    def block(content: bytes) -> bytes:
+        return content + struct.pack("<I", 0) + bytes(5)  # no restarts; not compressed, no checksum
+
+    def handle(start: int, size: int) -> bytes:
+        return b"".join(struct.pack("<3B", n & 127 | 128, n >> 7 & 127 | 128, n >> 14) for n in (start, size))
+
+    first = block(entries)
+    last = block(b"\0\1\6k" + handle(0, len(first) - 5))
+    footer = handle(0, 0) + handle(len(first), len(last) - 5)
+    return first + last + footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+
+
+def test_an_index_that_repeats_a_long_key_is_refused() -> None:
+    """Each entry of three bytes and a value would take the memory of the whole key."""
+    tensor = b"\x08\1"  # a number without dimensions
+    long_key = struct.pack("<4B", 0, 128 | 5_000 & 127, 5_000 >> 7, len(tensor)) + b"k" * 5_000 + tensor
+    with pytest.raises(BundleError, match="an entry of the checkpoint's index is too long"):
+        read_bundle(checkpoint_index(long_key), b"")
+
+
+@pytest.mark.parametrize("dimensions", [[0, 1 << 62], [1] * 65])
+def test_shapes_that_numpy_does_not_have_are_refused(dimensions: list[int]) -> None:
+    shape = b""
+    for size in dimensions:
+        number = b"\x08" + bytes([size]) if size < 128 else b"\x08" + b"\x80" * 8 + b"\x40"
+        shape += bytes([0x12, len(number)]) + number
+    count = 0 if 0 in dimensions else 4
+    tensor = b"\x08\1\x12" + struct.pack("<2B", 128 | len(shape) & 127, len(shape) >> 7) + shape
+    tensor += bytes([0x28, count])
+    entry = struct.pack("<4B", 0, 1, 128 | len(tensor) & 127, len(tensor) >> 7) + b"k" + tensor
+    with pytest.raises(BundleError, match="is damaged"):
+        read_bundle(checkpoint_index(entry), bytes(4))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from laion_etl.core.errors import InputError, MissingInputError, StorageError
+from laion_etl.core.errors import DamagedFileError, InputError, MissingInputError, StorageError
 from laion_etl.core.schemas import batch_name, plan_stats_name, scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.io.storage import LocalStore, Store
@@ -22,6 +22,7 @@ from laion_etl.removal.stage import remove
 from laion_etl.search import stage
 from laion_etl.search.current_index import CurrentIndex
 from laion_etl.search.filters import Filters
+from laion_etl.search.graph_file import erase
 from laion_etl.search.hnsw import Graph, GraphWriter
 from laion_etl.search.layout import index_stats
 from laion_etl.search.masking import mask_removed
@@ -495,3 +496,13 @@ def test_an_index_that_names_parts_elsewhere_is_not_opened(copy: World, what: st
     copy.store.write_stats(index_stats(copy.published.release), changed)
     with pytest.raises(InputError, match=r"_stats\.json is not the record of an index \(invalid .*secret"):
         open_index(copy.published, copy.settings, copy.store)
+
+
+@pytest.mark.parametrize("content", [b"", b"\2\0\0\0\4", b"\2\0\0\0\4\0\0\0" + b"vectors", b"\xff" * 12])
+def test_vectors_are_not_taken_out_of_a_graph_that_is_too_short(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "part.usearch"
+    path.write_bytes(content)
+    target = io.BytesIO()
+    with pytest.raises(DamagedFileError, match=r"cannot take vectors out of part\.usearch: .*; run"):
+        erase(path, target, np.array([1]))
+    assert not target.getvalue()

@@ -31,6 +31,7 @@ from laion_etl.io.storage import Store
 _ENTRY_BYTES = 6
 _GAP_BYTES = 1 << 16  # buckets so close together are read at once
 _READ_BYTES = 1 << 22
+_MOST_BITS = 32  # of the first part of a key that its bucket may stand for
 _READERS = 4  # of one segment; several are read at once
 _log = logging.getLogger(__name__)
 
@@ -62,17 +63,18 @@ def read_segment(stem: str, store: Store) -> Segment | None:
         segment = Segment(stem, stats)
         for ending in (".keys", ".pdq", ".parquet"):
             segment.output(ending)
-        usable = segment.usable and int(stats.details["bucket_bits"]) >= 0
+        if not 0 <= (bits := int(stats.details["bucket_bits"])) <= _MOST_BITS:
+            raise ValueError(f"its keys cannot be in 2^{bits} buckets")
     except (DamagedFileError, MissingFileError, InputError, StopIteration, *NOT_AS_EXPECTED) as error:
         _log.warning("%s is not used: %s", uri, error)
         return None
-    if not usable:
+    if not segment.usable:
         _log.warning(
             "%s is not used: it was made by the URL rules %s, today's are %s; run "
             "`laion-etl dataset locate --crawl %s`",
             uri, stats.details["url_rules"], url_rules(), stats.crawl,
         )  # fmt: skip
-    return segment if usable else None
+    return segment if segment.usable else None
 
 
 def read_files(segment: Segment, store: Store) -> pa.Table:
