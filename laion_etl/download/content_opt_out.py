@@ -43,8 +43,8 @@ _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _OPT_OUT = re.compile(r"opt(?:ed)?[\s_-]out", re.IGNORECASE)
 # Also with a comma in place of the semicolon; a parameter of another name may say what the value should have.
 _NOT_RESERVED = re.compile(
-    r"[ \t]*0(?:[ \t]*[;,][ \t]*(?:tdm-)?(?:policy|version|v|ttl|max-age|date|lang|charset|q)"
-    r"[ \t]*=[ \t]*(?:\"[^\"]*\"|[^\s;,\"]*))+[ \t]*",
+    r"[ \t]*+0(?:[ \t]*+[;,][ \t]*+(?:tdm-)?(?:policy|version|v|ttl|max-age|date|lang|charset|q)"
+    r"[ \t]*+=[ \t]*+(?:\"[^\"]*\"|[^\s;,\"]*+))+[ \t]*+",
     re.IGNORECASE,
 )
 _MINUS_ONE = re.compile(r"-\d+")

@@ -15,9 +15,11 @@ from laion_etl.download.http_head import bad_response
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.settings import DownloadSettings
 
-# Of Retry-After; sixteen digits of a number are more than enough.
+# Of Retry-After; sixteen digits of a number are more than enough. Possessive, so that a head full of
+# digits or blanks takes linear time.
 _NUMBER = re.compile(
-    r"\+?0*([0-9]{1,16})[0-9]*(?:\.[0-9]*)?\s*(s(?:ec|econd)?s?|m(?:in|inute)?s?|h(?:r|our)?s?|)(?:;.*)?",
+    r"\+?0*+([0-9]{1,16}+|(?<=0))[0-9]*+(?:\.[0-9]*+)?\s*+"
+    r"(s(?:ec|econd)?s?|m(?:in|inute)?s?|h(?:r|our)?s?|)(?:;.*)?",
     re.IGNORECASE | re.ASCII,
 )
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600}
@@ -105,7 +107,7 @@ def retry_after_s(values: Iterable[str]) -> float | None:
 
 def _wait_s(value: str) -> float | None:
     if parts := [found for part in value.split(",") if (found := _NUMBER.fullmatch(part.strip("\"' ")))]:
-        return max(float(found[1]) * _UNITS_S[found[2][:1].lower()] for found in parts)
+        return max(float(found[1] or 0) * _UNITS_S[found[2][:1].lower()] for found in parts)
     try:
         if date := parsedate_tz(value):
             return max(0.0, mktime_tz(date) - time.time())

@@ -77,6 +77,7 @@ def test_other_directives_are_not_opt_outs(tags: list[str]) -> None:
         *(["1"], [" 1 "], ['"1"'], ["1;"], ["0", "1"], ["0, 1"], ["true"], ["True;"]),
         *(["1; policy=0"], ["0; 1"], ["0; tdm-reservation=1"], ["0; policy=1, 1"], ["0;policy=x", "1"]),
         *(["0; ai-train=no"], ["0; policy=1; train-ai=n"]),
+        ["0" + ";v=    " * 50 + "x, 1"],  # years, if its blanks were shared out in all ways
     ],
 )
 def test_reservations_are_honoured(values: list[str]) -> None:

@@ -202,6 +202,7 @@ def test_a_hostile_pattern_costs_no_time() -> None:
         ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
         ("9" * 50, 9_999_999_999_999_999.0),
         ("0", 0.0),
+        ("0" * 60_000 + "9", 9.0),
         ("-1", None),
         ("1e3", None),
         ("inf", None),
@@ -220,6 +221,10 @@ def test_a_hostile_pattern_costs_no_time() -> None:
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
         ("Sun Nov  6 08:49:37 1994", 0.0),
         ("Mon, 30 Nov 99999 20:00:00 GMT", None),
+        # Hours of a worker, if they were tried in all ways.
+        ("0" * 60_000 + "x", None),
+        ("9" * 60_000 + "x", None),
+        ("1" + " " * 60_000 + "x", None),
     ],
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
