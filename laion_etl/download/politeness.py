@@ -16,16 +16,13 @@ from types import TracebackType
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.download.http_head import is_passing
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.request_url import Origin, RequestUrl
+from laion_etl.download.server_errors import ServerErrors
 from laion_etl.settings import DownloadSettings
 from laion_etl.urls.public_suffix import registered_domain
 
 _STRIKES = 3  # consecutive timeouts after which an origin is given up
-_SERVER_ERRORS = 20  # consecutive answers after which an origin is given up: 5xx, 429 and the like
-_BUSY = frozenset({429, 503})
-_BUSY_WAIT_S = 1.0  # also where the server asks for less
 _MAX_FAILED = 0.5  # share of a batch's origins: beyond it the worker's own network is broken
 _RESOLVER_TRIES = 3
 _RESOLVER_WAIT_S = 4.0  # longer than the resolver caches its own failures
@@ -90,7 +87,7 @@ class OriginState:
     delivers: bool = False  # a link of it has led to what looks like an image
     active: int = 0
     strikes: int = 0
-    server_errors: int = 0
+    server_errors: ServerErrors = field(default_factory=ServerErrors)
     _failure: LinkFailed | None = None
 
     @property
@@ -103,7 +100,7 @@ class OriginState:
         return self.host.full or (self.active > 0 and not self.proven)
 
     def succeeded(self) -> None:
-        self.strikes = self.server_errors = 0
+        self.strikes = self.server_errors.count = 0
 
     def failed(self, failure: LinkFailed, max_wait_s: float) -> None:
         """Records how a request failed; later links of the origin may fail with it or have to wait."""
@@ -121,14 +118,13 @@ class OriginState:
                 self._failure = failure
         else:
             self.strikes = 0
+        now = trio.current_time()
         answer = int(failure.message) if status is DownloadStatus.HTTP_ERROR else 0
-        self.server_errors = self.server_errors + 1 if answer >= 500 or is_passing(answer) else 0
+        self.server_errors.add(answer, now)
         wait_s = failure.retry_after_s or 0.0
-        if self.server_errors >= _SERVER_ERRORS or wait_s > max_wait_s:
+        if self.server_errors.are_lasting(answer, now) or wait_s > max_wait_s:
             self._failure = failure
-        elif answer in _BUSY:
-            self.host.pause(max(wait_s, _BUSY_WAIT_S))
-        elif wait_s:
+        elif wait_s := max(wait_s, self.server_errors.pause_s(answer, now, max_wait_s)):
             self.host.pause(wait_s)
 
 

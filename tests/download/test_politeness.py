@@ -367,18 +367,20 @@ def test_a_request_that_is_put_off_is_made_again(store: Store) -> None:
     assert (stats.kept, stats.dropped) == (len(PASSING), {"http_error": len(LASTING)})
 
 
-def put_off(*answers: tuple[str, float | None]) -> tuple[float, LinkFailed | None]:
+def put_off(*answers: tuple[str, float | None], apart_s: float = 0.0) -> tuple[float, LinkFailed | None]:
     """Returns for how long a host is left alone after these answers, and why it is given up."""
 
     async def main() -> tuple[float, LinkFailed | None]:
         state = HostLimiter(DownloadSettings(), lambda _: True).origin_state(
             parse_request_url("http://a.example/")
         )
-        for message, wait_s in answers:
+        for number, (message, wait_s) in enumerate(answers):
+            if number:
+                await trio.sleep(apart_s)
             state.failed(LinkFailed(S.HTTP_ERROR, message, wait_s), 30.0)
         return max(0.0, state.host.next_at - trio.current_time()), state.failure
 
-    return trio.run(main, clock=MockClock())
+    return trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize(
@@ -389,11 +391,38 @@ def test_a_busy_host_is_left_alone_for_a_while(message: str, asked_s: float | No
     assert put_off((message, asked_s)) == (seconds, None)
 
 
+@pytest.mark.parametrize(
+    ("answers", "apart_s", "seconds"),
+    [
+        (["429"] * 8, 0.0, 1),  # requests that were under way
+        (["429"] * 2, 1.0, 2),
+        (["429", "503"], 1.0, 2),
+        (["429"] * 3, 2.0, 4),
+        (["429"] * 4, 30.0, 8),
+        (["429"] * 15, 40.0, 30),  # as long as the longest Retry-After
+        (["429", "404", "429"], 1.0, 1),
+    ],
+)
+def test_a_host_that_stays_busy_is_left_alone_for_longer(
+    answers: list[str], apart_s: float, seconds: float
+) -> None:
+    assert put_off(*((answer, None) for answer in answers), apart_s=apart_s) == (seconds, None)
+
+
 def test_a_host_that_is_busy_twenty_times_in_a_row_is_given_up() -> None:
-    busy = [("429", None)] * 19
+    busy = [("503", None)] * 19
     assert put_off(*busy, ("404", None), *busy)[1] is None
-    assert put_off(*busy, ("429", None))[1] is not None
+    assert put_off(*busy, ("503", None))[1] is not None
     assert put_off(("408", 31.0))[1] is not None
+
+
+def test_a_host_that_limits_requests_is_given_up_after_a_minute_of_nothing_else() -> None:
+    busy = [("429", None)]
+    assert put_off(*busy * 5_000)[1] is None
+    assert put_off(*busy * 59, apart_s=1.0)[1] is None
+    assert put_off(*busy * 61, apart_s=1.0)[1] is not None
+    assert put_off(*busy * 19, apart_s=10.0)[1] is None
+    assert put_off(*busy * 59, ("404", None), *busy * 59, apart_s=1.0)[1] is None
 
 
 def test_reserved_rights_are_honoured(store: Store) -> None:
