@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def test_a_large_array_has_no_holes_that_a_full_disk_could_not_fill(monkeypatch:
 
 def open_files() -> list[os.stat_result]:
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # that of the listing
-            found.append(os.fstat(int(name)))
+            found.append(link.stat())
     return found
