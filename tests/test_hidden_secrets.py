@@ -85,6 +85,7 @@ def test_thousands_of_urls_are_read_a_few_times_each(part: str, monkeypatch: pyt
             "design=1 tokens=3 oauth=4 key=5 keys=6",
             "design=1 tokens=3 oauth=4 key=5 keys=6",
         ),
+        ("cannot import name 'hf_hub_download'", "cannot import name 'hf_hub_download'"),
         ("unexpected token: 5; no secret: 6", "unexpected token: 5; no secret: 6"),
         ("basic questions of bearer shares", "basic questions of bearer shares"),
     ],

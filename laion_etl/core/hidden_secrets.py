@@ -31,7 +31,7 @@ _HEADER = re.compile(
 )
 # Tokens with a form of their own: of Hugging Face, GitHub, GitLab, Slack and Google, and signed ones (JWT).
 _FORMED = re.compile(
-    r"\b(hf_|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|AIza|eyJ(?=[\w-]{5,300}\.eyJ))[\w.-]{10,}"
+    r"\b(hf_(?=[A-Za-z0-9]{10})|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|AIza|eyJ(?=[\w-]{5,300}\.eyJ))[\w.-]{10,}"
 )
 # `user:password@` of a URL, up to the last @ before the next one: an unescaped password may have any sign.
 # So what follows a port is hidden up to an @, too.

@@ -8,6 +8,8 @@ _PROCESSES = "cannot start a thread or process: there are too many; raise the li
 _OF_SYSTEM = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: "cannot write the output, or a temporary file: the disk quota is used up; free some space",
+    errno.EFBIG: "cannot write the output, or a temporary file: it would be larger than allowed; raise the "
+    "limit (ulimit -f)",
     errno.ENOMEM: _MEMORY,
     errno.EAGAIN: _PROCESSES,
     errno.EMFILE: "cannot open a file: this process has too many open; raise the limit (ulimit -n)",

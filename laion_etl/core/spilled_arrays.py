@@ -5,6 +5,7 @@ Refused: reading and writing such files in parts, which loops that jump between 
 """
 
 import math
+import os
 import tempfile
 from typing import Any
 
@@ -20,5 +21,5 @@ def spilled(shape: tuple[int, ...], dtype: np.dtype[Any] | type[np.generic]) -> 
     if size <= _IN_MEMORY:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # the mapping outlives it
-        file.truncate(size)
+        os.posix_fallocate(file.fileno(), 0, size)  # a hole that no disk has room for would be a SIGBUS
         return np.asarray(np.memmap(file, dtype, "r+", shape=shape))

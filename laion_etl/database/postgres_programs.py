@@ -43,17 +43,19 @@ class PostgresPrograms:
         """Create the database in the folder, with some settings, unless there is one.
 
         PG_VERSION is among the first files: what a killed initdb leaves has it, and never starts. So a file
-        next to the folder says that there is no database yet.
+        next to the folder says that there is no database yet. It is only made for an empty folder, and does
+        not count where a server has written its log: what others have put there is never deleted.
         """
         self.folder.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0:
             self._give_to_user()
         begun = self.folder.with_name(f"{self.folder.name}.begun")
-        if begun.exists():
+        if begun.exists() and not self.log.exists():
             for left in self.folder.iterdir():
                 rmtree(left) if left.is_dir() else left.unlink()
         if not (self.folder / "PG_VERSION").exists():
-            begun.touch()
+            if not any(self.folder.iterdir()):  # initdb refuses other ones
+                begun.touch()
             tuned = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
             self._run(
                 "initdb",

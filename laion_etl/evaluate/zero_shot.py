@@ -155,18 +155,19 @@ def web_dataset(tars: Sequence[Path], names: Sequence[str]) -> Iterator[Labelled
         try:
             with path.open("rb") as file:
                 members = ((*_key_and_ending(name), data) for name, data in read_members(file))
-                for key, of_sample in groupby(members, key=itemgetter(0)):
-                    if key and (labelled := _labelled(key, of_sample, names)) is not None:
+                shown = (member for member in members if member[0])
+                for key, of_sample in groupby(shown, key=itemgetter(0)):
+                    if (labelled := _labelled(key, of_sample, names)) is not None:
                         yield labelled
         except (OSError, TarError) as error:
             raise InputError(f"cannot read {path}: {error}") from error
 
 
 def _key_and_ending(name: str) -> tuple[str, str]:
-    """`a.b/0001` and `seg.png` of a.b/0001.seg.png; hidden files have no key."""
+    """`a.b/0001` and `seg.png` of a.b/0001.seg.png; hidden files and those without ending have no key."""
     folder, slash, file = name.rpartition("/")
-    stem, _, ending = file.partition(".")
-    return (f"{folder}{slash}{stem}" if stem else ""), ending.lower()
+    stem, dot, ending = file.partition(".")
+    return (f"{folder}{slash}{stem}" if stem and dot else ""), ending.lower()
 
 
 def _labelled(key: str, members: Iterable[tuple[str, str, bytes]], names: Sequence[str]) -> Labelled | None:

@@ -152,6 +152,22 @@ def test_a_database_whose_creation_was_killed_is_created_anew(empty_folder: Path
     assert not list(empty_folder.glob("*.begun"))
 
 
+@pytest.mark.parametrize("name", ["18/docker/PG_VERSION", "log"])
+def test_what_others_have_put_into_the_data_folder_is_not_deleted(name: str, empty_folder: Path) -> None:
+    """A folder of Docker's Postgres has its database deeper; one that a server was started in has its log."""
+    programs = PostgresPrograms(empty_folder / "postgres")
+    file = programs.folder / name
+    file.parent.mkdir(parents=True)
+    file.write_text("of another program")
+    if name == "log":
+        (empty_folder / "postgres.begun").touch()
+    for _ in range(2):
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            programs.initdb({})
+        assert "exists but is not empty" in refused.value.stderr
+    assert file.read_text() == "of another program"
+
+
 def test_a_killed_server_that_was_not_reaped(folder: Path) -> None:
     """As in a container whose process 1 does not reap the children of others."""
     libc = ctypes.CDLL(None)

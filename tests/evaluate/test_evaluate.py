@@ -175,6 +175,8 @@ def test_an_invalid_test_set_is_named(tmp_path: Path) -> None:
         (["0.JPG", "0.CLS", "0.json"], [0]),
         (["0.seg.png", "0.cls", "0.jpg", "0.png"], [0]),
         (["._0.jpg", "0.cls", "0.jpg", "names.txt", "LICENCE"], [0]),
+        (["._0.jpg", "0.jpg", "._0.cls", "0.cls"], [0]),
+        (["0.jpg", "LICENCE", "0.cls"], [0]),
         (["0.cls", "1.cls", "1.jpg"], [0, 1]),
     ],
 )

@@ -34,6 +34,7 @@ def test_a_limit_of_memory_that_is_reached_by_imports() -> None:
         (ImportError("x.so: failed to map segment from shared object"), "ulimit -v"),
         (MemoryError(), "ulimit -v"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "quota"),
+        (OSError(errno.EFBIG, "File too large"), "ulimit -f"),
         (RuntimeError("a bug"), None),
         (OSError(errno.EBADF, "Bad file descriptor"), None),
         (ImportError("No module named x"), None),
