@@ -203,7 +203,7 @@ def test_load_and_plan_use_the_embedded_server(tmp_path: Path) -> None:
             1,
             "cannot find C in the database: nothing of it is loaded yet",
         ),
-        (["status", "--crawl", "C"], {"STORE": "/proc/nowhere"}, 1, "LAION_ETL_STORE"),
+        (["stage", "plan", "--crawl", "C"], {"STORE": "/proc/nowhere"}, 1, "LAION_ETL_STORE"),
         (["crawl", "partitions", "--crawl", "C"], {"CRAWL_SOURCE": "."}, 1, "invalid crawl id 'C'"),
         (
             ["crawl", "partitions", "--crawl", "CC-MAIN-2024-39"],

@@ -8,14 +8,27 @@ import hashlib
 import logging
 from pathlib import Path
 
-from laion_etl.core.errors import InputError
+from laion_etl.core.errors import InputError, MissingFileError
 from laion_etl.core.stage_stats import Output
-from laion_etl.io.storage import Store
+from laion_etl.io.storage import Store, local_copy
 
 _log = logging.getLogger(__name__)
 
 
-def check_file(path: Path, output: Output, store: Store, folder: Path) -> None:
+def checked_copy(store: Store, output: Output, folder: Path) -> Path:
+    """Return the local path of a file, fetched into `folder` if it is not local.
+
+    Raises InputError unless it is the one that stats describe.
+    """
+    try:
+        path = local_copy(store, output, folder)
+    except MissingFileError as error:
+        raise _not_usable(store.uri(output.name), "it is missing", output, store) from error
+    _check(path, output, store, folder)
+    return path
+
+
+def _check(path: Path, output: Output, store: Store, folder: Path) -> None:
     """Raise InputError unless a local file is the one that stats describe; notes are kept in `folder`."""
     note, state = folder / "checked" / output.sha256, _state(path)
     if state.startswith(f"{output.bytes} ") and _read(note) == state:
@@ -27,7 +40,11 @@ def check_file(path: Path, output: Output, store: Store, folder: Path) -> None:
                 _write(note, state)
                 return
         cause = "it is damaged, its SHA-256 is not the one in its stats"
-    raise InputError(
+    raise _not_usable(path, cause, output, store)
+
+
+def _not_usable(path: object, cause: str, output: Output, store: Store) -> InputError:
+    return InputError(
         f"cannot open {path}: {cause}; delete {store.uri(output.name)} and its stats, then index again"
     )
 

@@ -16,11 +16,11 @@ from laion_etl.core.formats import check_format
 from laion_etl.core.host_resources import usable_cores
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.versions import Release
-from laion_etl.io.storage import Store, local_copy
+from laion_etl.io.storage import Store
 from laion_etl.search.filters import Filters, Mask
 from laion_etl.search.hnsw import Floats, Graph, Rows, ordered
 from laion_etl.search.index_record import nodes_of
-from laion_etl.search.integrity import check_file
+from laion_etl.search.integrity import checked_copy
 from laion_etl.search.layout import FORMAT, STATS, index_stats, part_stem
 from laion_etl.search.published_rows import PublishedVersion
 from laion_etl.search.rows import open_rows
@@ -224,9 +224,7 @@ def open_index(published: PublishedVersion, settings: Settings, store: Store) ->
 
 
 def _open_part(stats: StageStats, settings: Settings, store: Store, folder: Path) -> OpenPart:
-    graph, rows = (local_copy(store, output, folder) for output in stats.outputs)
-    for path, output in zip((graph, rows), stats.outputs, strict=True):
-        check_file(path, output, store, folder)
+    graph, rows = (checked_copy(store, output, folder) for output in stats.outputs)
     dim, dtype = int(stats.details["dim"]), str(stats.details["dtype"])
     nodes = nodes_of(stats)
     opened, node_of_row = open_rows(rows, stats.kept, nodes)
