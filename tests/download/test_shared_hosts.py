@@ -29,7 +29,7 @@ from laion_etl.download.host_facts import (
     rules_fact,
 )
 from laion_etl.download.link_failed import LinkFailed
-from laion_etl.download.politeness import HostLimiter
+from laion_etl.download.politeness import HostLimiter, OriginState
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.download.robots import PolicyFile, RobotsPolicy
 from laion_etl.download.robots_rules import RobotsRules, lines_for
@@ -301,11 +301,14 @@ def test_workers_that_begin_together_do_not_all_ask_at_once() -> None:
 def test_a_worker_for_which_most_hosts_fail_blames_none() -> None:
     limiter = HostLimiter(DownloadSettings(), lambda _: False)
     states = [limiter.origin_state(parse_request_url(f"http://{n}.example/1")) for n in range(4)]
-    failure = LinkFailed(DownloadStatus.CONNECT_FAILED, "no connection")
-    for state in states[:2]:
-        state.failed(failure, 30)
+
+    async def fail(some: list[OriginState]) -> None:
+        for state in some:
+            state.failed(LinkFailed(DownloadStatus.CONNECT_FAILED, "no connection"), 30)
+
+    trio.run(fail, states[:2])
     assert set(limiter.learned()) == {states[0].origin, states[1].origin}
-    states[2].failed(failure, 30)
+    trio.run(fail, states[2:3])
     assert limiter.learned() == {}
 
 
