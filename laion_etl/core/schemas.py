@@ -143,6 +143,11 @@ def parse_stats_name(crawl: str, partition: int) -> str:
     return f"pairs/{crawl}/{partition_name(partition)}.json"
 
 
+def shard_stats_name(crawl: str, batch: int) -> str:
+    """Return the name of the stats of a downloaded batch."""
+    return f"{shard_stem(crawl, batch)}_stats.json"
+
+
 def plan_stats_name(crawl: str) -> str:
     """Name in the store of the stats of the plan stage; their details list the batches."""
     return f"batches/{crawl}/_stats.json"

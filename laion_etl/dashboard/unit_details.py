@@ -5,7 +5,7 @@ from typing import Any
 
 from laion_etl.core.errors import DamagedFileError, LaionEtlError, MissingFileError
 from laion_etl.core.funnel import sentence_of
-from laion_etl.core.schemas import partition_name, scored_stem, shard_stem
+from laion_etl.core.schemas import partition_name, scored_stem, shard_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dashboard.data_sources import Sources
 from laion_etl.io.storage import Store
@@ -37,7 +37,7 @@ def partition_document(crawl: str, number: int, sources: Sources) -> dict[str, A
 def batch_document(crawl: str, number: int, sources: Sources) -> dict[str, Any]:
     """Return download and score of a batch. Raises StorageError if the store is unavailable."""
     store = sources.store()
-    fetched = _stats(f"{shard_stem(crawl, number)}_stats.json", store)
+    fetched = _stats(shard_stats_name(crawl, number), store)
     scored = _stats(f"{scored_stem(crawl, number)}_stats.json", store)
     facts = _queue_facts(crawl, number, sources)
     if fetched is not None:

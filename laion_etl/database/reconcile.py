@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from laion_etl.core.documented_enum import DocumentedEnum
 from laion_etl.core.ids import batch_name
-from laion_etl.core.schemas import plan_stats_name, shard_stem
+from laion_etl.core.schemas import plan_stats_name, shard_stats_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.database.connection import Database, Keys
 from laion_etl.database.loaded import load_fingerprint
@@ -204,7 +204,7 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
     """
 
     def stats_of(batch: int) -> StageStats | None:
-        stats = readable_stats(f"{shard_stem(crawl, batch)}_stats.json", store)
+        stats = readable_stats(shard_stats_name(crawl, batch), store)
         finished = (
             stats is not None
             and (stats.stage, stats.crawl, stats.unit) == ("download", crawl, batch_name(batch))

@@ -20,11 +20,11 @@ from laion_etl.core.ids import MAX_BATCH_PAIRS
 from laion_etl.core.outages import Outages
 from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.quantities import quantity
-from laion_etl.core.schemas import shard_stem
+from laion_etl.core.schemas import shard_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.outputs import has_outputs
 from laion_etl.io.storage import Guard, Store
-from laion_etl.io.tarshard import finish, read_members, write_member
+from laion_etl.io.tarshard import copy_without
 
 _log = logging.getLogger(__name__)
 
@@ -116,14 +116,10 @@ class Earlier:
 def earlier_result(crawl: str, batch: int, store: Store) -> StageStats | None:
     """Return the stats of a batch that was downloaded before, if its shard had samples."""
     try:
-        stats = store.read_stats(_stats_name(crawl, batch))
+        stats = store.read_stats(shard_stats_name(crawl, batch))
     except (MissingFileError, DamagedFileError):
         return None
     return stats if stats.kept else None
-
-
-def _stats_name(crawl: str, batch: int) -> str:
-    return f"{shard_stem(crawl, batch)}_stats.json"
 
 
 def _without(
@@ -158,7 +154,7 @@ def _without(
     )
     dropped = Counter(shard.dropped) + Counter(row["status"] for row in gone)
     left = replace(shard, kept=shard.kept - len(gone), dropped=dict(dropped.most_common()), outputs=outputs)
-    return outages.outlast(lambda: store.write_stats(_stats_name(shard.crawl, batch), left, guard))
+    return outages.outlast(lambda: store.write_stats(shard_stats_name(shard.crawl, batch), left, guard))
 
 
 def _rows(shard: StageStats, name: str, store: Store) -> pa.Table | None:
@@ -177,10 +173,7 @@ def _rows(shard: StageStats, name: str, store: Store) -> pa.Table | None:
 
 def _rewrite_tar(name: str, gone: set[str], store: Store, guard: Guard | None) -> Output:
     with store.open(name) as source, store.create(name, guard) as target:
-        for member, data in read_members(source):
-            if member.partition(".")[0] not in gone:
-                write_member(target, member, data)
-        finish(target)
+        copy_without(source, target, gone)
     return target.output
 
 

@@ -22,7 +22,7 @@ from laion_etl.core.errors import InputError, LaionEtlError, MissingFileError
 from laion_etl.core.ids import MAX_BATCH_PAIRS, batch_name
 from laion_etl.core.outages import NO_PATIENCE, Outages
 from laion_etl.core.parquet_bounds import BoundedParquet
-from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stem
+from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name, shard_stats_name, shard_stem
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.core.usage_counters import Counter, count
@@ -89,7 +89,7 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     unit_fingerprint = fingerprint("download", RULES_VERSION, shaping(settings, Stage.DOWNLOAD), file)
 
     def finished() -> StageStats | None:
-        done = store.finished(_stats_name(crawl, batch), unit_fingerprint)
+        done = store.finished(shard_stats_name(crawl, batch), unit_fingerprint)
         return done if done is not None and is_there(done, store) else None
 
     if (done := outages.outlast(finished)) is not None:
@@ -117,7 +117,7 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
         outputs,
         {"network": _network(downloader, fetched_s), "settings": unit_settings(settings, Stage.DOWNLOAD)},
     )
-    return outages.outlast(lambda: store.write_stats(_stats_name(crawl, batch), stats, guard))
+    return outages.outlast(lambda: store.write_stats(shard_stats_name(crawl, batch), stats, guard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +173,6 @@ def _network(downloader: BatchDownloader, seconds: float) -> dict[str, Any]:
         "latency_s": latencies,
         "diagnosis": diagnose(outcomes.input, outcomes.dropped, latencies),
     }
-
-
-def _stats_name(crawl: str, batch: int) -> str:
-    return f"{shard_stem(crawl, batch)}_stats.json"
 
 
 def _file_of(crawl: str, batch: int, store: Store) -> Output:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.core.errors import InputError
-from laion_etl.core.schemas import shard_stem
+from laion_etl.core.schemas import shard_stats_name
 from laion_etl.evaluate.embed import embedded
 from laion_etl.io.storage import Store
 from laion_etl.score.finite import check_embeddings
@@ -41,7 +41,7 @@ def shard_recall(
 
     `preparers` as for `embedded`.
     """
-    stats = store.read_stats(f"{shard_stem(crawl, batch)}_stats.json")
+    stats = store.read_stats(shard_stats_name(crawl, batch))
     pairs = (
         (sample.image, (sample.text, hashlib.sha256(sample.image[1]).digest()))
         for sample in shard_samples(stats, store)

@@ -8,7 +8,7 @@ archive; a shard needs none of the former, and the latter would lose samples sil
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain
 from typing import BinaryIO, Protocol
 
@@ -55,6 +55,14 @@ def finish(file: SequentialFile) -> None:
     """Ends the archive: two zero blocks, then zeros up to a whole record."""
     file.write(bytes(2 * BLOCK))
     file.write(bytes(-file.tell() % RECORD))
+
+
+def copy_without(source: BinaryIO, target: SequentialFile, keys: Container[str]) -> None:
+    """Copies an archive without the samples of these keys. Raises TarError."""
+    for name, data in read_members(source):
+        if name.partition(".")[0] not in keys:
+            write_member(target, name, data)
+    finish(target)
 
 
 def read_members(file: BinaryIO, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[str, bytes]]:

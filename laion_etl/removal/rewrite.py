@@ -28,7 +28,7 @@ from laion_etl.core.schemas import BATCH_FILES, PAIR_FILES, SCORED_FILES, SHARD_
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.io.outputs import rewritten
 from laion_etl.io.storage import Store
-from laion_etl.io.tarshard import TarError, finish, read_members, write_member
+from laion_etl.io.tarshard import TarError, copy_without
 
 _ROWS_AT_ONCE = 1 << 16  # what a lookup makes of rows is larger than the rows
 _FILES = {"pairs": PAIR_FILES, "batches": BATCH_FILES, "shards": SHARD_FILES, "scored": SCORED_FILES}
@@ -150,14 +150,11 @@ def _without_members(shard: _Shard, keys: set[str]) -> Output | None:
         # Without the guard it would come back, and stay: the queue has noted that it is deleted.
         with store.open(name) as source, store.create(name, still_there) as target:
             try:
-                for member, data in read_members(source):
-                    if member.partition(".")[0] not in keys:
-                        write_member(target, member, data)
+                copy_without(source, target, keys)
             except TarError as error:
                 raise InputError(
                     f"cannot read {store.uri(name)}: {error}; download and score the shard again"
                 ) from error
-            finish(target)
     except _DeletedError:
         return None
     except MissingFileError:
