@@ -1,6 +1,8 @@
 """The commands of processes that this one starts from modules of its own."""
 
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,3 +17,11 @@ def python_module(name: str) -> tuple[str, ...]:
     except OSError:  # the folder was deleted
         looks_here = False
     return (sys.executable, *(() if looks_here else ("-P",)), "-m", name)
+
+
+def ending(code: int) -> str:
+    """Return in words how a process ended, from its exit code; below 0 it is that of a signal."""
+    if code < 0:
+        with suppress(ValueError):  # real-time signals have no names
+            return signal.Signals(-code).name
+    return f"exit code {code}"

@@ -6,7 +6,6 @@ once; it stops when the last of them ends.
 
 import fcntl
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +19,7 @@ from psycopg import sql
 from laion_etl.core.errors import DatabaseError, DatabaseOutageError, DatabaseRefusedError
 from laion_etl.core.host_resources import machine_memory_bytes
 from laion_etl.core.outages import is_outage
+from laion_etl.core.programs import ending
 from laion_etl.io.file_locks import folder_lock
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _cause(error: Exception, log: Path, log_start: int) -> str:
     for line in written:
         if found := _FATAL.search(line):
             return line[found.end() :]
-    program = f"{Path(error.cmd[0]).name} ended with {_ending(error.returncode)}"
+    program = f"{Path(error.cmd[0]).name} ended with {ending(error.returncode)}"
     return next((line for line in written if _CAUSE.search(line)), written[-1] if written else program)
 
 
@@ -182,10 +182,6 @@ def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error) or type(error).__name__
-
-
-def _ending(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def exists(data_dir: Path) -> bool:

@@ -27,7 +27,7 @@ from laion_etl.core.errors import (
     Stopped,
 )
 from laion_etl.core.plain_json import parse_json
-from laion_etl.core.programs import python_module
+from laion_etl.core.programs import ending, python_module
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
@@ -171,17 +171,21 @@ def failure(failed: Sequence[tuple[str, int, str]]) -> LaionEtlError:
     """Returns the error for processes that failed: device, exit code and last line of each."""
     names = ", ".join(device for device, _, _ in failed)
     codes = {code for _, code, _ in failed}
-    errors = " | ".join(
-        f"{device}: {_KILLED if code == -signal.SIGKILL else error}" for device, code, error in failed
-    )
+    errors = " | ".join(f"{device}: {_cause(code, error)}" for device, code, error in failed)
     sentence = f"cannot score on {names}: {errors}"
-    if codes <= {OUTAGE_EXIT_CODE, Stopped.exit_code}:
+    if codes <= {OUTAGE_EXIT_CODE, Stopped.exit_code, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP}:
         return OutageError(f"{sentence}; run the same command again to continue")
     if -signal.SIGKILL in codes:
         return KilledError(
             f"{sentence}; give it more memory, or lower LAION_ETL_CLIP_BATCH_SIZE or LAION_ETL_CLIP_PREPARERS"
         )
     return RefusedError(sentence) if codes == {RefusedError.exit_code} else ModelError(sentence)
+
+
+def _cause(code: int, error: str) -> str:
+    if code == -signal.SIGKILL:
+        return _KILLED
+    return error or f"its process ended with {ending(code)} and without a message"
 
 
 class ScoreProcess:
@@ -216,7 +220,7 @@ class ScoreProcess:
                 errors="replace",
             )
         self.usage = ApartProcess(self._process.pid)
-        self.error = "its process ended without a message"
+        self.error = ""
         self._followers = [
             threading.Thread(target=self._follow, daemon=True),
             threading.Thread(target=self._read, args=(on_scored,), daemon=True),

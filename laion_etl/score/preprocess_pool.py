@@ -228,15 +228,19 @@ class _Preparer:
         self._images = mmap.mmap(images, IMAGES_BYTES)
         with suppress(OSError):  # a kernel before 5.1
             fcntl.fcntl(images, fcntl.F_ADD_SEALS, _SEALED)
-        with other, os.fdopen(images):  # both stay open in the process only
-            self._process = subprocess.Popen(
-                [*PROGRAM, str(descriptor), str(images), str(memory_mb), plans.to_json()],
-                stdin=other.fileno(),
-                stdout=other.fileno(),
-                pass_fds=[descriptor, images],
-                env=confined_environment(),
-                process_group=0,  # as in sandbox/processes.py
-            )
+        try:
+            with other, os.fdopen(images):  # both stay open in the process only
+                self._process = subprocess.Popen(
+                    [*PROGRAM, str(descriptor), str(images), str(memory_mb), plans.to_json()],
+                    stdin=other.fileno(),
+                    stdout=other.fileno(),
+                    pass_fds=[descriptor, images],
+                    env=confined_environment(),
+                    process_group=0,  # as in sandbox/processes.py
+                )
+        except OSError:
+            self._close()
+            raise
         if self._answer() != DONE:
             self.end()
             raise ModelError(
@@ -273,6 +277,9 @@ class _Preparer:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
         self._socket.close()
         self._images.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from laion_etl.core.errors import KilledError, ModelError, OutageError, RefusedError
+from laion_etl.core.errors import KilledError, LaionEtlError, ModelError, OutageError, RefusedError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
@@ -101,6 +101,25 @@ def test_a_process_that_was_killed_says_so(tmp_path: Path, monkeypatch: pytest.M
     ) as ended:
         score_everywhere(CRAWL, [0, 1, 2], TWO, LocalStore(tmp_path / "store"))
     assert "3 of 7" not in str(ended.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "cause"),
+    [
+        ("exit 3", ModelError, "its process ended with exit code 3 and without a message"),
+        ("kill -SEGV $$", ModelError, "its process ended with SIGSEGV and without a message"),
+        ("kill -TERM $$", OutageError, "with SIGTERM and without a message; run the same command again"),
+    ],
+)
+def test_a_process_that_ends_without_a_message_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, error: type[LaionEtlError], cause: str
+) -> None:
+    process = tmp_path / "python"
+    process.write_text(f"#!/bin/sh\n{end}\n")
+    process.chmod(0o755)
+    monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
+    with pytest.raises(error, match=f"cannot score on cpu: cpu: .*{cause}"):
+        run_processes(CRAWL, [1], ["cpu"])
 
 
 def test_what_a_head_prints_is_passed_on_and_no_result(

@@ -266,9 +266,10 @@ def test_pools_larger_than_the_memory_of_a_decoder_work() -> None:
 
 def test_a_process_that_was_taken_over_cannot_change_images_that_follow() -> None:
     """What it has open is the memory that images come in, and it may still map memory."""
+    before = _open_images()
     with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
         preparers.prepare([png(noisy((40, 40)))]).wait()
-        [images] = [fd for fd in Path("/proc/self/fd").iterdir() if "laion-etl-images" in _target(fd)]
+        [images] = _open_images() - before
         with images.open("rb") as file:
             mmap.mmap(file.fileno(), 4_096, prot=mmap.PROT_READ).close()
         with images.open("r+b", buffering=0) as file:
@@ -276,6 +277,10 @@ def test_a_process_that_was_taken_over_cannot_change_images_that_follow() -> Non
                 mmap.mmap(file.fileno(), 4_096, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             with pytest.raises(PermissionError):
                 file.write(b"x")
+
+
+def _open_images() -> set[Path]:
+    return {fd for fd in Path("/proc/self/fd").iterdir() if "laion-etl-images" in _target(fd)}
 
 
 def _target(link: Path) -> str:
@@ -295,10 +300,12 @@ def test_processes_that_do_not_start_are_an_error(capfd: pytest.CaptureFixture[s
 
 def test_processes_that_the_system_refuses_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocess_pool, "PROGRAM", ("/nowhere/python",))
+    before = _open_images()
     with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
         prepared = preparers.prepare([png(noisy((40, 40)))] * 4)
         with pytest.raises(ModelError, match=r"cannot start a process that decodes images: .*nowhere"):
             prepared.wait()
+    assert _open_images() == before
 
 
 def test_closing_the_pool_ends_those_who_wait() -> None:

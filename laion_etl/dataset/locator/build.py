@@ -154,13 +154,13 @@ def delete_segment(stem: str, store: Store) -> None:
 
 
 def _belongs(segment: Segment, part: Slice) -> bool:
-    kind, first = segment.stats.details["slice"]
+    kind, first = segment.slice
     return kind == part.kind and part.holds(first)
 
 
 def _is_of_range(segment: Segment) -> bool:
     """Whether a segment is about the files that a range published, see `locate_written`."""
-    return str(segment.stats.details["slice"][0]).startswith(f"{PUBLISHED}-")
+    return segment.slice[0].startswith(f"{PUBLISHED}-")
 
 
 def _renamed(

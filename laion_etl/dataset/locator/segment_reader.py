@@ -46,9 +46,20 @@ class Segment:
     stats: StageStats
 
     @property
+    def url_rules(self) -> object:
+        """The URL rules that its links were hashed by; None where the stats name none."""
+        return self.stats.details.get("url_rules")
+
+    @property
+    def slice(self) -> tuple[str, int]:
+        """What its units are, and the number of the first. Raises one of NOT_AS_EXPECTED without them."""
+        kind, first = self.stats.details["slice"]
+        return str(kind), int(first)
+
+    @property
     def usable(self) -> bool:
         """Whether links were hashed by the URL rules that requests are looked up by today."""
-        return bool(self.stats.details["url_rules"] == url_rules())
+        return bool(self.url_rules == url_rules())
 
     def output(self, ending: str) -> Output:
         return next(one for one in self.stats.outputs if one.name == self.stem + ending)
@@ -63,6 +74,7 @@ def read_segment(stem: str, store: Store) -> Segment | None:
         segment = Segment(stem, stats)
         for ending in (".keys", ".pdq", ".parquet"):
             segment.output(ending)
+        _ = segment.slice
         if not 0 <= (bits := int(stats.details["bucket_bits"])) <= _MOST_BITS:
             raise ValueError(f"its keys cannot be in 2^{bits} buckets")
     except (DamagedFileError, MissingFileError, InputError, StopIteration, *NOT_AS_EXPECTED) as error:
@@ -72,7 +84,7 @@ def read_segment(stem: str, store: Store) -> Segment | None:
         _log.warning(
             "%s is not used: it was made by the URL rules %s, today's are %s; run "
             "`laion-etl dataset locate --crawl %s`",
-            uri, stats.details["url_rules"], url_rules(), stats.crawl,
+            uri, segment.url_rules or "of an earlier release", url_rules(), stats.crawl,
         )  # fmt: skip
     return segment if segment.usable else None
 
