@@ -51,10 +51,10 @@ class Segment:
         return self.stats.details.get("url_rules")
 
     @property
-    def slice(self) -> tuple[str, int]:
-        """What its units are, and the number of the first. Raises one of NOT_AS_EXPECTED without them."""
+    def slice(self) -> tuple[str, str]:
+        """What its units are, and the name of the first. Raises one of NOT_AS_EXPECTED without them."""
         kind, first = self.stats.details["slice"]
-        return str(kind), int(first)
+        return str(kind), str(first)
 
     @property
     def usable(self) -> bool:
