@@ -38,7 +38,7 @@ from laion_etl.settings import DownloadSettings
 _TICK_S = 0.5
 # While more images than this wait for each decoder, only links of origins that have delivered none start:
 # slow and dead ones among them take long, and need no decoder. While more than the second wait, none start.
-_BACKLOG_PER_DECODER, _MOST_PER_DECODER = 8, 32
+_BACKLOG_PER_DECODER, _MOST_PER_DECODER = 8, 128
 _MAX_RESOLVER_FAILURE_SHARE = 0.2  # of the links; beyond it the batch goes back to the queue
 _FEW_LOOKUPS = 30  # failed ones; as long as others are answered, these may be the fault of their hosts
 
@@ -47,8 +47,9 @@ _FEW_LOOKUPS = 30  # failed ones; as long as others are answered, these may be t
 class Hooks:
     """Callbacks of the caller of a batch.
 
-    `progress` receives the links done and the total; `check` is called twice a second and ends the batch by
-    raising. `hosts` supplies what other workers know before the batch, and receives what this one found out.
+    `progress` receives the links done and the total; `check` is called at least twice a second and ends the
+    batch by raising. `hosts` supplies what other workers know before the batch, and receives what this one
+    found out.
     """
 
     progress: Callable[[int, int], None] | None = None
@@ -196,9 +197,9 @@ class BatchDownloader:
         return self._in_flight < self._concurrency.limit
 
     async def _tick(self) -> None:
-        """Twice a second: adapts the limit, closes idle connections and calls `check`."""
+        """Twice a second, or more often: adapts the limit, closes idle connections and calls `check`."""
         while True:
-            due = trio.current_time() + _TICK_S
+            due = trio.current_time() + self._concurrency.sample_s
             await trio.sleep_until(due)
             late_s = trio.current_time() - due
             counted = self._since_tick

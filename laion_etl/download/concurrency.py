@@ -2,9 +2,10 @@
 
 It starts low, grows while the limit is reached and the event loop is on time, and shrinks when the event loop
 is late (the CPU is the bottleneck) or when servers that used to answer time out (the network is). Until it
-shrinks for the first time it doubles (slow start): links to slow servers that had to wait for a place would
-be what a batch waits for at its end. Decoder back-pressure is separate: BatchDownloader starts few links
-while the decode queue is long, and none while it is full (`batch_downloader.py`).
+shrinks for the first time it doubles (slow start), with samples twice as often: links to slow servers that
+had to wait for a place would be what a batch waits for at its end. Decoder back-pressure is separate:
+BatchDownloader starts few links while the decode queue is long, and none while it is full
+(`batch_downloader.py`).
 """
 
 import resource
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 
 from laion_etl.core.errors import SettingsError
 
-_START, _MIN, _MAX = 128, 16, 2_048
+_START, _MIN, _MAX = 256, 16, 2_048
+_SAMPLE_S, _FIRST_SAMPLE_S = 0.5, 0.25
 _FIRST_GROWTH, _GROWTH, _CUT = 2.0, 1.3, 0.7
-_LATE_S = 0.1
+_LATE_S, _FIRST_LATE_S = 0.1, 0.25  # the second in slow start: hundreds of links start at once
 _TIMEOUT_SHARE = 0.3
 _ENOUGH_LINKS = 20  # for a share of timeouts to mean something
 _DESCRIPTORS_KEPT = 256  # for everything except connections
@@ -47,12 +49,22 @@ class AdaptiveConcurrency:
         self._fixed = bool(fixed)
         self._growth = _FIRST_GROWTH
 
+    @property
+    def sample_s(self) -> float:
+        """Seconds until the next sample is due."""
+        return _FIRST_SAMPLE_S if self._is_slow_start and self.limit < self._max else _SAMPLE_S
+
+    @property
+    def _is_slow_start(self) -> bool:
+        return self._growth == _FIRST_GROWTH and not self._fixed
+
     def update(self, sample: LoadSample) -> None:
         if self._fixed:
             return
         links = sample.answered + sample.timeouts
         crowded = links >= _ENOUGH_LINKS and sample.timeouts > _TIMEOUT_SHARE * links
-        if sample.late_s > _LATE_S or crowded:
+        late = sample.late_s > (_FIRST_LATE_S if self._is_slow_start else _LATE_S)
+        if late or crowded:
             self.limit = max(_MIN, int(self.limit * _CUT))
             self._growth = _GROWTH
         elif sample.full:

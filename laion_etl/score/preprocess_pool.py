@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -228,7 +228,8 @@ class _Preparer:
         self._images = mmap.mmap(images, IMAGES_BYTES)
         with suppress(OSError):  # a kernel before 5.1
             fcntl.fcntl(images, fcntl.F_ADD_SEALS, _SEALED)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(self._close)
             with other, os.fdopen(images):  # both stay open in the process only
                 self._process = subprocess.Popen(
                     [*PROGRAM, str(descriptor), str(images), str(memory_mb), plans.to_json()],
@@ -238,9 +239,7 @@ class _Preparer:
                     env=confined_environment(),
                     process_group=0,  # as in sandbox/processes.py
                 )
-        except OSError:
-            self._close()
-            raise
+            on_error.pop_all()
         if self._answer() != DONE:
             self.end()
             raise ModelError(
@@ -257,8 +256,7 @@ class _Preparer:
             self._socket.sendall(bytes([len(group)]) + b"".join(self._packed(first, group)))
         except OSError:
             return False
-        rows = [row for row, _ in group]
-        before = len(rows) + 1
+        rows, before = [row for row, _ in group], len(group) + 1
         while (left := int((found.states[rows] == WAITING).sum())) < before:
             before = left
             if answer := self._answer():

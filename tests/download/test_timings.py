@@ -62,10 +62,16 @@ def test_the_limit_grows_faster_until_it_has_been_too_high() -> None:
         concurrency.update(LoadSample(0.0, full=True, answered=100, timeouts=0))
         return concurrency.limit / before
 
-    first, second = growth(), growth()
-    assert min(first, second) >= 2
+    often = concurrency.sample_s
+    assert growth() >= 2
+    concurrency.update(LoadSample(0.15, full=False, answered=100, timeouts=0))
+    assert growth() >= 2, "the event loop is late while hundreds of links start"
     concurrency.update(LoadSample(0.5, full=True, answered=100, timeouts=0))
     assert 1 < growth() < 1.5
+    lower = concurrency.limit
+    concurrency.update(LoadSample(0.15, full=True, answered=100, timeouts=0))
+    assert concurrency.limit < lower
+    assert concurrency.sample_s > often
 
 
 def test_metrics_as_a_file_and_over_udp(tmp_path: Path) -> None:
