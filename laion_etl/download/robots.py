@@ -231,9 +231,9 @@ class RobotsPolicy:
             body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
         lines = await _run(lines_for, body, self._agent, in_thread=len(body) >= _LARGE_BYTES)
         if answer.cut_off:  # rules may be missing
-            failure = RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
-            failure.lines = lines
-            raise failure
+            cut_off = RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
+            cut_off.lines = lines
+            raise cut_off
         return lines
 
     async def _tdm(self, target: RequestUrl) -> Sequence[TdmLine]:
