@@ -77,6 +77,9 @@ CUT_OFF = {
     "the end of it": sized(b"Content-Range: bytes 64-98/99", first=PART, body=OTHERS),
     "zstd without a label": sized(body=b"\x28\xb5\x2f\xfd" + bytes(range(256))),
     "zlib without a label, damaged": sized(body=zlib.compress(OTHERS)[:-9] + bytes(9)),
+    "a broken second gzip member": coded(
+        b"gzip", gzip.compress(OTHERS) + gzip.compress(RULES)[:-8] + bytes(8)
+    ),
     "a second gzip member without its end": coded(b"gzip", gzip.compress(OTHERS) + gzip.compress(RULES)[:20]),
 }
 CASES |= {f"cut off: {name}": (raw, S.ROBOTS_UNREACHABLE) for name, raw in CUT_OFF.items()}
