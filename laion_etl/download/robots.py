@@ -4,7 +4,8 @@ Both are fetched once per origin and batch, before its first link, unless anothe
 (host_facts.py). What their answers mean is RFC 9309, section 2.3.1: rules are obeyed, a file that is
 "unavailable" (4xx) forbids nothing, and a host whose robots.txt is "unreachable" (5xx, silence; also 429, 408
 and other 4xx by which a server puts a request off) is left alone. Its owner did not ask for that, so
-robots.txt is requested again first, and links lost this way have their own reason.
+robots.txt is requested again first, and links lost this way have their own reason. So is a host whose
+robots.txt is cut off; what came of it and forbids a path is the owner's wish.
 """
 
 import random

@@ -27,7 +27,7 @@ _PLAIN_LABELS = re.compile(r"(?!.*(?:-\.|\.-))[a-z0-9.:-]+")
 # What browsers offer up to TLS 1.2. Unlike those of Python they include CBC with SHA-1 and keys exchanged by
 # RSA: some old servers have nothing else. They do not include DHE: old servers use it with weak parameters.
 # Who gets the key of such a server can read later what it sent: of a public image that is no harm.
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!eNULL:!aDSS:!AESCCM:!PSK:!SRP"
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!AESCCM:!PSK"
 # SSL_OP_LEGACY_SERVER_CONNECT: servers that do not know RFC 5746, as in browsers; we never renegotiate.
 _UNPATCHED_SERVERS = 0x4
 _NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
