@@ -106,7 +106,7 @@ LOSS_CAUSES = (
     LossCause(
         "robots_unreachable",
         (S.ROBOTS_UNREACHABLE,),
-        "have hosts whose robots.txt could not be read (429, 5xx, cut off, no answer), so they were left alone",
+        "have hosts whose robots.txt could not be read (429, 5xx, no answer ...), so they were left alone",
         "download them on another day, or raise LAION_ETL_DOWNLOAD_RETRIES",
     ),
     LossCause(
