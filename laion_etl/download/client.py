@@ -231,35 +231,32 @@ class Client:
     async def _policy_file_hop(self, target: RequestUrl) -> PolicyFile | RequestUrl:
         deadline = RequestDeadline(self._settings, self._settings.timeout_s)
         connection, head = await self._send(target, deadline)
+        text, cut_off = bytearray(), True
         try:
             with deadline.enforce():
                 if location := location_of(head) if head.status in _POLICY_REDIRECTS else "":
                     return parse_request_url(location, target.url)
-                text, cut_off = await self._text(connection, head)
-                return PolicyFile(head.status, text, _wait_s(head), cut_off)
-        finally:
-            await self._finish(target, connection, deadline)
-
-    async def _text(self, connection: PooledConnection, head: Head) -> tuple[bytes, bool]:
-        """Returns the first MAX_POLICY_FILE_BYTES of a body, and whether it ended before its end."""
-        if not is_success(head.status):
-            return b"", False
-        text, part = bytearray(), b"first"
-        decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
-        cut_off = is_part(head)
-        try:
-            while part and len(text) < MAX_POLICY_FILE_BYTES:
-                part = await connection.part()
-                for data in decode(part) if part else decode.finish():
-                    text += data
-                    if len(text) >= MAX_POLICY_FILE_BYTES:
-                        break
-        except (LinkFailed, *BROKEN):
+                cut_off = await self._read_text(connection, head, text)
+        except LinkFailed:
             if not text:
                 raise
-            cut_off = True  # what has come is what the owner wrote
-        cut_off = cut_off or decode.unfinished
-        return bytes(text[:MAX_POLICY_FILE_BYTES]), cut_off and len(text) < MAX_POLICY_FILE_BYTES
+        finally:
+            await self._finish(target, connection, deadline)
+        return PolicyFile(head.status, bytes(text), _wait_s(head), cut_off)
+
+    async def _read_text(self, connection: PooledConnection, head: Head, text: bytearray) -> bool:
+        """Reads up to MAX_POLICY_FILE_BYTES of a body. Returns whether it ended before its end."""
+        if not is_success(head.status):
+            return False
+        part = b"first"
+        decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
+        while part and len(text) < MAX_POLICY_FILE_BYTES:
+            part = await connection.part()
+            for data in decode(part) if part else decode.finish():
+                text += data[: MAX_POLICY_FILE_BYTES - len(text)]
+                if len(text) >= MAX_POLICY_FILE_BYTES:
+                    return False
+        return is_part(head) or decode.unfinished
 
 
 def _wait_s(head: Head) -> float | None:

@@ -86,7 +86,7 @@ CASES |= {f"cut off: {name}": (raw, S.ROBOTS_UNREACHABLE) for name, raw in CUT_O
 
 
 @contextmanager
-def policy_server(replies: Sequence[bytes], tdmrep: bytes = b"") -> Iterator[int]:
+def policy_server(replies: Sequence[bytes], tdmrep: bytes = b"", *, held: bool = False) -> Iterator[int]:
     """Serves each reply as robots.txt of a host, `s7.`, and the rules where it leads to. Yields the port."""
 
     class Answers(StreamRequestHandler):
@@ -100,6 +100,8 @@ def policy_server(replies: Sequence[bytes], tdmrep: bytes = b"") -> Iterator[int
                     self.wfile.write(replies[int(host.removeprefix(b"Host: s").partition(b".")[0])])
                 elif path.startswith(b"/.well-known/") and tdmrep:
                     self.wfile.write(tdmrep)
+                    if held:
+                        self.rfile.read(1)  # until the client closes
                 elif path == b"/to/tdm":
                     self.wfile.write(sized(body=RESERVED))
                 elif path.startswith(b"/to/"):
@@ -156,4 +158,11 @@ RESERVED = b'[{"location": "/", "tdm-reservation": 1}]'
 def test_a_reservation_is_obeyed_whatever_else_of_tdmrep_json_is_missing(raw: bytes) -> None:
     with policy_server([sized(first=b"HTTP/1.1 404 No")], raw) as port:
         settings = DownloadSettings(connect_to=(f"*.shapes.example=127.0.0.1:{port}",))
+        assert fetch_all([URL], settings) == {URL: S.OPTED_OUT_TDM}
+
+
+def test_a_reservation_is_obeyed_though_the_rest_of_tdmrep_json_does_not_come() -> None:
+    raw = head(b"Content-Length: 999") + RESERVED
+    with policy_server([sized(first=b"HTTP/1.1 404 No")], raw, held=True) as port:
+        settings = DownloadSettings(connect_to=(f"*.shapes.example=127.0.0.1:{port}",), idle_timeout_s=0.1)
         assert fetch_all([URL], settings) == {URL: S.OPTED_OUT_TDM}
