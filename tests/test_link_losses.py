@@ -117,6 +117,11 @@ def test_every_reason_has_a_cause_and_every_remedy_names_settings_there_are() ->
         *((S.HTTP_ERROR, status, "server_trouble") for status in ("408", "421", "425", "499", "520")),
         *((S.HTTP_ERROR, status, "refused") for status in ("400", "409", "418", "423", "431", "498")),
         (S.HTTP_ERROR, "304", "http_error"),
+        (S.TLS_FAILED, "certificate: Hostname mismatch", "tls_failed"),
+        *(
+            (S.TLS_FAILED, message, "tls_handshake")
+            for message in ("handshake", "timeout", "no HTTP/1.1", "")
+        ),
         (S.HTTP_ERROR, "", "http_error"),
         (S.FORMAT_REFUSED, "JPEG XL", "other_format"),
         (S.ROBOTS_UNREACHABLE, "503", "robots_unreachable"),
@@ -154,6 +159,14 @@ def test_what_owners_wish_has_no_remedy(store: Store, database: Database) -> Non
     losses = batch_losses(CRAWL, add_batch(0, links, store, database), store)
     assert counts(losses) == {"opted_out": (len(links), None)}
     assert "No setting would win back" in printed(losses)
+
+
+def test_a_batch_behind_a_proxy(store: Store, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = [("good.example", S.CONNECT_TIMEOUT, "")] * 3
+    batch = add_batch(0, links, store, database)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    for losses in (batch_losses(CRAWL, batch, store), crawl_losses(CRAWL, store, database)):
+        assert "downloads do not use the proxy that HTTPS_PROXY names" in printed(losses)
 
 
 def test_a_crawl_and_a_batch_in_which_something_else_went_wrong(store: Store, database: Database) -> None:

@@ -27,6 +27,7 @@ from laion_etl.download.host_facts import HostKnowledge
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.link_scheduler import LinkScheduler, PendingLink
+from laion_etl.download.loss_causes import proxy_advice
 from laion_etl.download.metrics import Metrics
 from laion_etl.download.politeness import RequestSlot
 from laion_etl.download.request_url import DEFAULT_PORTS, parse_request_url
@@ -124,9 +125,10 @@ class BatchDownloader:
         lost = self.outcomes.dropped.get(DownloadStatus.RESOLVER_FAILED.value, 0)
         are_few = self.resolver_times_s and self._client.resolver.troubles <= _FEW_LOOKUPS
         if lost > _MAX_RESOLVER_FAILURE_SHARE * len(self._pairs) and not are_few:
+            cause = "the resolver is saturated or unreachable; "
+            advice = proxy_advice() or "run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
             raise OutageError(
-                f"cannot resolve the hosts of {lost} of {quantity(len(self._pairs), 'link')}: the resolver "
-                "is saturated or unreachable; run a resolver nearby, or set LAION_ETL_DOWNLOAD_NAMESERVERS"
+                f"cannot resolve the hosts of {lost} of {quantity(len(self._pairs), 'link')}: {cause}{advice}"
             )
         check_failed_share(self.outcomes, self._rule_error)
 

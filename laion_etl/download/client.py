@@ -11,14 +11,10 @@ import trio
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.download.content_encoding import ContentDecoder, content_decoder
-from laion_etl.download.content_opt_out import (
-    forbids_training,
-    opted_out_by_header,
-    reserved_by_header,
-)
 from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
+from laion_etl.download.header_opt_outs import refuse_opted_out
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
-from laion_etl.download.http_head import Head, is_passing, is_success, is_whole, location_of
+from laion_etl.download.http_head import Head, is_part, is_passing, is_success, is_whole, location_of
 from laion_etl.download.image_header import (
     CONTAINER_HEAD_BYTES,
     ImageRules,
@@ -28,18 +24,19 @@ from laion_etl.download.image_header import (
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
+from laion_etl.download.policy_file import MAX_POLICY_FILE_BYTES, PolicyFile
 from laion_etl.download.politeness import HostLimiter, RequestSlot
 from laion_etl.download.pool import Pool, PooledConnection
 from laion_etl.download.request_url import Origin, RequestUrl, parse_request_url
 from laion_etl.download.resolver import Resolver, Source, SystemSource
-from laion_etl.download.robots import MAX_POLICY_FILE_BYTES, OtherHostFailed, PolicyFile, RobotsPolicy
+from laion_etl.download.robots import OtherHostFailed, RobotsPolicy
 from laion_etl.download.robots_names import product_token
 from laion_etl.download.ssrf import AddressPolicy
 from laion_etl.download.timings import BatchTimings
 from laion_etl.settings import DownloadSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_USAGE = ("content-usage", "content-signal")
+_POLICY_REDIRECTS = _REDIRECTS | {300}  # which browsers do not follow for an image
 _NOT_HERE = frozenset({408, 421})  # on a kept connection: ask on a new one (RFC 9110, 15.5.9 and 15.5.20)
 _DRAINED_BYTES, _DRAINED_S = 262_144, 1.0  # of an unwanted response, so that its connection can be reused
 _BODIES_BUDGET_BYTES = 256_000_000  # shared by all bodies held in memory at once
@@ -119,7 +116,7 @@ class Client:
                     # an error page speaks for itself, not for the image
                     raise LinkFailed(DownloadStatus.HTTP_ERROR, str(head.status), _wait_s(head))
                 if self._settings.opt_out:
-                    _refuse_opted_out(head)
+                    refuse_opted_out(head)
                 if location:
                     return parse_request_url(location, target.url)
                 return await self._body(connection, head, deadline)
@@ -178,7 +175,7 @@ class Client:
         try:
             await self._read(connection, decode, body, deadline)
             if settings.opt_out and connection.trailers is not None:
-                _refuse_opted_out(connection.trailers)
+                refuse_opted_out(connection.trailers)
         except BaseException:
             body.release()
             body.data = bytearray()  # which an error, and the cycle that it is in, would keep for a while
@@ -234,28 +231,32 @@ class Client:
     async def _policy_file_hop(self, target: RequestUrl) -> PolicyFile | RequestUrl:
         deadline = RequestDeadline(self._settings, self._settings.timeout_s)
         connection, head = await self._send(target, deadline)
+        text, cut_off = bytearray(), True
         try:
             with deadline.enforce():
-                if location := location_of(head) if head.status in _REDIRECTS else "":
+                if location := location_of(head) if head.status in _POLICY_REDIRECTS else "":
                     return parse_request_url(location, target.url)
-                text, cut_off = await self._text(connection, head)
-                return PolicyFile(head.status, text, _wait_s(head), cut_off)
+                cut_off = await self._read_text(connection, head, text)
+        except LinkFailed:
+            if not text:
+                raise
         finally:
             await self._finish(target, connection, deadline)
+        return PolicyFile(head.status, bytes(text), _wait_s(head), cut_off)
 
-    async def _text(self, connection: PooledConnection, head: Head) -> tuple[bytes, bool]:
-        """Returns the first MAX_POLICY_FILE_BYTES of a body, and whether it ended before its end."""
+    async def _read_text(self, connection: PooledConnection, head: Head, text: bytearray) -> bool:
+        """Reads up to MAX_POLICY_FILE_BYTES of a body. Returns whether it ended before its end."""
         if not is_success(head.status):
-            return b"", False
-        text, part = bytearray(), b"first"
+            return False
+        part = b"first"
         decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
         while part and len(text) < MAX_POLICY_FILE_BYTES:
             part = await connection.part()
             for data in decode(part) if part else decode.finish():
-                text += data
+                text += data[: MAX_POLICY_FILE_BYTES - len(text)]
                 if len(text) >= MAX_POLICY_FILE_BYTES:
-                    break
-        return bytes(text[:MAX_POLICY_FILE_BYTES]), decode.unfinished and len(text) < MAX_POLICY_FILE_BYTES
+                    return False
+        return is_part(head) or decode.unfinished
 
 
 def _wait_s(head: Head) -> float | None:
@@ -266,15 +267,6 @@ def _wait_s(head: Head) -> float | None:
 def _codings(connection: PooledConnection, head: Head) -> list[str]:
     """Returns what was applied to the body, in order."""
     return head.listed("content-encoding") + list(connection.framing.codings)
-
-
-def _refuse_opted_out(head: Head) -> None:
-    if opted_out_by_header(head.all("x-robots-tag")):
-        raise LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TAG)
-    if reserved_by_header(head.all("tdm-reservation")):
-        raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "header")
-    if any(forbids_training(usage) for name in _USAGE for usage in head.all(name)):
-        raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "usage")
 
 
 def _message(target: RequestUrl, user_agent: str) -> bytes:

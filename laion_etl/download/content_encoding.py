@@ -1,12 +1,12 @@
 """Decodes the Content-Encoding that some servers apply although none was requested, in bounded pieces.
 
 As browsers do it (Fetch, "handle content codings"): gzip and deflate are decoded, also raw deflate and also
-twice; what follows the compressed data is ignored; a label that names no compression (`none`, `utf-8`,
-`aws-chunked`, `image/jpeg`) means bytes as they are. A wrong label ends a browser's request, and that of
-`curl --compressed`; curl without the option and urllib look at no label. Here the first bytes decide, where
-they can: what is neither gzip nor zlib is taken as it is under the names of these, and an image under the
-names of codings that are not decoded here (`br`, `zstd`). Other bytes under those may be compressed: without
-a magic number in Brotli that cannot be known.
+twice; what follows the compressed data is ignored, also a further gzip member that is broken; a label that
+names no compression (`none`, `utf-8`, `aws-chunked`, `image/jpeg`) means bytes as they are. A wrong label
+ends a browser's request, and that of `curl --compressed`; curl without the option and urllib look at no
+label. Here the first bytes decide, where they can: what is neither gzip nor zlib is taken as it is under the
+names of these, and an image under the names of codings that are not decoded here (`br`, `zstd`). Other bytes
+under those may be compressed: without a magic number in Brotli that cannot be known.
 """
 
 import re
@@ -167,7 +167,10 @@ class _Inflater:
         try:
             data = inflater.decompress(part, self._max_bytes)
         except zlib.error as error:
-            raise bad_response("content-encoding broken") from error
+            if self._members == 1:
+                raise bad_response("content-encoding broken") from error
+            self._ended = True  # `unfinished` stays true
+            return b""
         self._inflated += len(data)
         return data
 

@@ -177,6 +177,11 @@ def is_whole(head: Head) -> bool:
     return 200 <= head.status < 300 and head.status not in (204, 205)
 
 
+def is_part(head: Head) -> bool:
+    """Whether the body is said to be a part of what was asked for. A 206 without a range may be all of it."""
+    return head.status == 206 and bool(head.one("content-range")) and not is_whole(head)
+
+
 def is_success(status: int) -> bool:
     """Whether the body is what was asked for (RFC 9309, 2.3.1.1): also of 203, and an unasked 206."""
     return 200 <= status < 300

@@ -4,13 +4,15 @@ A cause is one or more statuses of links, some told apart by the link's message 
 answer, the format of an image). What owners wish has no remedy: opt-outs are kept.
 """
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from laion_etl.core.funnel import OPT_OUTS
 from laion_etl.core.funnel import DownloadStatus as S
 
-_NAMED_BY_MESSAGE = frozenset({S.HTTP_ERROR, S.FORMAT_REFUSED})
+_NAMED_BY_MESSAGE = frozenset({S.HTTP_ERROR, S.FORMAT_REFUSED, S.TLS_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,14 @@ LOSS_CAUSES = (
         "have servers with bad certificates (LAION_ETL_DOWNLOAD_VERIFY_TLS)",
         "set LAION_ETL_DOWNLOAD_VERIFY_TLS=false, as the original did, if anyone on the way may answer",
         is_sure=True,
+        messages="certificate.*",
     ),
-    LossCause("bad_response", (S.BAD_RESPONSE,), "got an answer that is cut off or not HTTP"),
+    LossCause(
+        "tls_handshake",
+        (S.TLS_FAILED,),
+        "have servers with which no encrypted connection could be made: their TLS is too old, or silent",
+    ),
+    LossCause("bad_response", (S.BAD_RESPONSE,), "got an answer that is cut off, broken or not HTTP"),
     LossCause(
         "too_many_redirects",
         (S.TOO_MANY_REDIRECTS,),
@@ -98,7 +106,7 @@ LOSS_CAUSES = (
     LossCause(
         "robots_unreachable",
         (S.ROBOTS_UNREACHABLE,),
-        "have hosts whose robots.txt could not be read (429, 5xx, no answer), so they were left alone",
+        "have hosts whose robots.txt could not be read (429, 5xx, no answer ...), so they were left alone",
         "download them on another day, or raise LAION_ETL_DOWNLOAD_RETRIES",
     ),
     LossCause(
@@ -146,7 +154,7 @@ LOSS_CAUSES = (
     LossCause(
         "own_rules",
         (S.BLOCKED_HASH, S.REFUSED_BY_RULE, S.INTERNAL_ERROR),
-        "were refused by your own blocklists and rules",
+        "were refused by your own blocklists and rules, or one of your rules failed",
     ),
     LossCause(
         "port",
@@ -155,7 +163,11 @@ LOSS_CAUSES = (
         "add the ports to LAION_ETL_DOWNLOAD_PORTS",
         is_sure=True,
     ),
-    LossCause("address", (S.URL_INVALID, S.ADDRESS_REFUSED), "have an address that may not be asked"),
+    LossCause(
+        "address",
+        (S.URL_INVALID, S.ADDRESS_REFUSED),
+        "lead to an invalid URL, or to an address that is not public",
+    ),
 )
 _BY_STATUS = {
     status.value: [
@@ -166,6 +178,27 @@ _BY_STATUS = {
     for status in S
 }
 _UNKNOWN = LossCause("other", (), "ended for a reason of another version")
+
+
+_NO_CONNECTION = (S.DNS_FAILED, S.RESOLVER_FAILED, S.CONNECT_FAILED, S.CONNECT_TIMEOUT)
+_PROXIES = ("https_proxy", "http_proxy", "all_proxy")
+
+
+def unused_proxy(kept: int, dropped: Mapping[str, int]) -> str:
+    """Return a sentence if nothing could be connected to and a proxy is set; else ''."""
+    lost = sum(dropped.get(status.value, 0) for status in _NO_CONNECTION)
+    return proxy_advice() if not kept and 2 * lost > sum(dropped.values()) else ""
+
+
+def proxy_advice() -> str:
+    """Return what to do if a proxy is set; '' if there is none."""
+    names = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
+    if not names:
+        return ""
+    return (
+        f"downloads do not use the proxy that {min(names)} names: workers look up names and connect to ports "
+        "80 and 443 themselves; run them where that is allowed"
+    )
 
 
 def cause_of(status: str, message: str = "") -> LossCause:

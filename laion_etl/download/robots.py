@@ -4,15 +4,15 @@ Both are fetched once per origin and batch, before its first link, unless anothe
 (host_facts.py). What their answers mean is RFC 9309, section 2.3.1: rules are obeyed, a file that is
 "unavailable" (4xx) forbids nothing, and a host whose robots.txt is "unreachable" (5xx, silence; also 429, 408
 and other 4xx by which a server puts a request off) is left alone. Its owner did not ask for that, so
-robots.txt is requested again first, and links lost this way have their own reason.
+robots.txt is requested again first, and links lost this way have their own reason. So is a host whose
+robots.txt is cut off; what came of it and forbids a path is the owner's wish.
 """
 
 import random
-import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import NamedTuple, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import trio
 
@@ -28,13 +28,12 @@ from laion_etl.download.host_facts import (
 )
 from laion_etl.download.http_head import is_passing, is_success
 from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.policy_file import MAX_POLICY_FILE_BYTES, PolicyFile, inflated
 from laion_etl.download.request_url import Origin, RequestUrl
 from laion_etl.download.robots_rules import RobotsLine, RobotsRules, lines_for
 from laion_etl.download.tdmrep import TdmLine, TdmRules, compiled, is_reserved, tdm_lines
 from laion_etl.settings import DownloadSettings
 
-MAX_POLICY_FILE_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB must be parsed
-_GZIP = b"\x1f\x8b"
 _LARGE_BYTES = 20_000  # larger files are parsed in a thread
 _MANY_PARTS = 1_500  # of patterns, which take about a millisecond; more are compiled and tried in a thread
 _FIRST_WAIT_S = 1.0  # before robots.txt is asked for again; doubles, and is spread by half
@@ -43,24 +42,17 @@ _Given = TypeVarTuple("_Given")
 _Result = TypeVar("_Result")
 
 
-class PolicyFile(NamedTuple):
-    """What a request for a policy file got, after redirects: at most MAX_POLICY_FILE_BYTES of the body.
-
-    `cut_off`: its compressed data did not come to their end, or are damaged.
-    """
-
-    status: int
-    body: bytes
-    retry_after_s: float | None = None
-    cut_off: bool = False
-
-
 class OtherHostFailed(LinkFailed):
     """A policy file is elsewhere by a redirect, and the other origin failed: no fault of the link's host."""
 
 
 class RobotsUnreachable(LinkFailed):
-    """robots.txt cannot be read now; asking again may help, after `retry_after_s` if that is known."""
+    """robots.txt cannot be read now; asking again may help, after `retry_after_s` if that is known.
+
+    `lines`: those that concern us in the part that could be read.
+    """
+
+    lines: Sequence[RobotsLine] = ()
 
 
 Get = Callable[[RequestUrl], Awaitable[PolicyFile]]
@@ -97,10 +89,10 @@ class _OriginPolicy:
 
     def refusal(self, path: str) -> LinkFailed | None:
         """Returns why a path may not be fetched or mined; None if it may be."""
-        if self.unreachable:
-            return LinkFailed(DownloadStatus.ROBOTS_UNREACHABLE, self.unreachable)
         if self.robots is not None and not self.robots.allows(path):
             return LinkFailed(DownloadStatus.OPTED_OUT_ROBOTS_TXT)
+        if self.unreachable:
+            return LinkFailed(DownloadStatus.ROBOTS_UNREACHABLE, self.unreachable)
         if is_reserved(self.tdm, path):
             return LinkFailed(DownloadStatus.OPTED_OUT_TDM, "tdmrep.json")
         return None
@@ -185,6 +177,7 @@ class RobotsPolicy:
                 robots = await self._robots(target.at("/robots.txt"))
             except RobotsUnreachable as failure:
                 policy.unreachable = failure.message
+                policy.robots = RobotsRules.from_lines(failure.lines)
                 self._learn(target.origin, unreachable_fact(failure.message))
                 return
         if self._settings.tdmrep:
@@ -233,15 +226,16 @@ class RobotsPolicy:
                 DownloadStatus.ROBOTS_UNREACHABLE, str(answer.status), answer.retry_after_s
             )
         body = answer.body
-        if not is_success(answer.status):
-            return ()
-        if answer.cut_off:  # rules may be missing
-            raise RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
-        if not body.strip():
+        if not is_success(answer.status) or not (body.strip() or answer.cut_off):
             return ()
         if len(body) >= MAX_POLICY_FILE_BYTES:
             body = body[: body.rfind(b"\n") + 1]  # half a line may say something else
-        return await _run(lines_for, body, self._agent, in_thread=len(body) >= _LARGE_BYTES)
+        lines = await _run(lines_for, body, self._agent, in_thread=len(body) >= _LARGE_BYTES)
+        if answer.cut_off:  # rules may be missing
+            cut_off = RobotsUnreachable(DownloadStatus.ROBOTS_UNREACHABLE, "cut off")
+            cut_off.lines = lines
+            raise cut_off
+        return lines
 
     async def _tdm(self, target: RequestUrl) -> Sequence[TdmLine]:
         try:
@@ -256,18 +250,7 @@ class RobotsPolicy:
 
     async def _answer(self, target: RequestUrl) -> PolicyFile:
         self.requests += 1
-        answer = await self._get(target)
-        return answer if not answer.body.startswith(_GZIP) else _inflated(answer)
-
-
-def _inflated(answer: PolicyFile) -> PolicyFile:
-    """Returns a file that is compressed and not labelled so; what cannot be inflated counts as cut off."""
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        text = inflater.decompress(answer.body, MAX_POLICY_FILE_BYTES)
-    except zlib.error:
-        return answer._replace(cut_off=True)
-    return answer._replace(body=text, cut_off=not inflater.eof and len(text) < MAX_POLICY_FILE_BYTES)
+        return inflated(await self._get(target))
 
 
 def _is_own(failure: LinkFailed) -> bool:

@@ -63,6 +63,8 @@ _HIDDEN = "\u00ad\u061c\u180e\u200b\u2060\ufe0f\ufeff\ufffd" + "".join(
 _BLANKS = string.whitespace + "\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 AROUND = _BLANKS + _HIDDEN  # what may stand around a value without being part of it
 
+_HYPHENS = re.compile("[\u2010-\u2015\u2212\ufe63\uff0d]")
+
 _NOT_MISSPELT = frozenset({"disavow"})
 
 
@@ -110,6 +112,12 @@ def _without_utf_7(body: bytes) -> bytes:
     for written, meant in _IN_UTF_7.items():
         body = body.replace(written, meant)
     return body
+
+
+def shown(text: str) -> str:
+    """Returns text without what cannot be seen, with letters and hyphens that look like those of ASCII."""
+    plain = unicodedata.normalize("NFKC", "".join(one for one in text if one not in _HIDDEN))
+    return _HYPHENS.sub("-", plain)
 
 
 def encoded(text: str) -> bytes:
@@ -166,6 +174,12 @@ def _line(line: str) -> tuple[LineKind, str] | None:
     return (kind, line[end:].lstrip(AROUND + ":=\uff1a")) if kind else None
 
 
+def kind_of_header(name: str) -> LineKind | None:
+    """Returns what a header would be as a line; it may begin with `X-`."""
+    bare = name.removeprefix("x-").removeprefix("x_")
+    return LineKind.PREFERENCE if _PREFERENCE.fullmatch(bare) else _kind(name) or _kind(bare)
+
+
 @lru_cache(maxsize=256)
 def _kind(name: str) -> LineKind | None:
     letters = "".join(
@@ -215,3 +229,4 @@ _LIKE_NO_TRAINING |= {
 }
 _LIKE_RESERVATION = _misspelt("tdmreservation") | _misspelt("tdmreservations") | _misspelt("tdmreserved")
 _LIKE_DIRECTIVES = _misspelt("xrobotstag") | _misspelt("robotstag")
+_LIKE_DIRECTIVES |= {_without_doubles(name) for name in ("xrobottag", "robottag", "xrobottags", "robottags")}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from laion_etl.download.loss_causes import LOSS_CAUSES
+from laion_etl.download.loss_causes import LOSS_CAUSES, unused_proxy
 
 _PERCENTILES = (50, 90, 99)
 _NOTABLE_SHARE = 0.05  # of the links
@@ -62,7 +62,8 @@ def diagnose(
         if share >= _NOTABLE_SHARE and cause.needs_no_message:
             said = "; ".join(filter(None, (cause.sentence, cause.remedy)))
             sentences.append(f"{share:.0%} of links {said}")
-    return [*sentences, *slow_lookups(latencies)]
+    proxy = unused_proxy(total - sum(dropped.values()), dropped)
+    return [*sentences, *([proxy] if proxy else []), *slow_lookups(latencies)]
 
 
 def slow_lookups(latencies: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -24,6 +24,12 @@ _ADDRESSES_TRIED = 4
 _SESSIONS_KEPT = 10_000
 # Of host names that OpenSSL compares with wildcards as browsers do: no label begins or ends with a hyphen.
 _PLAIN_LABELS = re.compile(r"(?!.*(?:-\.|\.-))[a-z0-9.:-]+")
+# What browsers offer up to TLS 1.2. Unlike those of Python they include CBC with SHA-1 and keys exchanged by
+# RSA: some old servers have nothing else. They do not include DHE: old servers use it with weak parameters.
+# Who gets the key of such a server can read later what it sent: of a public image that is no harm.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!AESCCM:!PSK"
+# SSL_OP_LEGACY_SERVER_CONNECT: servers that do not know RFC 5746, as in browsers; we never renegotiate.
+_UNPATCHED_SERVERS = 0x4
 _NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
 
 
@@ -90,6 +96,8 @@ class _ResumingContext(ssl.SSLContext):
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context.sessions = {}
         context.set_alpn_protocols(["http/1.1"])
+        context.set_ciphers(_CIPHERS)
+        context.options |= _UNPATCHED_SERVERS | ssl.OP_NO_RENEGOTIATION
         context.check_hostname = verify and check_names
         context.hostname_checks_common_name = False  # RFC 9525, section 6.3, and browsers
         if verify:

@@ -17,7 +17,7 @@ from laion_etl.core.errors import DamagedFileError, InputError, MissingFileError
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.schemas import shard_stem
 from laion_etl.database.connection import Database
-from laion_etl.download.loss_causes import LossCause, cause_of
+from laion_etl.download.loss_causes import LossCause, cause_of, unused_proxy
 from laion_etl.download.timings import slow_lookups
 from laion_etl.io.storage import Store
 from laion_etl.report.link_sample import HostLoss, LinkSample, Part, links_of, read_sample
@@ -128,7 +128,7 @@ def batch_losses(crawl: str, batch: int, store: Store) -> LinkLosses:
         ) from error
     latencies = stats.details.get("network", {}).get("latency_s", {})
     found = _losses(crawl, stats.kept, stats.dropped, 1, sample)
-    return replace(found, batch=batch, notes=tuple(slow_lookups(latencies)))
+    return replace(found, batch=batch, notes=(*found.notes, *slow_lookups(latencies)))
 
 
 def crawl_losses(crawl: str, store: Store, database: Database) -> LinkLosses:
@@ -152,7 +152,7 @@ def crawl_losses(crawl: str, store: Store, database: Database) -> LinkLosses:
     missing = len(batches) - len(sample.parts)
     notes = (f"{missing} shards of the sample could not be read and were left out",) if missing else ()
     of = parts if len(parts) >= _FEWEST_PARTS else sample.parts
-    return replace(counted, unusual=tuple(_unusual(of, counted)), notes=notes)
+    return replace(counted, unusual=tuple(_unusual(of, counted)), notes=counted.notes + notes)
 
 
 def _losses(
@@ -180,6 +180,7 @@ def _losses(
         sample.worst_hosts(),
         len(sample.parts),
         sample.links,
+        notes=(proxy,) if (proxy := unused_proxy(kept, dropped)) else (),
     )
 
 

@@ -453,6 +453,21 @@ CODING = [
         why="RFC 1952, 2.2: the members follow each other",
         compressed=True,
     ),
+    *(
+        Shape(
+            f"gzip, then a member with {fault}",
+            coded(b"gzip", ZIPPED + member),
+            "exit 23",
+            why=PADDING,
+            compressed=True,
+        )
+        for fault, member in {
+            "a wrong checksum": gzip.compress(b"a")[:-8] + bytes(8),
+            "broken data": ZIPPED[:10] + b"\xff" * 99,
+            "a broken head": b"\x1f\x8b\x07" + bytes(20),
+            "a reserved flag": b"\x1f\x8b\x08\xff" + bytes(20),
+        }.items()
+    ),
     Shape("gzip twice", coded(b"gzip, gzip", TWICE), compressed=True),
     Shape("gzip in two headers", coded(b"gzip", TWICE, b"Content-Encoding: gzip"), compressed=True),
     Shape("gzip, identity", coded(b"gzip, identity", ZIPPED), compressed=True),

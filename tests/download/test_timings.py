@@ -27,6 +27,30 @@ def test_a_saturated_resolver_is_diagnosed() -> None:
     assert "one lookup in ten took over 2.5 s" in slow
 
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PROXIES, *map(str.upper, PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize("name", [*PROXIES, *map(str.upper, PROXIES)])
+def test_a_proxy_that_is_not_used_is_named_if_nothing_can_be_connected_to(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = {"connect_timeout": 60, "dns_failed": 30, "url_invalid": 10}
+    assert "proxy" not in "".join(diagnose(100, lost, {}))
+    monkeypatch.setenv(name, "http://proxy.example:3128")
+    assert [f"do not use the proxy that {name} names" in one for one in diagnose(100, lost, {})][-1]
+    for total, dropped in ((101, lost), (100, {"http_error": 60, "dns_failed": 40}), (0, {})):
+        assert "proxy" not in "".join(diagnose(total, dropped, {}))
+    monkeypatch.setenv(name, "")
+    assert "proxy" not in "".join(diagnose(100, lost, {}))
+
+
 def test_percentiles_are_those_of_the_steps_taken() -> None:
     timings = BatchTimings()
     timings.connect.extend(n / 100 for n in range(101))

@@ -12,7 +12,7 @@ import pytest
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from laion_etl.core.funnel import DownloadStatus as S
@@ -38,7 +38,7 @@ class Authority:
 
     def sign(
         self,
-        key: ec.EllipticCurvePublicKey,
+        key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
         subject: x509.Name,
         *,
         host: str = "",
@@ -89,9 +89,14 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 
 def server_context(
-    authority: Authority, folder: Path, host: str, days: int = 2, common_name: str = "server"
+    authority: Authority,
+    folder: Path,
+    host: str,
+    days: int = 2,
+    common_name: str = "server",
+    rsa_key: rsa.RSAPrivateKey | None = None,
 ) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = rsa_key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     certificate = authority.sign(key.public_key(), subject, host=host, days=days)
     path = folder / "server.pem"
@@ -233,6 +238,50 @@ def test_the_server_is_asked_for_its_name_without_the_final_dot(authority: Autho
     assert set(asked) == {"a.secure.example"}
 
 
+@pytest.fixture(scope="module")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65_537, 2_048)
+
+
+@pytest.mark.parametrize("cipher", ["AES128-SHA", "AES256-GCM-SHA384", "ECDHE-RSA-AES256-SHA"])
+def test_a_server_with_old_ciphers_is_accepted_as_in_browsers(
+    authority: Authority, tmp_path: Path, rsa_key: rsa.RSAPrivateKey, cipher: str
+) -> None:
+    context = server_context(authority, tmp_path, "a.secure.example", rsa_key=rsa_key)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(cipher)
+    with site(context) as running:
+        assert fetch(running) == GOOD
+
+
+def test_no_ciphers_are_offered_that_old_servers_use_with_weak_parameters() -> None:
+    received = list[bytes]()
+    with hello_server(b"", received) as port:
+        failure("https://a.secure.example/", port)
+    offered = suites(received[0])
+    assert 0x002F in offered  # AES128-SHA
+    assert offered.isdisjoint({0x0033, 0x0039, 0x0067, 0x006B, 0x009E, 0x009F})  # DHE-RSA
+    assert offered.isdisjoint({0x0005, 0x000A, 0x003B, 0xC012})  # RC4, 3DES, no encryption
+
+
+def suites(client_hello: bytes) -> set[int]:
+    """Returns the ciphers of a ClientHello (RFC 5246, 7.4.1.2), behind a random and a session id."""
+    place = 44 + client_hello[43]
+    end = place + 2 + int.from_bytes(client_hello[place : place + 2])
+    return {int.from_bytes(client_hello[at : at + 2]) for at in range(place + 2, end, 2)}
+
+
+def test_a_server_that_does_not_know_secure_renegotiation_is_not_refused_for_it() -> None:
+    """RFC 5746, 4.1; what ends the handshake here is the message behind the ServerHello, out of turn."""
+    hello = b"\x03\x03" + bytes(32) + b"\x00" + b"\x00\x9c" + b"\x00"  # no extensions
+    done = b"\x16\x03\x03\x00\x04\x0e\x00\x00\x00"
+    with hello_server(b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26" + hello + done) as port:
+        broken = failed("https://a.secure.example/", port).__cause__
+    cause = broken.__cause__ if broken is not None else None
+    assert isinstance(cause, ssl.SSLError)
+    assert cause.reason == "UNEXPECTED_MESSAGE"
+
+
 def test_a_server_that_speaks_no_http_1_is_counted_as_such() -> None:
     """So the hosts that are lost without HTTP/2 are known: docs/decisions/0014-no-http-2.md."""
     alert = b"\x15\x03\x03\x00\x02\x02\x78"  # fatal, no_application_protocol (RFC 7301, 3.2)
@@ -260,12 +309,14 @@ def test_what_does_not_answer_the_handshake_is_a_failed_one(reply: bytes) -> Non
 
 
 @contextmanager
-def hello_server(reply: bytes) -> Iterator[int]:
-    """Gives one reply to whatever it gets first."""
+def hello_server(reply: bytes, received: list[bytes] | None = None) -> Iterator[int]:
+    """Gives one reply to whatever it gets first, which it takes down."""
 
     class Handler(BaseRequestHandler):
         def handle(self) -> None:
-            self.request.recv(65_536)
+            first = self.request.recv(65_536)
+            if received is not None:
+                received.append(first)
             self.request.sendall(reply)
 
     with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
@@ -275,13 +326,17 @@ def hello_server(reply: bytes) -> Iterator[int]:
 
 
 def failure(url: str, port: int) -> str:
+    return failed(url, port).message
+
+
+def failed(url: str, port: int) -> LinkFailed:
     settings = DownloadSettings(
         connect_to=(f"*.secure.example=127.0.0.1:{port}",), robots_txt=False, tdmrep=False
     )
 
-    async def main() -> str:
+    async def main() -> LinkFailed:
         with pytest.raises(LinkFailed) as caught:
             await Client(settings).fetch(parse_request_url(url))
-        return caught.value.message
+        return caught.value
 
     return trio.run(main)
