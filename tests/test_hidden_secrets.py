@@ -178,8 +178,8 @@ def test_no_way_out_of_an_error_shows_its_secrets() -> None:
     "part",
     ["password", "password ", "password='", 'password: \\"', "token_", "-", "...-", "--password ", "-u a",
      "a/", "key=a", "key=aaaaaaaaaaa-", "x-", "<password>", "?key=", "login a ", "bearer a", "eyJ.eyJ",
-     "hooks/", "\\", "-----BEGIN PRIVATE KEY-----", "://h/hooks/", "://h/", "password: ;", "pwd=/", "cookie: a",
-     " "],
+     "hooks/", "\\", "-----BEGIN PRIVATE KEY-----", "://h/hooks/", "://h/", "password: ;", "pwd=/",
+     "cookie: a", " "],
 )  # fmt: skip
 def test_ten_times_the_text_takes_some_ten_times_the_work(part: str) -> None:
     """Of CPU time, in which other processes do not count; reading on from each place would take 100 times."""
