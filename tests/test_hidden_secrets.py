@@ -150,6 +150,7 @@ def test_secrets_are_hidden_however_they_are_written(written: str) -> None:
     shown = {text: hide_secrets(text.replace("@", written)) for text in texts(WAYS)}
     assert not {text: found for text, found in shown.items() if "***" not in found or written in found}
     assert not {text: found for text, found in shown.items() if hide_secrets(found) != found}
+    assert hide_secrets("key=q1w2e3r4, pass=hunt3r, auth: a1b2c3") == "key=***, pass=***, auth: ***"
 
 
 def test_plain_words_are_not_hidden() -> None:

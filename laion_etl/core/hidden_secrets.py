@@ -60,11 +60,11 @@ _BEHIND_NAMES = (
     rf"(<[\w:.-]*(?:{_SURE}|token|secret)>)[^<]+(?=</)",
     # parameters of URLs whose names are words elsewhere
     r"""((?:[?&]|%3F|%26)(?:key|pass|session|sid|sign)(?:=|%3D))[^&\s,'"\#]+""",
-    # token: x, password is x
+    # token: x, pass=x, password is x
     rf"""((?<![\w.%-])[\w.%-]*(?:{_SURE}|token|secret|signature|credentials?|(?<![a-z])(?:auth|pass|otp)|hmac|jwt)
-    (?:\s*:\s*|\s+is\s+)\\*['"]?){_MADE}[\w+/=~.!@\#$%^*-]{{6,}}""",
-    rf"""((?<![\w.%-])(?:pass|code|session|(?<!public\s)key)\\*['"]?\s*[=:]\s*\\*['"]?)
-    (?={_RUN}{{12}})[^&\s,'"]+""",
+    (?:\s*[:=]\s*|\s+is\s+)\\*['"]?){_MADE}[\w+/=~.!@\#$%^*-]{{6,}}""",
+    rf"""((?<![\w.%-])(?:code|session|(?<!public\s)key)\\*['"]?\s*[=:]\s*\\*['"]?)
+    (?={_RUN}{{8}})[^&\s,'"]+""",
     rf"(\b(?:bearer|basic)\s+){_MADE}[\w.~+/=-]{{8,}}",
 )
 # Addresses whose path lets anyone post; of servers that anyone may run, where it has digits among letters.
