@@ -75,9 +75,10 @@ def test_the_last_line_is_the_result_and_all_lines_are_logged(stand_in: Path, ai
 
 
 def test_passwords_are_not_logged(stand_in: Path, airflow: Airflow) -> None:
-    _, log = run(stand_in, airflow, "print('{}')")
+    _, log = run(stand_in, airflow, "print('a library says: password=secret'); print('{}')")
 
     assert "postgresql://me:***@host/laion" in log
+    assert "a library says: password=***" in log
     assert "secret" not in log
 
 
