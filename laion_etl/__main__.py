@@ -6,6 +6,8 @@ What the command line imports takes a while, in which Python would answer with a
 import os
 import signal
 
+STOPPED = "stopped; run the same command again to continue"
+
 
 def main() -> None:
     """Run the command line."""
@@ -21,7 +23,7 @@ def main() -> None:
 def _end(*_: object) -> None:
     """End at once: nothing has begun."""
     try:
-        os.write(2, b"error: stopped; run the same command again to continue\n")
+        os.write(2, f"error: {STOPPED}\n".encode())
     finally:
         os._exit(130)
 

@@ -7,14 +7,16 @@ import os
 import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
+from types import TracebackType
 from typing import NoReturn
 
+from laion_etl.__main__ import STOPPED
 from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
 from laion_etl.core.limits import limit_reached
 from laion_etl.core.shown_text import ShownLines, shown
 
-_STOPPED = "stopped; run the same command again to continue"
 _LONGEST_END_S = 5.0  # for threads that still read, after which a signal ends the process
 
 
@@ -39,10 +41,11 @@ def run() -> None:
         try:
             _run()
         finally:
+            sys.excepthook = _show_traceback  # Typer has set one that hides nothing
             _end_uninterrupted()
     except KeyboardInterrupt:  # one more, while the first ended the work
         _end_uninterrupted()
-        _fail(Stopped(_STOPPED))
+        _fail(Stopped(STOPPED))
     except LaionEtlError as error:
         _fail(error)
     except (OSError, MemoryError, ImportError, RuntimeError) as error:
@@ -52,6 +55,12 @@ def run() -> None:
             # Python would try to write the rest again at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _fail(OutageError(reached))
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what Python prints of a bug, without the secrets that messages of libraries have."""
+    with suppress(OSError):
+        print(shown("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _fail(error: LaionEtlError) -> NoReturn:
@@ -75,7 +84,7 @@ def _end_uninterrupted() -> None:
     def end_at_once(*_: object) -> None:
         if time.monotonic() >= over:
             with suppress(OSError):  # it may be closed, or have no reader
-                os.write(2, f"error: {_STOPPED}\n".encode())  # `sys.stderr` may be in use
+                os.write(2, f"error: {STOPPED}\n".encode())  # `sys.stderr` may be in use
             os._exit(Stopped.exit_code)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -97,7 +106,7 @@ def _run() -> None:
         if sys.stdout is not None:  # None: it was closed
             sys.stdout.flush()  # at the end an error would be a traceback
         if end.code == Stopped.exit_code:  # Typer's answer to one more Ctrl-C, which says nothing
-            raise Stopped(_STOPPED) from end
+            raise Stopped(STOPPED) from end
         raise
 
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 Made = TypeVar("Made")
 ROOT = Path(__file__).parents[1]
-_STOPPED_WITHIN_S = 60
+_STOPPED_WITHIN_S = 240
 _FOLDER = "TESTS_SHARED_FOLDER"
 
 

@@ -107,7 +107,7 @@ def test_ctrl_c_while_a_record_begins_leaves_no_thread(store: Store, monkeypatch
     with pytest.raises(KeyboardInterrupt), usage_recorded(CRAWL, "parse", "0", store):
         pass
     [thread] = started
-    thread.join(60)
+    thread.join(240)
     assert not thread.is_alive()
     assert FOLDER not in os.environ
 

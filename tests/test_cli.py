@@ -246,6 +246,21 @@ def test_a_log_line_controls_no_terminal_and_has_no_secrets() -> None:
     assert ShownLines("%(message)s").format(record) == " [31mred  of s3://me:***@host/x?sig=***\nnext"
 
 
+def test_a_log_line_has_no_line_of_a_private_key() -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nhidden\n-----END PRIVATE KEY-----"
+    record = logging.LogRecord("laion_etl", logging.WARNING, "", 0, "of\n%s\n it is", (key,), None)
+    shown = "of\n-----BEGIN PRIVATE KEY-----***-----END PRIVATE KEY-----\n it is"
+    assert ShownLines("%(message)s").format(record) == shown
+
+
+def test_the_traceback_of_a_bug_has_no_secrets() -> None:
+    command = [sys.executable, "-m", "tests.broken_command"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == "Traceback (most recent call last):"
+    assert done.stderr.splitlines()[-1] == "KeyError: 'postgresql://me:***@db/laion'"
+
+
 def test_a_usage_error_is_exit_code_2(tmp_path: Path) -> None:
     done = laion_etl(tmp_path, "stage", "parse", "--crawl", "C")
     assert done.returncode == 2

@@ -82,7 +82,7 @@ def test_signals_reach_a_fork_itself(server: str, tmp_path: Path) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         fork.wait(0.01)
     fork.terminate()
-    assert fork.wait(60) == fork.poll() == -signal.SIGTERM
+    assert fork.wait(240) == fork.poll() == -signal.SIGTERM
 
 
 def test_a_fork_is_refused_an_environment_that_it_cannot_have(server: str, tmp_path: Path) -> None:
@@ -126,5 +126,5 @@ def test_a_program_of_forks_ends_as_its_fork_does_and_takes_it_along(
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.send_signal(number)
-        assert process.wait(60) == -number
+        assert process.wait(240) == -number
         assert process.stdout.read() == b""  # it ends with the last process that may write

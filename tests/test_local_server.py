@@ -15,7 +15,7 @@ from starlette.routing import Route
 from laion_etl.io.local_server import Limits, LocalServer
 from tests.local_servers import served
 
-WAIT_S = 60  # for a hang only
+WAIT_S = 240  # for a hang only
 
 
 async def hello(request: Request) -> PlainTextResponse:
@@ -119,7 +119,7 @@ def test_a_body_that_does_not_arrive_is_answered_and_the_connection_ends() -> No
 
 
 def test_connections_past_the_limit_are_closed_and_others_work() -> None:
-    with served(APP, Limits(connections=3)) as server, ExitStack() as stack:
+    with served(APP, Limits(headers_s=WAIT_S, connections=3)) as server, ExitStack() as stack:
         mine = stack.enter_context(httpx.Client(timeout=WAIT_S))
         assert mine.get(server.address).status_code == 303  # the first connection, which stays open
         waiting = [stack.enter_context(connect(server)) for _ in range(2)]

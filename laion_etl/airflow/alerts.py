@@ -56,7 +56,7 @@ class TaskFailed(BaseNotifier):
         error = context.get("exception")
         alert = task_alert(Kind.FAILED, context, cause_of(error, context))
         notify(alert if retry_helps(error) else replace(alert, retry_helps=False))
-        for line in wrapped(f"cause: {alert.reason}"):
+        for line in wrapped(f"cause: {alert.cleaned().reason}"):
             log.error("%s", line)
 
 

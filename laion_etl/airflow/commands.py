@@ -29,6 +29,7 @@ from laion_etl.airflow.masked_settings import shown_settings
 from laion_etl.airflow.restarts import RESUMABLE, LimitReachedError, Restarts, in_words
 from laion_etl.core.commands import stage_command
 from laion_etl.core.errors import SettingsError
+from laion_etl.core.hidden_secrets import hide_secrets
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.programs import python_module
 from laion_etl.settings import CoreSettings, load_settings, setting_fields
@@ -100,7 +101,7 @@ def _run(program: Sequence[str], command: Command, environment: Mapping[str, str
     own = {"LAION_ETL_RUN_ID": run_id(task)} if task else {}
     environment = {**_needed(environment), **command.settings, **own, "PYTHONUNBUFFERED": "1"}
     _log.info("settings: %s", shown_settings(environment))
-    _log.info("command: %s", shlex.join(line))
+    _log.info("command: %s", hide_secrets(shlex.join(line)))
     restarts = Restarts()
     with lateness_watched(command.stage, command.context):
         while (ended := _once(line, environment)).code != 0:
@@ -262,7 +263,7 @@ def _stream(process: subprocess.Popen[str]) -> tuple[deque[str], deque[str]]:
 def _follow(lines: Iterable[str] | None, tail: deque[str]) -> None:
     for line in lines or ():
         tail.append(line.rstrip())
-        _log.log(logging.WARNING if _COMPLAINT.match(line) else logging.INFO, "%s", tail[-1])
+        _log.log(logging.WARNING if _COMPLAINT.match(line) else logging.INFO, "%s", hide_secrets(tail[-1]))
 
 
 def _result(printed: Sequence[str]) -> dict[str, Any]:

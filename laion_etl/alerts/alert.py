@@ -74,14 +74,14 @@ class Alert:
         return asdict(self)
 
     def cleaned(self) -> "Alert":
-        """Reduce every field to one printable line: untrusted text can neither add lines nor reverse text."""
+        """Reduce every field to one printable line without secrets: no text can add lines or reverse one."""
         texts: dict[str, Any] = {
-            field.name: one_line(value)
+            field.name: one_line(hide_secrets(value))
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), str) and field.name != "kind"
         }
-        texts["reason"] = shortened(hide_secrets(texts["reason"]))
-        return replace(self, **texts, details=tuple(hide_secrets(one_line(line)) for line in self.details))
+        texts["reason"] = shortened(texts["reason"])
+        return replace(self, **texts, details=tuple(one_line(hide_secrets(line)) for line in self.details))
 
     @property
     def title(self) -> str:

@@ -196,7 +196,8 @@ def normal_host(name: str) -> str:
     url = ada_url.URL(f"http://{bare}/")
     host = str(url.hostname).removesuffix(".")
     # Without two dots at its end, the host of a link would be another one: `1.1..` is a name, 1.1 an address.
-    if "*" in bare or bare.startswith(".") or host.endswith(".") or url.href != f"http://{url.hostname}/":
+    # The parser ignores `@` and `/` in front of a host, behind which it may begin with a dot.
+    if "*" in bare or host.startswith(".") or host.endswith(".") or url.href != f"http://{url.hostname}/":
         raise ValueError(f"{name!r} is not a host")
     return host
 

@@ -4,6 +4,8 @@ The command line prints the message as one line and exits with `exit_code`; anyt
 LaionEtlError is a bug and keeps its traceback.
 """
 
+from laion_etl.core.hidden_secrets import hide_secrets
+
 # Of a command that an outage ended: nothing is wrong with its input, and the same command goes on where it
 # ended. The number is EX_TEMPFAIL of sysexits.h, "temporary failure; the user is invited to retry".
 OUTAGE_EXIT_CODE = 75
@@ -13,6 +15,10 @@ class LaionEtlError(Exception):
     """Base of all expected errors."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message without secrets: it reaches logs, pages, the database and stats files."""
+        return hide_secrets(super().__str__())
 
 
 class Stopped(LaionEtlError):  # noqa: N818 - a requested end, not a failure

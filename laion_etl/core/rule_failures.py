@@ -12,6 +12,7 @@ that it fails for (`apply_by_rows`).
 from collections.abc import Callable
 
 from laion_etl.core.errors import LaionEtlError
+from laion_etl.core.hidden_secrets import hide_secrets
 
 NOT_CONTAINED = (LaionEtlError, MemoryError)
 
@@ -48,8 +49,8 @@ def apply_by_rows(
 
 
 def described(error: Exception) -> str:
-    """Return type and message of an exception, printable, of some 300 characters at most."""
-    return printable(f"{type(error).__name__}: {error}")
+    """Return type and message of an exception, printable and without secrets, of some 300 characters."""
+    return printable(hide_secrets(f"{type(error).__name__}: {error}"))
 
 
 def printable(text: str) -> str:

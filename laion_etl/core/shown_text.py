@@ -18,4 +18,4 @@ def shown(text: str) -> str:
 
     A server's answer in it must not control the terminal, and the address in it may have a password.
     """
-    return "\n".join(one_line(hide_secrets(line)) for line in text.split("\n"))
+    return "\n".join(map(one_line, hide_secrets(text).split("\n")))

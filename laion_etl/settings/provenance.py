@@ -5,7 +5,7 @@ import re
 from pathlib import PurePath
 from typing import Any
 
-from laion_etl.core.hidden_secrets import hide_parameters
+from laion_etl.core.hidden_secrets import hide_secrets
 from laion_etl.settings.fields import Stage
 from laion_etl.settings.registry import recorded, setting_fields
 from laion_etl.settings.settings import Settings
@@ -43,4 +43,4 @@ def _without_folders(value: Any) -> Any:
         return PurePath(value).name
     if "://" not in value:
         return value
-    return hide_parameters(_ACCESS.sub("://", value))
+    return hide_secrets(_ACCESS.sub("://", value))

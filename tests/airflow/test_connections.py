@@ -14,15 +14,20 @@ pytestmark = pytest.mark.airflow
 
 ELSEWHERE = "http://127.0.0.1:1"
 FAILED_TASK = """
-import json, os
+import json, logging, os
 from types import SimpleNamespace
 from laion_etl.airflow.alerts import TaskFailed
+logged = []
+class Causes(logging.Handler):
+    def emit(self, record):
+        logged.extend([record.getMessage()] if record.levelno == logging.ERROR else [])
+logging.getLogger("laion_etl.airflow.alerts").addHandler(Causes())
 ti = SimpleNamespace(
     dag_id="crawl_C", run_id="manual", task_id="partition.parse", map_index=3, try_number=2, log_url=""
 )
-TaskFailed().notify({"ti": ti, "exception": OSError("the disk is full")})
+TaskFailed().notify({"ti": ti, "exception": OSError("the disk of s3://me:hidden@h is full")})
 names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_PROFILE")
-print(json.dumps({name: os.environ.get(name) for name in names}))
+print(json.dumps({name: os.environ.get(name) for name in names} | {"logged": " ".join(logged)}))
 """
 
 
@@ -52,10 +57,15 @@ def test_an_alert_is_kept_with_the_access_of_the_connection_and_the_environment_
         "AWS_ACCESS_KEY_ID": "of another",
         "AWS_CONFIG_FILE": None,
         "AWS_PROFILE": None,
+        "logged": "cause: OSError: the disk of s3://me:***@h is full",
     }
     [name] = s3_store.list("alerts")
     alert = json.loads(s3_store.read(name))
-    assert (alert["stage"], alert["unit"], alert["reason"]) == ("parse", "[3]", "OSError: the disk is full")
+    assert (alert["stage"], alert["unit"], alert["reason"]) == (
+        "parse",
+        "[3]",
+        "OSError: the disk of s3://me:***@h is full",
+    )
 
 
 def test_a_missing_connection_and_half_an_access_do_not_keep_an_alert_from_being_sent(

@@ -19,7 +19,7 @@ from laion_etl.minicrawl.web import MiniWeb
 from tests.airflow.conftest import Airflow
 from tests.airflow.killer import Kill, Victim, kill, there
 from tests.airflow.stage_pods import IMAGE, SPACE, airflow_settings, at_work, worker_image
-from tests.airflow.started import StartedAirflow, started_airflow
+from tests.airflow.started import LONGEST_S, StartedAirflow, started_airflow
 from tests.kubernetes.cluster import Cluster, running_cluster
 from tests.kubernetes.environment import Namespace
 from tests.kubernetes.faults import (
@@ -92,7 +92,7 @@ def started(
     }
     settings |= forked_commands(shared, settings, world.folder)
     with started_airflow(world.folder, airflow, world.metadata, settings) as started:
-        started.api.wait_for_dag(world.dag, 200)
+        started.api.wait_for_dag(world.dag, LONGEST_S)
         yield started
 
 

@@ -23,10 +23,10 @@ def test_it_serves_on_loopback_until_it_is_asked_to_end(crawl_settings: Settings
             assert process.stdout
             match = re.search(r"(http://127\.0\.0\.1:\d+/[\w-]+/)\?token=\S+", process.stdout.readline())
             assert match
-            with httpx.Client(timeout=60, follow_redirects=True) as client:
+            with httpx.Client(timeout=240, follow_redirects=True) as client:
                 assert client.get(match[1]).status_code == 401
                 assert "<h1>Crawls</h1>" in client.get(match[0]).text
         finally:
             process.send_signal(signal.SIGTERM)
-            code = process.wait(120)
+            code = process.wait(240)
     assert code == 130

@@ -55,13 +55,13 @@ def test_a_migration_that_waits_for_a_table_gives_up_and_begins_anew(
 
 
 def test_an_unreachable_server_is_named_without_its_password() -> None:
-    settings = Settings(core=CoreSettings(database_url="postgresql://me:secret@127.0.0.1:1/laion"))
+    settings = Settings(core=CoreSettings(database_url="postgresql://me:s3cr3t@127.0.0.1:1/laion"))
     with (
         pytest.raises(DatabaseError, match=r"127\.0\.0\.1:1/laion.*LAION_ETL_DATABASE_URL") as caught,
         open_database(settings),
     ):
         pass
-    assert "secret" not in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -74,21 +74,21 @@ def test_a_malformed_url_says_so() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://me:secret%zz@127.0.0.1:1/laion",
-        "postgresql://me:secret/more@127.0.0.1:1/laion",
-        "postgresql://me:123/secret@127.0.0.1:1/laion",
-        "postgresql://me:more@secret@127.0.0.1:1/laion",
-        "postgresql://me:mo?re@secret@127.0.0.1:1/laion",
-        "postgresql://me:mo?re@secret/more@127.0.0.1:1/laion",
-        "postgresql://me:secret\udcff@127.0.0.1:1/laion",
+        "postgresql://me:s3cr3t%zz@127.0.0.1:1/laion",
+        "postgresql://me:s3cr3t/more@127.0.0.1:1/laion",
+        "postgresql://me:123/s3cr3t@127.0.0.1:1/laion",
+        "postgresql://me:more@s3cr3t@127.0.0.1:1/laion",
+        "postgresql://me:mo?re@s3cr3t@127.0.0.1:1/laion",
+        "postgresql://me:mo?re@s3cr3t/more@127.0.0.1:1/laion",
+        "postgresql://me:s3cr3t\udcff@127.0.0.1:1/laion",
     ],
 )
 def test_a_password_that_libpq_takes_for_something_else_is_in_no_error(url: str) -> None:
     settings = Settings(core=CoreSettings(database_url=url))
     with pytest.raises(DatabaseRefusedError, match="as %XX") as caught, open_database(settings):
         pass
-    assert "secret" not in "".join(traceback.format_exception(caught.value))
-    assert "secret" not in Database(url, settings.database).public_name
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+    assert "s3cr3t" not in Database(url, settings.database).public_name
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_the_process_number_of_a_killed_server_is_taken_by_another(folder: Path,
 def test_a_slow_recovery_is_waited_for(folder: Path, kept: Kept) -> None:
     """From an archive that answers after 3 s, once."""
     kept.process.send_signal(signal.SIGINT)
-    psutil.wait_procs([kept.process], timeout=60)
+    psutil.wait_procs([kept.process], timeout=240)
     archive = folder / "archive"
     archive.mkdir()
     archive.chmod(0o777)
@@ -273,6 +273,6 @@ def test_many_start_it_at_once(empty_folder: Path) -> None:
         waiting = connection.execute("select name from pg_settings where pending_restart").fetchall()
         assert waiting == [], "memory and log are sized from the first start on"
     for keeper in keepers:
-        keeper.communicate("", timeout=60)
+        keeper.communicate("", timeout=240)
         assert keeper.returncode == 0
     assert postmaster(empty_folder / "postgres") is None

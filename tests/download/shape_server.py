@@ -46,12 +46,20 @@ def shape_server(shapes: Sequence[Shape]) -> Iterator[int]:
                 if shape.held and not (shape.waits and _is_curl(lines)):
                     self.rfile.read(1)  # until the client closes
 
+    with served(Answers) as port:
+        yield port
+
+
+@contextmanager
+def served(answers: type[StreamRequestHandler]) -> Iterator[int]:
+    """Answers on a free port of loopback, which it yields; many clients may come at once."""
+
     class Server(ThreadingTCPServer):
         daemon_threads = True
         block_on_close = False
         request_queue_size = 256
 
-    with Server(("127.0.0.1", 0), Answers) as server:
+    with Server(("127.0.0.1", 0), answers) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server.server_address[1]
         server.shutdown()

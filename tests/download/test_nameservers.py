@@ -421,7 +421,7 @@ def test_only_absolute_names_are_asked_where_there_is_a_search_list(tmp_path: Pa
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine allows no user namespaces")
     command = [*namespace, sys.executable, "-m", "tests.download.search_list", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
     found = json.loads(done.stdout)
     dotless, asked = found.pop("without a final dot")
     assert dotless == "93.184.216.34", "the search list of the test is in effect"

@@ -1,11 +1,10 @@
 """robots.txt in each shape of response: what it forbids is obeyed, or the host is left alone."""
 
 import gzip
-import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from socketserver import StreamRequestHandler
 
 import pytest
 
@@ -13,6 +12,7 @@ from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import GOOD, LONGEST_S, ok
 from tests.download.response_shapes import BODY, SHAPES, Shape, chunked, coded, head, raw_deflate, sized
+from tests.download.shape_server import served
 from tests.download.test_client import fetch_all
 
 URL = "http://s0.shapes.example/1.jpg"
@@ -109,15 +109,8 @@ def policy_server(replies: Sequence[bytes], tdmrep: bytes = b"", *, held: bool =
                 else:
                     self.wfile.write(ok(GOOD) if path == b"/1.jpg" else sized(first=b"HTTP/1.1 404 No"))
 
-    class Server(ThreadingTCPServer):
-        daemon_threads = True
-        block_on_close = False
-        request_queue_size = 256
-
-    with Server(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+    with served(Answers) as port:
+        yield port
 
 
 @pytest.fixture(scope="module")

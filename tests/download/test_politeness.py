@@ -57,7 +57,7 @@ def test_a_host_gets_few_requests_at_once_and_few_a_second(store: Store) -> None
     two = Barrier(2)
 
     def together() -> Reply:
-        two.wait(60)
+        two.wait(240)
         return 200, {}, GOOD
 
     with site() as running:

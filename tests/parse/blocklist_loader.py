@@ -12,7 +12,7 @@ from laion_etl.settings import ParseSettings
 
 def load(source: str, folder: str, start: Barrier, answers: "Queue[object]") -> None:
     """Puts what the list blocks of three URLs, and its fingerprint; begins when all do."""
-    start.wait(60)
+    start.wait(240)
     lists = load_blocklists(ParseSettings(blocked_urls=(source,)), Path(folder))
     urls = pa.array([f"https://site{n}.example/x" for n in (0, 19_999, 20_000)])
     answers.put((lists.urls_blocked(urls).tolist(), lists.fingerprint))

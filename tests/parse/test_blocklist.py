@@ -469,9 +469,9 @@ def test_of_two_processes_that_start_at_once_one_compiles(tmp_path: Path) -> Non
         processes = [context.Process(target=load, args=arguments) for _ in range(2)]
         for process in processes:
             process.start()
-        found = [answers.get(timeout=120) for _ in processes]
+        found = [answers.get(timeout=240) for _ in processes]
         for process in processes:
-            process.join(60)
+            process.join(240)
     assert [process.exitcode for process in processes] == [0, 0]
     assert found == [([True, True, False], found[0][1])] * 2
     assert page.asked.count("GET") == 1

@@ -170,7 +170,7 @@ class Meeting(LocalStore):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._both = Barrier(2, timeout=60)
+        self._both = Barrier(2, timeout=240)
         self._waiting = {f"scored/{CRAWL}/{batch_name(batch)}{TAR}" for batch in (0, 1)}
 
     def open(self, name: str) -> BinaryIO:

@@ -121,7 +121,7 @@ def test_the_first_publication_shows_the_settings_that_the_stages_ran_with(
 
 
 def test_stats_have_no_credentials_of_addresses() -> None:
-    signed = "https://me:pass@b.example/list.txt?v=2&sig=abc123&X-Amz-Signature=f00"
+    signed = "https://me:pass@b.example/list.txt?v=2&key=a1&sig=abc123&X-Amz-Signature=f00"
     parse = replace(Settings().parse, blocked_domains=(signed, "/home/me/list.txt"))
     found = unit_settings(replace(Settings(), parse=parse), Stage.PARSE)["parse"]["blocked_domains"]
-    assert found == ["https://b.example/list.txt?v=2&sig=***&X-Amz-Signature=***", "list.txt"]
+    assert found == ["https://b.example/list.txt?v=2&key=***&sig=***&X-Amz-Signature=***", "list.txt"]

@@ -269,7 +269,7 @@ def test_a_process_that_was_taken_over_cannot_change_images_that_follow() -> Non
     before = _open_images()
     with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
         preparers.prepare([png(noisy((40, 40)))]).wait()
-        [images] = _open_images() - before
+        [images] = [link for inode, link in _open_images().items() if inode not in before]
         with images.open("rb") as file:
             mmap.mmap(file.fileno(), 4_096, prot=mmap.PROT_READ).close()
         with images.open("r+b", buffering=0) as file:
@@ -279,8 +279,10 @@ def test_a_process_that_was_taken_over_cannot_change_images_that_follow() -> Non
                 file.write(b"x")
 
 
-def _open_images() -> set[Path]:
-    return {fd for fd in Path("/proc/self/fd").iterdir() if "laion-etl-images" in _target(fd)}
+def _open_images() -> dict[int, Path]:
+    """Those that are open, by inode: an earlier test may have left some, whose numbers are given again."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if "laion-etl-images" in _target(link)]
+    return {link.stat().st_ino: link for link in links}
 
 
 def _target(link: Path) -> str:

@@ -45,7 +45,7 @@ def server(world: World, encoder: QueryEncoder) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="module")
 def client(server: LocalServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.address.partition("?")[0], timeout=60) as client:
+    with httpx.Client(base_url=server.address.partition("?")[0], timeout=240) as client:
         assert client.get(server.address).status_code == 303
         yield client
 
@@ -59,7 +59,7 @@ def unsafe_id(opened: SearchIndex) -> int:
 
 def test_a_port_that_is_bound_accepts_connections() -> None:
     """Its address is printed before the server is ready."""
-    with listening(0) as made, socket.create_connection(made.getsockname(), timeout=60):
+    with listening(0) as made, socket.create_connection(made.getsockname(), timeout=240):
         pass
 
 
