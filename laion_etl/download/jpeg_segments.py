@@ -154,10 +154,9 @@ class Structure:
             scanned = self._add_scan(body)
             self._is_whole &= bool(scanned) and self._has_restarts(data, end, self._units(scanned))
             return bool(scanned)
-        if marker == _RESTARTS and len(body) == 2:
+        if marker == _RESTARTS:
             self._interval = int.from_bytes(body, "big")
-            return True
-        return False
+        return marker == _RESTARTS and len(body) == 2
 
     def _add_quantization(self, body: bytes) -> bool:
         while body:
