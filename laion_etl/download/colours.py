@@ -5,13 +5,15 @@ import re
 import struct
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, JpegImagePlugin
 
 from laion_etl.download.declared_colours import profile_of_codes
 
 _MASK = "laion_etl.mask"  # in an image's info: its alpha, of a transparent colour in 16 bits
 _AVIF_COLOURS = re.compile(rb"colrnclx(.{4})", re.DOTALL)  # primaries and curve
 _AVIF_HEAD_BYTES = 65_536
+_ICC = b"ICC_PROFILE\0"
+_INTENTS = (ImageCms.Intent.PERCEPTUAL, ImageCms.Intent.RELATIVE_COLORIMETRIC)  # some have tables of one only
 _GREY_STEPS = {"L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}  # raw modes of PNG: bits of a pixel, its unit
 
 
@@ -67,10 +69,31 @@ def scale_key(image: Image.Image, data: bytes) -> None:
 
 
 def declare_colours(image: Image.Image, data: bytes) -> None:
-    """Give an AVIF that has no profile the one that the numbers in it stand for. `data` is its file."""
+    """Give an image the profile that browsers apply: of a JPEG that in all segments up to its pixels, of an
+    AVIF without a profile the one that the numbers in it stand for. `data` is its file.
+    """
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.info["icc_profile"] = _joined([body for kind, body in image.applist if kind == "APP2"])
+        return
     found = _AVIF_COLOURS.search(data, 0, _AVIF_HEAD_BYTES) if image.format == "AVIF" else None
     if found is not None and not image.info.get("icc_profile"):
         image.info["icc_profile"] = profile_of_codes(*struct.unpack(">HH", found[1]))
+
+
+def _joined(segments: list[bytes]) -> bytes | None:
+    """Return the profile in segments of a JPEG, in any order; None if they make none. Copies do not count."""
+    parts: dict[int, bytes] = {}
+    counts: set[int] = set()
+    for body in segments:
+        if body.startswith(_ICC) and len(body) > len(_ICC) + 2:
+            number, count = body[len(_ICC)], body[len(_ICC) + 1]
+            if not 1 <= number <= count:
+                return None
+            parts.setdefault(number, body[len(_ICC) + 2 :])
+            counts.add(count)
+    if counts != {len(parts)}:
+        return None
+    return b"".join(parts[number] for number in sorted(parts))
 
 
 def _mask(data: bytes, key: tuple[int, ...]) -> Image.Image:
@@ -104,15 +127,15 @@ def _in_space(image: Image.Image, space: str) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            image = _in_space(image, source.profile.xcolor_space.strip())
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None  # ignore a broken profile, or one of another colour space
-        if converted is not None:
-            return converted
+    if profile and len(profile) >= int.from_bytes(profile[:4], "big") and image.mode in ("RGB", "CMYK", "L"):
+        for intent in _INTENTS:
+            try:
+                source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+                image = _in_space(image, source.profile.xcolor_space.strip())
+                target = ImageCms.createProfile("sRGB")
+                converted = ImageCms.profileToProfile(image, source, target, intent, "RGB")
+            except (ImageCms.PyCMSError, OSError, ValueError):
+                continue  # ignore a broken profile, or one of another colour space
+            if converted is not None:
+                return converted
     return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy it

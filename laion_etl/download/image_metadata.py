@@ -114,7 +114,7 @@ def plain_jpeg(data: bytes) -> bool:
                 if judged > _MAX_JUDGED_BYTES or marker in cut or not _plain_segment(marker, body):
                     return False
                 cut |= _CUT & {marker}
-            elif not structure.add(marker, body):
+            elif not structure.add(marker, data, start, end):
                 return False
     except (IndexError, struct.error):
         pass

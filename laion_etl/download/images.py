@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
@@ -31,10 +31,11 @@ from laion_etl.download.image_header import (
     sniff,
 )
 from laion_etl.download.jpeg_end import is_cut_off, with_end
-from laion_etl.download.jpeg_segments import lacks_scans, too_many_scans
+from laion_etl.download.jpeg_segments import lacks_bytes, lacks_scans, too_many_scans
+from laion_etl.download.orientation import TURNS, TURNS_SIDES, orientation
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize
-from laion_etl.download.webp_chunks import with_right_length
+from laion_etl.download.webp_chunks import with_clear_canvas, with_right_length
 from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
 
 if TYPE_CHECKING:  # a decoder does without
@@ -43,17 +44,7 @@ if TYPE_CHECKING:  # a decoder does without
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 ENCODINGS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "avif": "AVIF"}
 
-_TURNS = {  # by Exif orientation: the operation that turns the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
-_TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
 _LONGEST_SIDES = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}  # that their encoders take
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -150,7 +141,7 @@ def _readable(data: bytes) -> bytes:
     """Returns the file without faults that browsers pass over and Pillow does not."""
     if data.startswith(PNG):
         return without_extras(data)
-    return with_right_length(data) if data.startswith(b"RIFF") else data
+    return with_right_length(with_clear_canvas(data)) if data.startswith(b"RIFF") else data
 
 
 def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
@@ -158,10 +149,13 @@ def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredIma
     with Image.open(io.BytesIO(readable), formats=formats) as image:
         if (refused := _refused_by_header(image, settings.rules)) is not None:
             return refused
+        is_jpeg = data.startswith(JPEG)
+        if is_jpeg and lacks_bytes(readable, image.width * image.height):
+            return DownloadStatus.DECODE_FAILED
         scale_key(image, readable)
         declare_colours(image, readable)
         found = _stored(image, data, settings)
-        cut_off = data.startswith(JPEG) and is_cut_off(readable, image)
+        cut_off = is_jpeg and is_cut_off(readable, image)
         return DownloadStatus.DECODE_FAILED if cut_off else found
 
 
@@ -176,8 +170,8 @@ def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus 
 def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     if image.format == "PNG":
         image.load()  # its Exif may follow the pixels
-    orientation = _orientation(image)
-    original = image.size if orientation not in _TURNS_SIDES else image.size[::-1]
+    turned = orientation(image.info.get("exif", b""))
+    original = image.size if turned not in TURNS_SIDES else image.size[::-1]
     change = settings.resize.plan(original)
     plain = change is None and plain_size(data) is not None
     size = original if change is None else change.size
@@ -186,7 +180,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     needed = change.scale_to if change is not None else _HASHED_SIZE if plain else None
     if needed is not None and image.format == "JPEG":
         # libjpeg downscales by a power of two while it decodes; the result is still at least this large.
-        image.draft(None, needed if orientation not in _TURNS_SIDES else needed[::-1])
+        image.draft(None, needed if turned not in TURNS_SIDES else needed[::-1])
     image.load()
     if plain:
         extension = EXTENSIONS[image.format or ""]
@@ -194,8 +188,8 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
         phash, pdq, hash_quality = _hashes(image, settings)
         return StoredImage(data, extension, *original, *original, phash, pdq, hash_quality, original_hashes)
     upright = in_srgb_without_alpha(image)
-    if orientation in _TURNS:
-        upright = upright.transpose(_TURNS[orientation])
+    if turned in TURNS:
+        upright = upright.transpose(TURNS[turned])
     original_hashes = _original_hashes(upright, settings)
     if change is not None:
         upright = change.apply(upright)
@@ -230,14 +224,3 @@ def _original_hashes(image: Image.Image, settings: ImageSettings) -> tuple[str, 
         return ()
     quality, found = turned_pdq_hashes(image.convert("L"))
     return tuple(found) if is_compared(quality) else ()
-
-
-def _orientation(image: Image.Image) -> int:
-    """Returns the orientation by Exif alone: Pillow's `getexif` falls back to XMP. 1 if it cannot be read."""
-    exif = Image.Exif()
-    try:
-        exif.load(image.info.get("exif", b""))
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
-    except DECODE_ERRORS:
-        return 1
-    return orientation if orientation in _TURNS else 1

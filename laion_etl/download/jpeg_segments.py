@@ -17,18 +17,22 @@ _SCANS = re.compile(rb"\xff\xda")  # finds FF by memchr: a third of the time of 
 _MAX_MCU_BLOCKS, _MAX_COMPONENTS_IN_SCAN = 10, 4
 _INKS = 4
 _MAX_TABLES = 4
-_COEFFICIENTS = 64
+_COEFFICIENTS, _BLOCK_PX = 64, 8
 _MAX_DC_SYMBOL = 15
 _MAX_SHIFT = 13
 
 SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
 _HUFFMAN, _QUANTIZATION, _RESTARTS = 0xC4, 0xDB, 0xDD
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_SHOW_WHAT_IS_MISSING = frozenset({_PROGRESSIVE, _RESTARTS})
 _NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
+_ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers that have no length
 # In the data of a scan FF is followed by 00 or by a restart marker; those, FF 01 and FF D8 have no length.
 _FILL_BYTES = re.compile(rb"\xff+(?=\xff)")
 _NEXT_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd8\xff]")
+_FIRST_RESTART, _RESTART_NUMBERS = 0xD0, 8
 
 Segment = tuple[int, int, int]
 
@@ -106,13 +110,19 @@ class Structure:
         self._huffman: set[int] = set()  # 0 to 3 of DC, 16 to 19 of AC
         self._components: dict[int, _Component] = {}
         self._progressive = False
-        self._pixels = 0
+        self._size = (0, 0)
+        self._interval = 0  # between restart markers, in units that a scan is coded in
+        self._is_whole = True  # has all restart markers
 
     @property
     def has_every_coefficient(self) -> bool:
-        """Whether there was a scan for every bit of every coefficient of all components."""
+        """Whether there was a whole scan for every bit of every coefficient of all components."""
         found = self._components.values()
-        return bool(found) and not any(shift for component in found for shift in component.shifts)
+        return (
+            self._is_whole
+            and bool(found)
+            and not any(shift for component in found for shift in component.shifts)
+        )
 
     @property
     def least_bytes(self) -> int:
@@ -122,7 +132,8 @@ class Structure:
         """
         sides = max((one.width for one in self._components.values()), default=1)
         sides *= max((one.height for one in self._components.values()), default=1)
-        samples = self._pixels * sum(one.blocks for one in self._components.values()) // sides
+        width, height = self._size
+        samples = width * height * sum(one.blocks for one in self._components.values()) // sides
         return samples // _COEFFICIENTS * (1 if self._progressive else 2) // 8
 
     @property
@@ -130,8 +141,9 @@ class Structure:
         """Whether there are four components, which are CMYK in one notation or another."""
         return len(self._components) == _INKS
 
-    def add(self, marker: int, body: bytes) -> bool:
+    def add(self, marker: int, data: bytes, start: int, end: int) -> bool:
         """Take note of a segment other than metadata."""
+        body = data[start:end]
         if marker == _QUANTIZATION:
             return self._add_quantization(body)
         if marker == _HUFFMAN:
@@ -139,7 +151,11 @@ class Structure:
         if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE):
             return self._add_frame(body, progressive=marker == _PROGRESSIVE)
         if marker == SCAN:
-            return self._add_scan(body)
+            scanned = self._add_scan(body)
+            self._is_whole &= bool(scanned) and self._has_restarts(data, end, self._units(scanned))
+            return bool(scanned)
+        if marker == _RESTARTS:
+            self._interval = int.from_bytes(body, "big")
         return marker == _RESTARTS and len(body) == 2
 
     def _add_quantization(self, body: bytes) -> bool:
@@ -179,33 +195,52 @@ class Structure:
         }
         self._progressive = progressive
         height, width = struct.unpack_from(">HH", body, 1)
-        self._pixels = height * width
+        self._size = (width, height)
         return len(self._components) == count
 
-    def _add_scan(self, body: bytes) -> bool:
+    def _add_scan(self, body: bytes) -> list[_Component]:
+        """Return the components of a scan; none where a decoder has to judge it."""
         count = body[0]
         if not 1 <= count <= _MAX_COMPONENTS_IN_SCAN or len(body) != 4 + 2 * count:
-            return False
+            return []
         chosen = [(body[place], body[place + 1]) for place in range(1, 1 + 2 * count, 2)]
         names = {name for name, _ in chosen}
         if len(names) < count or not names <= self._components.keys():
-            return False
+            return []
         found = [self._components[name] for name in names]
         if count > 1 and sum(one.blocks for one in found) > _MAX_MCU_BLOCKS:
-            return False
+            return []
         if any(one.table not in self._quantization for one in found):
-            return False
+            return []
         first, last, high, low = (*body[-3:-1], *divmod(body[-1], 16))
         if not self._progressive:
             first, last, high, low = 0, _COEFFICIENTS - 1, 0, 0
         elif not _is_progression(count, first, last, high, low):
-            return False
+            return []
         needed = {tables >> 4 for _, tables in chosen} if first == 0 and high == 0 else set()
         if last:
             needed |= {16 | tables & 0xF for _, tables in chosen}
         for one in found:
             one.shifts[first : last + 1] = [low] * (last + 1 - first)
-        return needed <= self._huffman
+        return found if needed <= self._huffman else []
+
+    def _units(self, scanned: list[_Component]) -> int:
+        """Return how many units a scan is coded in: blocks, or groups of blocks of several components."""
+        widest = max(one.width for one in self._components.values())
+        highest = max(one.height for one in self._components.values())
+        alone = scanned[0] if len(scanned) == 1 else _Component(1, 1, 0)
+        across = -(-self._size[0] * alone.width // (_BLOCK_PX * widest))
+        return across * -(-self._size[1] * alone.height // (_BLOCK_PX * highest))
+
+    def _has_restarts(self, data: bytes, start: int, units: int) -> bool:
+        """Whether the data of a scan have all restart markers in order; libjpeg makes up for missing ones."""
+        needed = -(-units // self._interval) - 1 if self._interval else 0
+        found = 0
+        for match in islice(_MARKER.finditer(data, start), needed):
+            if data[match.end() - 1] != _FIRST_RESTART + found % _RESTART_NUMBERS:
+                return False
+            found += 1
+        return found == needed
 
 
 def _is_progression(count: int, first: int, last: int, high: int, low: int) -> bool:
@@ -221,22 +256,33 @@ def has_every_coefficient(data: bytes) -> bool:
 
 
 def lacks_scans(data: bytes) -> bool:
-    """Whether a progressive JPEG has an end marker in the place of its last scans.
+    """Whether a JPEG has an end marker in the place of scans, or of parts between restart markers.
 
     Encoders write scans for every bit of every coefficient; without the last ones a decoder shows a blurred
     image. A file with anything unusual in it is not judged.
     """
-    if not any(marker == _PROGRESSIVE for marker in _markers_up_to_frame(data)):
+    if _SHOW_WHAT_IS_MISSING.isdisjoint(_markers_up_to_scan(data)):
         return False
     structure = _structure(data)
     return structure is not None and not structure.has_every_coefficient
 
 
-def _markers_up_to_frame(data: bytes) -> Iterator[int]:
+def lacks_bytes(data: bytes, pixels: int) -> bool:
+    """Whether a JPEG is too short for its pixels; 4 kB that claim many keep a decoder busy for seconds."""
+    if len(data) >= pixels // _COEFFICIENTS:  # more than any needs, and less than most have
+        return False
+    if not _ARITHMETIC.isdisjoint(_markers_up_to_scan(data)):
+        return False
+    structure = _structure(data)
+    least = pixels // _COEFFICIENTS // 8 if structure is None else structure.least_bytes
+    return least > len(data)
+
+
+def _markers_up_to_scan(data: bytes) -> Iterator[int]:
     try:
         for marker, _, _ in segments(data):
             yield marker
-            if is_frame(marker):
+            if marker == SCAN:
                 return
     except (IndexError, struct.error):
         return
@@ -247,7 +293,7 @@ def _structure(data: bytes) -> Structure | None:
     structure = Structure()
     try:
         for marker, start, end in segments(data):
-            if not is_application(marker) and marker != END and not structure.add(marker, data[start:end]):
+            if not is_application(marker) and marker != END and not structure.add(marker, data, start, end):
                 return None
     except (IndexError, struct.error):
         pass  # cut off behind the last scan

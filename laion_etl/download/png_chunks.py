@@ -21,6 +21,7 @@ _COLOURS_BEFORE = frozenset({b"PLTE", b"IDAT"})  # where colours have to be decl
 _KEY_LENGTHS = {b"\0": 2, b"\2": 6}  # of the transparent colour, by colour type: grey, RGB
 _INDEXED = b"\3"
 _MAX_PALETTE = 3 * 256
+_METHODS = slice(10, 12)  # of compression and filtering, in the header
 
 
 class Chunk(NamedTuple):
@@ -57,7 +58,8 @@ def without_extras(data: bytes) -> bytes:
     A comment that is damaged, or larger than Pillow allows, does not make the image unreadable, nor does a
     profile or a transparent colour that cannot be read or stands in a wrong place: browsers ignore them.
     Colours that are declared without a profile get one. Raises ValueError for a chunk without which, its name
-    says, the image cannot be understood, and for a palette that is missing, damaged or there twice.
+    says, the image cannot be understood, for a palette that is missing, damaged or there twice, for pixels in
+    two places, and for another method of compression.
     """
     kept, colour_type = [data[:8]], data[25:26]
     found = in_place(chunks(data), colour_type)
@@ -83,13 +85,19 @@ def without_extras(data: bytes) -> bytes:
 def in_place(found: Iterable[Chunk], colour_type: bytes) -> list[Chunk]:
     """Return the chunks without those that libpng ignores for their place, or because there was one before.
 
-    Raises ValueError for a palette that is missing in front of the pixels, damaged or there twice, and for a
-    second header.
+    Raises ValueError for a palette that is missing in front of the pixels, damaged or there twice, for a
+    second header or one of another method, and for pixels behind a chunk that follows pixels.
     """
     kept: list[Chunk] = []
     sizes: dict[bytes, int] = {}
+    previous = b""
     for chunk in found:
         kind, size = chunk.kind, len(chunk.body)
+        if kind == b"IHDR" and chunk.body[_METHODS] != b"\0\0":
+            raise ValueError("unknown method of compression or filtering")
+        if kind == b"IDAT" and kind in sizes and previous != b"IDAT":
+            raise ValueError("pixels in two places")
+        previous = kind
         if kind in (b"IHDR", b"PLTE") and kind in sizes:
             raise ValueError(f"two chunks {kind!r}")
         if colour_type == _INDEXED and not _has_palette(kind, size, sizes):

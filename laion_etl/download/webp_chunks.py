@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 
 HEAD_BYTES = 12
+_FLAGS, _ALPHA, _ANIMATION = 20, 0x10, 0x02  # of the extended format: where they are, and two of them
 _KINDS = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "))
 
 
@@ -17,6 +18,16 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
             return
         place += 8 + size + (size & 1)
         yield kind, body, place
+
+
+def with_clear_canvas(data: bytes) -> bytes:
+    """Return a WebP whose frame, if it is the only one of an animation, lies on a clear canvas.
+
+    Without alpha, what the frame leaves of the canvas is decoded as black; browsers show the page behind it.
+    """
+    if data[12:16] != b"VP8X" or len(data) <= _FLAGS or not data[_FLAGS] & _ANIMATION:
+        return data
+    return data[:_FLAGS] + bytes([data[_FLAGS] | _ALPHA]) + data[_FLAGS + 1 :]
 
 
 def with_right_length(data: bytes) -> bytes:
