@@ -18,13 +18,14 @@ from PIL import Image
 from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import random_scene
-from laion_etl.score import jpeg, preprocess_pool
+from laion_etl.score import jpeg, preparer
 from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.pixels import load_pixels as load_all_pixels
 from laion_etl.score.prefetch import prefetch
-from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
+from laion_etl.score.preparer import PreprocessInput
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.preprocess_worker import IMAGES_BYTES
 from laion_etl.score.shared_tables import READY, WAITING, Plans, tables
 from laion_etl.score.tokens import VOCABULARY, TextPlan
@@ -293,7 +294,7 @@ def test_a_process_that_was_taken_over_changes_samples_of_its_own_group_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = (sys.executable, str(Path(__file__).with_name("taken_over.py")))
-    monkeypatch.setattr(preprocess_pool, "PROGRAM", program)
+    monkeypatch.setattr(preparer, "PROGRAM", program)
     plans = Plans((PixelPlan(32),), (TextPlan("vocabulary.gz", 77),))
     samples = [replace(png(noisy((40, 40))), text="a text"), PreprocessInput(None)]
     with Preparers(plans, batch_size=2, buffers=2, processes=1) as preparers:
@@ -326,7 +327,7 @@ def test_processes_that_do_not_start_are_an_error(capfd: pytest.CaptureFixture[s
 
 
 def test_processes_that_the_system_refuses_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess_pool, "PROGRAM", ("/nowhere/python",))
+    monkeypatch.setattr(preparer, "PROGRAM", ("/nowhere/python",))
     before = _open_images()
     with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
         prepared = preparers.prepare([png(noisy((40, 40)))] * 4)
