@@ -34,9 +34,17 @@ OPERATIONS: dict[str, Callable[[Store], Any]] = {
 READS = ("read", "open", "read_range", "read_with_age", "read_with_etag")
 LISTS = ("list", "folders", "files")
 ODD = {
-    "a login page": (answer(b"<html><body>log in<br></body>", ETag="", Last_Modified=""), [*OPERATIONS]),
+    "a login page": (
+        answer(b"<html><body>log in<br></body>", ETag="", Last_Modified=""),
+        [*READS, *LISTS, "write guarded", "copy"],
+    ),
+    "a page of HTML": (answer(b"<!doctype html><html></html>"), [*LISTS, "write"]),
+    "an error of a proxy": (answer(b"<!doctype html><html></html>", 403), ["read", "list", "write"]),
     "nothing": (answer(ETag="", Last_Modified=""), [*OPERATIONS]),
-    "an endless redirect": (answer(status=307, Location="http://169.254.169.254/"), [*OPERATIONS]),
+    "an endless redirect": (
+        answer(status=307, Location="http://169.254.169.254/"),
+        ["read", "exists", "list", "write"],
+    ),
     "a length that is none": (answer(Content_Length="many"), [*READS, "exists"]),
     "a length below zero": (answer(b"abc", Content_Length="-5"), [*READS]),
     "a length past all memory": (answer(b"abc", Content_Length="9" * 14), ["read", "read_with_age"]),

@@ -1,11 +1,13 @@
 """Answers of an S3 server that may be anything: another's server, or a proxy that answers in its place.
 
 botocore reads listings and errors into memory however long they are, takes a login page with status 200 for
-a file that was written, and raises what Python does of a length or a date that is none. Here documents have a
-limit, every answer must have what S3's has, and whatever else is wrong is one error, OddAnswerError.
+a file that was written, asks without end where a bucket lies if that is answered by a redirect, and raises
+what Python does of a length or a date that is none. Here documents have a limit, every answer must have what
+S3's has, and whatever else is wrong is one error, OddAnswerError.
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,8 +29,10 @@ ResultT = TypeVar("ResultT")
 _DOCUMENT_BYTES = 16 << 20  # a page of a listing has at most 5 MB
 _STEP_BYTES = 16 << 20
 _ERROR_STATUS = 300
-# RecursionError: botocore follows redirects to other regions by requests that may be redirected, too.
-_ODD = (ResponseParserError, ValueError, KeyError, TypeError, RecursionError)
+_REDIRECTS = (301, 302, 307, 308)
+_REGION = "x-amz-bucket-region"
+_NO_DOCUMENT = re.compile(rb"<!DOCTYPE|\0", re.IGNORECASE)  # what S3 sends is UTF-8, and has no entities
+_ODD = (ResponseParserError, ValueError, KeyError, TypeError)
 _NEEDED = {
     **dict.fromkeys(("HeadObject", "GetObject", "PutObject", "UploadPart"), "ETag"),
     "CompleteMultipartUpload": "ETag",
@@ -55,9 +59,7 @@ def answered(action: Callable[[], ResultT]) -> ResultT:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error.args[0]} is missing"
-    return "it redirects without end" if isinstance(error, RecursionError) else str(error)
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def checked(client: "S3Client") -> "S3Client":
@@ -75,10 +77,16 @@ def _sent(session: Any, request: Any) -> AWSResponse:
     response: AWSResponse = session.send(request)
     if is_file and response.status_code < _ERROR_STATUS:
         return response
+    if response.status_code in _REDIRECTS and request.method == "HEAD" and _REGION not in response.headers:
+        raise OddAnswerError(cause="it redirects, and names no region")
     try:
         data = b"".join(_document(response.raw))
     except HTTPError as error:
         raise HTTPClientError(error=error) from error
+    if _NO_DOCUMENT.search(data):
+        if response.status_code < _ERROR_STATUS:
+            raise OddAnswerError(cause="it is a page, or a document with entities")
+        data = b""  # a proxy's page: the status says what is wrong
     return AWSResponse(response.url, response.status_code, cast("Any", response.headers), _Read(data))
 
 
