@@ -13,6 +13,7 @@ import numpy as np
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.programs import python_module
+from laion_etl.sandbox.error_output import error_pipe, error_pipe_variable
 from laion_etl.sandbox.limits import confined_environment
 from laion_etl.score.preprocess_worker import DONE, ENDINGS, FOLLOWS, IMAGES_BYTES, ITEM
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
@@ -82,8 +83,8 @@ class Preparer:
                     [*PROGRAM, str(samples), str(images), str(memory_mb), plans.to_json()],
                     stdin=other.fileno(),
                     stdout=other.fileno(),
-                    pass_fds=[samples, images],
-                    env=confined_environment(),
+                    pass_fds=[samples, images, error_pipe()],
+                    env=confined_environment() | error_pipe_variable(),
                     process_group=0,  # as in sandbox/processes.py
                 )
         except OSError:
