@@ -14,7 +14,7 @@ _HEADERS = {"ETag": '"a"', "Last-Modified": "Mon, 02 Jan 2006 15:04:05 GMT"}
 
 
 def answer(body: bytes = b"", status: int = 200, **headers: str) -> Iterable[bytes]:
-    """An answer; `headers` with _ for -, None of them if empty."""
+    """An answer; `headers` with _ for -, left out if empty."""
     given = {**_HEADERS, "Content-Length": str(len(body))}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value)
