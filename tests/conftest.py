@@ -25,7 +25,7 @@ from laion_etl.io import storage
 from laion_etl.io.storage import LocalStore, Store, open_store
 from laion_etl.minicrawl.build import MiniCrawl, build_minicrawl
 from laion_etl.minicrawl.web import MiniWeb
-from laion_etl.score import preprocess_pool
+from laion_etl.score import preparer
 from laion_etl.settings import CoreSettings, Settings
 from tests.database.templates import copied, freeze
 from tests.forked_command import installed
@@ -51,7 +51,7 @@ hypothesis.settings.load_profile("laion_etl")
 AIRFLOW_TIMEOUT_S = 1_800
 
 CONFINED = {
-    preprocess_pool: "laion_etl.score.preprocess_worker",
+    preparer: "laion_etl.score.preprocess_worker",
     decoders: "laion_etl.download.decoder_process",
 }
 

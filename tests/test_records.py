@@ -1,9 +1,14 @@
+import json
+import math
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from laion_etl.core.funnel import Outcomes, ParseReason
 from laion_etl.core.ids import batch_name, batch_of_stats, is_sample_key, sample_key
+from laion_etl.core.plain_json import NOT_AS_EXPECTED
 from laion_etl.core.schemas import batch_of, keys_of_ids, pair_id, subset_of_language
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.settings import ParseSettings
@@ -72,3 +77,25 @@ def test_the_batch_of_a_sample_is_found_by_its_id(batch: int, index: int) -> Non
     assert batch_of_stats(f"scored/C/{batch_name(batch)}_stats.json") == batch
     assert batch_of(int(key)) == batch
     assert batch_of(np.array([int(key), int(sample_key(batch, 7))])).tolist() == [batch, batch]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": math.inf, "kept": math.inf},
+        {"input": 0, "kept": -1},
+        {"kept": 1.0},
+        {"kept": True},
+        {"dropped": {"too_short": -5, "no_alt": 6}},
+        {"outputs": [{"name": "a", "bytes": math.nan, "sha256": "0"}]},
+        {"outputs": [{"name": "a", "bytes": -5, "sha256": "0"}]},
+        {"outputs": [{"name": "a", "bytes": 5, "sha256": 0}]},
+        {"fingerprint": 7},
+    ],
+    ids=str,
+)
+def test_stats_with_counts_that_are_none_are_not_read(change: dict[str, Any]) -> None:
+    """Each of them adds up, or has nothing that is added up."""
+    plain = StageStats("parse", "CC-MAIN-2024-38", "0", "f", 2, 1, {"too_short": 1}).to_plain()
+    with pytest.raises(NOT_AS_EXPECTED):
+        StageStats.from_json(json.dumps(plain | change).encode())

@@ -49,6 +49,7 @@ def pod_parts(command: Command, settings: Settings, timeout: timedelta | None) -
         "service_account_name": _service_account(stage, kubernetes),
         "dns_config": _dns(),
         "automount_service_account_token": False,  # a role's token (IRSA) is mounted separately
+        "full_pod_spec": _without_service_links(),
         **_places(stage, settings),
         **_folders(stage, kubernetes),
         **_confinement(),
@@ -91,6 +92,7 @@ def worker_template(
         security_context=confinement["security_context"],
         service_account_name=_service_account(stage, kubernetes),
         automount_service_account_token=False,
+        enable_service_links=False,
         image_pull_secrets=[k8s.V1LocalObjectReference(name) for name in kubernetes.image_pull_secrets],
         node_selector=places["node_selector"],
         tolerations=places["tolerations"],
@@ -196,6 +198,16 @@ def _places(stage: str, settings: Settings) -> dict[str, Any]:
 def _dns() -> k8s.V1PodDNSConfig:
     """Try names with a dot as absolute first: with Kubernetes' `ndots: 5` each costs five failing queries."""
     return k8s.V1PodDNSConfig(options=[k8s.V1PodDNSConfigOption(name="ndots", value="1")])
+
+
+def _without_service_links() -> k8s.V1Pod:
+    """What the operator has no argument for: no variables of the namespace's Services.
+
+    They tell a pod that was taken over which Services there are, and one named `laion-etl-store` would add
+    variables that begin as settings do.
+    """
+    spec = k8s.V1PodSpec(containers=[], enable_service_links=False)
+    return k8s.V1Pod(metadata=k8s.V1ObjectMeta(), spec=spec)
 
 
 def _cores(settings: Settings, requested: str) -> str:

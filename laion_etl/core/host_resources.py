@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -21,6 +22,16 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
 def machine_memory_bytes() -> int:
     """Returns the memory of the machine, not of the container."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usable_memory_bytes(cgroup: Path = _CGROUP) -> int:
+    """Returns the memory this process may use: the machine's, or the limit of its container."""
+    found = [machine_memory_bytes()]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError):
+            if (limit := (cgroup / name).read_text().strip()).isdecimal():
+                found.append(int(limit))
+    return min(found)
 
 
 def user_cache() -> Path:

@@ -78,6 +78,13 @@ class StageStats:
         for output in outputs:
             if output.name.startswith("/") or ".." in output.name.split("/"):
                 raise ValueError(f"{output.name!r} is outside the store")
+        counts = (plain["input"], plain["kept"], *plain.get("dropped", {}).values())
+        if not all(type(count) is int and count >= 0 for count in (*counts, *(one.bytes for one in outputs))):
+            raise ValueError("a count in it is not a whole number")
+        if not all(
+            isinstance(text, str) for text in (plain["fingerprint"], *(one.sha256 for one in outputs))
+        ):
+            raise TypeError("its fingerprint, or a SHA-256 in it, is not a text")
         return cls(**{**values, "outputs": outputs})
 
     @classmethod

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laion_etl.score.model import ClipModel
-from laion_etl.score.preprocess_pool import ImageFile, Preparers, PreprocessInput
+from laion_etl.score.preparer import ImageFile, PreprocessInput
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.shared_tables import Plans
 
 Floats = NDArray[np.float32]

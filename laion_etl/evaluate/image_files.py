@@ -8,7 +8,7 @@ from pathlib import Path
 
 from laion_etl.io.tarshard import MAX_MEMBER_BYTES
 from laion_etl.score.pixels import FORMATS, format_of
-from laion_etl.score.preprocess_pool import ImageFile
+from laion_etl.score.preparer import ImageFile
 
 IMAGE_ENDINGS = {"jpeg": "jpg", **{ending: ending for ending in FORMATS}}
 _OTHER_IMAGES = frozenset((

@@ -22,7 +22,7 @@ from laion_etl.evaluate.label_file import Row, read_rows, rows_by_key
 from laion_etl.io.storage import Store
 from laion_etl.score.head import HeadInput, is_scored, score_all
 from laion_etl.score.pixels import format_of
-from laion_etl.score.preprocess_pool import ImageFile
+from laion_etl.score.preparer import ImageFile
 from laion_etl.score.safety import NsfwTag, SafetyJudge
 from laion_etl.score.scorer import SampleScorer
 

@@ -22,7 +22,7 @@ from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.score.finite import check_embeddings
 from laion_etl.score.model import ClipModel
 from laion_etl.score.openclip import open_clip
-from laion_etl.score.preprocess_pool import ImageFile
+from laion_etl.score.preparer import ImageFile
 
 _SAME = 1e-5  # of a cosine
 

@@ -18,6 +18,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from laion_etl.sandbox import seccomp
+from laion_etl.sandbox.error_output import error_pipe, error_pipe_variable, use_error_pipe
 from laion_etl.sandbox.limits import confined_environment, end_with_parent, hide_memory
 
 _ORDER = struct.Struct(">BQ")
@@ -108,7 +109,8 @@ class ForkServer:
                 self.command,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=confined_environment(),
+                env=confined_environment() | error_pipe_variable(),
+                pass_fds=[error_pipe()],
                 process_group=0,  # as `start_confined` has it, for the same reason
             )
         return ours
@@ -139,6 +141,7 @@ def serve_forks() -> None:
             continue
         if not pid:
             end_with_parent(server)
+            use_error_pipe()
             orders.close()
             for place, pipe in enumerate(pipes):
                 os.dup2(pipe, place)

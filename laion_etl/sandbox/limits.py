@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from laion_etl.sandbox import seccomp
+from laion_etl.sandbox.error_output import use_error_pipe
 
 # One thread per process; and freed memory is kept for the next image instead of returned page by page.
 _SET = {
@@ -78,9 +79,11 @@ def confine(memory_mb: int) -> None:
     only harmless system calls (`seccomp`). The parent alone handles Ctrl-C and SIGTERM, which systemd sends
     to all processes of a service, and the process is killed when the thread that started it ends, and thus
     when its parent dies. It ends where a kernel that filters system calls refuses to do so: its parent has
-    left its own memory open to be read, because of the filter.
+    left its own memory open to be read, because of the filter. Its error output goes to its parent, which
+    prints it (error_output.py).
     """
     end_with_parent()
+    use_error_pipe()
     limits = {
         resource.RLIMIT_AS: memory_mb << 20,
         resource.RLIMIT_CORE: 0,

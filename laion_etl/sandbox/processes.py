@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Sequence
 
 from laion_etl.core.errors import OutageError
+from laion_etl.sandbox.error_output import error_pipe, error_pipe_variable
 from laion_etl.sandbox.limits import confined_environment
 
 TRIES = 2  # a process may be killed for another reason; if two die, the image or page is at fault
@@ -21,7 +22,8 @@ def start_confined(command: Sequence[str]) -> subprocess.Popen[bytes]:
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=confined_environment(),
+        env=confined_environment() | error_pipe_variable(),
+        pass_fds=[error_pipe()],
         bufsize=0,
         process_group=0,
     )

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from laion_etl.score.device_transfer import DeviceFuture, Floats
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel
 from laion_etl.score.pixels import Pixels
-from laion_etl.score.preprocess_pool import Preparers, PreprocessInput, PreprocessResult
+from laion_etl.score.preparer import PreprocessInput
+from laion_etl.score.preprocess_pool import Preparers, PreprocessResult
 from laion_etl.score.products import row_products
 from laion_etl.score.shard_reader import Sample
 from laion_etl.score.shared_tables import Tokens

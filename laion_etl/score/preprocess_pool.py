@@ -5,15 +5,11 @@ Samples are sent in groups, because the time this process spends on each one lim
 A process that crashes or hangs costs only the sample it was working on.
 """
 
-import fcntl
 import mmap
-import os
 import queue
-import socket
-import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -21,35 +17,13 @@ import numpy as np
 
 from laion_etl.core.errors import ModelError
 from laion_etl.core.host_resources import usable_cores
-from laion_etl.core.programs import python_module
-from laion_etl.sandbox.limits import confined_environment, prepare_parent
-from laion_etl.score.preprocess_worker import DONE, ENDINGS, FOLLOWS, IMAGES_BYTES, ITEM
+from laion_etl.sandbox.limits import prepare_parent
+from laion_etl.score.preparer import MAX_GROUP, Group, PreprocessInput, started_preparer
+from laion_etl.score.preprocess_worker import IMAGES_BYTES
 from laion_etl.score.resize import compile_loops
 from laion_etl.score.shared_tables import READY, UNREADABLE, WAITING, Plans, Tables, tables
 
-PROGRAM: Iterable[str] = python_module("laion_etl.score.preprocess_worker")
-# No new mapping can write: a process that an image has taken over cannot change those that follow.
-_SEALED = 0x10 | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW  # F_SEAL_FUTURE_WRITE of linux/fcntl.h
-_MEMORY_MB = 2_048  # in addition to the shared memory
-_TIME_LIMIT_S = 20.0  # for one sample
-_START_LIMIT_S = 120.0
-_MAX_GROUP = 16  # eight cost this process 35 us of CPU a sample, sixteen 20
 _GROUP_BYTES = IMAGES_BYTES  # with its last image a group may be larger
-
-ImageFile = tuple[str, bytes]  # ending and bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PreprocessInput:
-    """Image and text of one sample. Without an image it counts as unreadable; an empty text has no tokens."""
-
-    image: ImageFile | None
-    text: str = ""
-    tower: int = 0  # which of the plans' text towers the text is for
-
-    @property
-    def size(self) -> int:
-        return len(self.image[1]) if self.image else 0
 
 
 @dataclass
@@ -93,9 +67,6 @@ class PreprocessResult:
             raise self._failure
 
 
-_Group = list[tuple[int, PreprocessInput]]  # rows of a buffer
-
-
 class Preparers:
     """A context manager; within it call `prepare` and `release` in turn.
 
@@ -107,15 +78,12 @@ class Preparers:
         self._plans = plans
         self._batch_size = batch_size
         self._closed = False
-        self._descriptor = os.memfd_create("laion-etl-samples")
-        size = buffers * batch_size * plans.bytes
-        os.ftruncate(self._descriptor, size)
-        self.memory = mmap.mmap(self._descriptor, size)
+        self.memory = mmap.mmap(-1, buffers * batch_size * plans.bytes)
         self._tables = tables(self.memory, plans)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for buffer in range(buffers):
             self._free.put(buffer)
-        self._groups: queue.SimpleQueue[tuple[PreprocessResult, _Group] | None] = queue.SimpleQueue()
+        self._groups: queue.SimpleQueue[tuple[PreprocessResult, Group] | None] = queue.SimpleQueue()
         count = processes or usable_cores()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
 
@@ -136,7 +104,6 @@ class Preparers:
             self._groups.put(None)
         for thread in self._threads:
             thread.join()
-        os.close(self._descriptor)
 
     def prepare(self, samples: Sequence[PreprocessInput]) -> PreprocessResult:
         """Starts work on up to `batch_size` samples; waits while no buffer is free.
@@ -166,12 +133,11 @@ class Preparers:
         preparer = None
         while (given := self._groups.get()) is not None:
             prepared, group = given
-            first, count = prepared.buffer * self._batch_size, len(group)
-            failure = None
+            count, failure = len(group), None
             try:
                 while group:
-                    preparer = preparer or _started(self._descriptor, self._plans)
-                    if not preparer.ask(first, group, prepared.tables):
+                    preparer = preparer or started_preparer(self._plans)
+                    if not preparer.ask(group, prepared.tables):
                         preparer.end()
                         preparer = None
                     group = _after_loss(group, prepared.tables)
@@ -182,10 +148,10 @@ class Preparers:
             preparer.end()
 
 
-def _grouped(wanted: _Group, size: int) -> Iterator[_Group]:
+def _grouped(wanted: Group, size: int) -> Iterator[Group]:
     """Groups of up to `size` samples, fewer when they are large."""
-    size = max(1, min(size, _MAX_GROUP))
-    group: _Group = []
+    size = max(1, min(size, MAX_GROUP))
+    group: Group = []
     held = 0
     for row, sample in wanted:
         group.append((row, sample))
@@ -197,104 +163,9 @@ def _grouped(wanted: _Group, size: int) -> Iterator[_Group]:
         yield group
 
 
-def _after_loss(group: _Group, found: Tables) -> _Group:
+def _after_loss(group: Group, found: Tables) -> Group:
     """The items left after a process died; the first, assumed to have killed it, is marked unreadable."""
     undone = [(row, sample) for row, sample in group if found.states[row] == WAITING]
     for row, _ in undone[:1]:
         found.states[row] = UNREADABLE
     return undone[1:]
-
-
-def _started(descriptor: int, plans: Plans) -> "_Preparer":
-    """Return a new preparer. Raises ModelError."""
-    try:
-        return _Preparer(descriptor, plans)
-    except OSError as error:
-        raise ModelError(
-            f"cannot start a process that decodes images: {error}; free memory, or raise the limits of "
-            "processes and open files"
-        ) from error
-
-
-class _Preparer:
-    """One worker process. The kernel ends it with the thread that started it (PR_SET_PDEATHSIG)."""
-
-    def __init__(self, descriptor: int, plans: Plans) -> None:
-        self._socket, other = socket.socketpair()
-        self._socket.settimeout(_START_LIMIT_S)
-        memory_mb = _MEMORY_MB + ((os.fstat(descriptor).st_size + IMAGES_BYTES) >> 20)
-        images = os.memfd_create("laion-etl-images", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(images, IMAGES_BYTES)
-        self._images = mmap.mmap(images, IMAGES_BYTES)
-        with suppress(OSError):  # a kernel before 5.1
-            fcntl.fcntl(images, fcntl.F_ADD_SEALS, _SEALED)
-        with ExitStack() as on_error:
-            on_error.callback(self._close)
-            with other, os.fdopen(images):  # both stay open in the process only
-                self._process = subprocess.Popen(
-                    [*PROGRAM, str(descriptor), str(images), str(memory_mb), plans.to_json()],
-                    stdin=other.fileno(),
-                    stdout=other.fileno(),
-                    pass_fds=[descriptor, images],
-                    env=confined_environment(),
-                    process_group=0,  # as in sandbox/processes.py
-                )
-            on_error.pop_all()
-        if self._answer() != DONE:
-            self.end()
-            raise ModelError(
-                "cannot start a process that decodes images: it exited early; see its output above"
-            )
-        self._socket.settimeout(_TIME_LIMIT_S)
-
-    def ask(self, first: int, group: _Group, found: Tables) -> bool:
-        """Whether the process finished a group of the buffer that begins at row `first`.
-
-        False when it died or exceeded the time limit for a sample.
-        """
-        try:
-            self._socket.sendall(bytes([len(group)]) + b"".join(self._packed(first, group)))
-        except OSError:
-            return False
-        rows, before = [row for row, _ in group], len(group) + 1
-        while (left := int((found.states[rows] == WAITING).sum())) < before:
-            before = left
-            if answer := self._answer():
-                return answer == DONE
-        return False
-
-    def _answer(self) -> bytes | None:
-        """The reply of the process: empty when it has ended, None on a timeout."""
-        try:
-            return self._socket.recv(1)
-        except TimeoutError:
-            return None
-        except OSError:
-            return b""
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._close()
-
-    def _close(self) -> None:
-        self._socket.close()
-        self._images.close()
-
-    def _packed(self, first: int, group: _Group) -> Iterator[bytes]:
-        """What is sent of a group. Images go into the shared memory as far as there is room."""
-        used = 0
-        for row, sample in group:
-            if sample.image is None:
-                continue
-            ending, data = sample.image
-            text = sample.text.encode()
-            fits = used + len(data) <= IMAGES_BYTES
-            place = used if fits else FOLLOWS
-            yield ITEM.pack(first + row, len(data), ENDINGS.index(ending), place, len(text), sample.tower)
-            if fits:
-                self._images[used : used + len(data)] = data
-                used += len(data)
-            else:
-                yield data
-            yield text

@@ -18,6 +18,7 @@ import regex
 from laion_etl.core.html_entities import unescaped
 
 _MERGES = 49_152 - 256 - 2  # of the published list; the rest is not used
+VOCABULARY = _MERGES + 2 * 256 + 2  # tokens that there are
 _START, _END = "<start_of_text>", "<end_of_text>"
 _LAST = "</w>"  # marks the last symbol of a word
 _WORDS = regex.compile(

@@ -15,7 +15,8 @@ from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import BLOCK, TarError, member_of
 from laion_etl.score.model import ClipModel
 from laion_etl.score.pixels import PixelPlan, Pixels, format_of
-from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
+from laion_etl.score.preparer import PreprocessInput
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.shared_tables import Plans
 from laion_etl.search.hnsw import Floats
 from laion_etl.search.query import Hit, SearchIndex, check_model

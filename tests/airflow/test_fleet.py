@@ -19,6 +19,7 @@ from tests.cluster_commands import check_kubectl
 from tests.database.pairs import numbered_pairs, write_pairs
 from tests.kubernetes.cluster import running_cluster
 from tests.kubernetes.environment import Namespace
+from tests.kubernetes.restricted import missing
 from tests.kubernetes.schema import check_types
 from tests.shared_folder import SharedFolder
 
@@ -96,6 +97,7 @@ def test_the_manifests_are_what_kubernetes_and_keda_take(airflow: Airflow) -> No
     assert "replicas" not in deployment["spec"]  # it is KEDA's
     template = deployment["spec"]["template"]
     assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert missing(template["spec"]) == []
     assert template["spec"]["dnsConfig"] == {"options": [{"name": "ndots", "value": "1"}]}
     (container,) = template["spec"]["containers"]
     # KEDA reads the variable from the same source as the container.

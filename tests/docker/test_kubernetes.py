@@ -15,6 +15,7 @@ from kubernetes.client import models
 from laion_etl.io.storage import s3_client
 from laion_etl.settings import load_settings, names_of_stage, setting_fields
 from laion_etl.settings.checks import STAGES
+from tests.kubernetes.restricted import missing
 
 FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
 VALUES = yaml.safe_load((FOLDER / "values.yaml").read_text())
@@ -196,6 +197,12 @@ def test_pods_get_no_token_and_their_namespace_takes_no_privileged_ones() -> Non
         for one in of_kind("Namespace")
     }
     assert levels["laion"] == levels["laion-resolver"] == "restricted"
+    page = (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text()
+    by_hand = re.search(r"--overrides='(.+)'$", page, re.MULTILINE)
+    assert by_hand
+    pods = [document["spec"]["template"] for document in of_kind("DaemonSet")]
+    for pod in [*pods, json.loads(by_hand[1])]:
+        assert missing(pod["spec"]) == []
 
 
 def environment() -> dict[str, str]:

@@ -5,8 +5,10 @@ import mmap
 import os
 import random
 import signal
+import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +18,17 @@ from PIL import Image
 from laion_etl.core.errors import ModelError
 from laion_etl.minicrawl.held_out import photo
 from laion_etl.minicrawl.scenes import random_scene
-from laion_etl.score import jpeg, preprocess_pool
+from laion_etl.score import jpeg, preparer
 from laion_etl.score.model import ClipModel, pixel_plan
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan, Pixels
 from laion_etl.score.pixels import load_pixels as load_all_pixels
 from laion_etl.score.prefetch import prefetch
-from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
+from laion_etl.score.preparer import PreprocessInput
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.preprocess_worker import IMAGES_BYTES
-from laion_etl.score.shared_tables import WAITING, Plans
-from laion_etl.score.tokens import TextPlan
+from laion_etl.score.shared_tables import READY, WAITING, Plans, tables
+from laion_etl.score.tokens import VOCABULARY, TextPlan
 from tests.faults.test_killed import children_of
 
 pytestmark = pytest.mark.usefixtures("real_processes")
@@ -236,20 +239,28 @@ def test_images_that_are_larger_than_the_memory_for_images_are_sent() -> None:
 
 def test_a_killed_preparer_costs_one_image() -> None:
     """It works on a group of samples: those before and after are not lost."""
-    others = preparer_processes()
-    with Preparers(Plans((PixelPlan(32),)), batch_size=16, buffers=1, processes=1) as preparers:
+    others, plans = preparer_processes(), Plans((PixelPlan(32),))
+    with Preparers(plans, batch_size=16, buffers=1, processes=1) as preparers:
         good, large = png(noisy((40, 40))), png(Image.new("RGB", (9_000, 9_000)))
         first = preparers.prepare([good])  # starts the process: it is known before the large image
         first.wait()
         preparers.release(first)
         [pid] = preparer_processes() - others
         slow = preparers.prepare([good, large, *[good] * 14])
-        while slow.tables.states[0] == WAITING:
+        states = _states_in(pid, plans)
+        while states[:2].tolist() != [READY, WAITING]:
             time.sleep(0.001)
         os.kill(pid, signal.SIGKILL)
         slow.wait()
         assert slow.readable == [True, False, *[True] * 14]
     assert preparer_processes() == others
+
+
+def _states_in(pid: int, plans: Plans) -> np.ndarray:
+    """The states of the samples that a preparer works on."""
+    memory, *_ = [fd for fd in Path(f"/proc/{pid}/fd").iterdir() if "laion-etl-samples" in _target(fd)]
+    with memory.open("r+b") as file:
+        return tables(mmap.mmap(file.fileno(), 0), plans).states
 
 
 def preparer_processes() -> set[int]:
@@ -279,6 +290,23 @@ def test_a_process_that_was_taken_over_cannot_change_images_that_follow() -> Non
                 file.write(b"x")
 
 
+def test_a_process_that_was_taken_over_changes_samples_of_its_own_group_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = (sys.executable, str(Path(__file__).with_name("taken_over.py")))
+    monkeypatch.setattr(preparer, "PROGRAM", program)
+    plans = Plans((PixelPlan(32),), (TextPlan("vocabulary.gz", 77),))
+    samples = [replace(png(noisy((40, 40))), text="a text"), PreprocessInput(None)]
+    with Preparers(plans, batch_size=2, buffers=2, processes=1) as preparers:
+        both = [preparers.prepare(samples) for _ in range(2)]
+        for prepared in both:
+            prepared.wait()
+            assert prepared.readable == [True, False]
+            assert (prepared.tables.tokens < VOCABULARY).all()
+        for number, prepared in enumerate(both, start=1):
+            assert (prepared.tables.pixels[0][0] == number).all()
+
+
 def _open_images() -> dict[int, Path]:
     """Those that are open, by inode: an earlier test may have left some, whose numbers are given again."""
     links = [link for link in Path("/proc/self/fd").iterdir() if "laion-etl-images" in _target(link)]
@@ -301,7 +329,7 @@ def test_processes_that_do_not_start_are_an_error(capfd: pytest.CaptureFixture[s
 
 
 def test_processes_that_the_system_refuses_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess_pool, "PROGRAM", ("/nowhere/python",))
+    monkeypatch.setattr(preparer, "PROGRAM", ("/nowhere/python",))
     before = _open_images()
     with Preparers(Plans((PixelPlan(32),)), batch_size=4, buffers=1, processes=1) as preparers:
         prepared = preparers.prepare([png(noisy((40, 40)))] * 4)

@@ -10,7 +10,8 @@ import pytest
 from laion_etl.score.model import MAX_TEXT_CHARS, ClipModel
 from laion_etl.score.openclip import open_clip
 from laion_etl.score.pixels import PixelPlan
-from laion_etl.score.preprocess_pool import Preparers, PreprocessInput
+from laion_etl.score.preparer import PreprocessInput
+from laion_etl.score.preprocess_pool import Preparers
 from laion_etl.score.shared_tables import Plans
 from laion_etl.score.tokens import ClipTokenizer, text_plan
 from tests.score.test_pixels import noisy, png

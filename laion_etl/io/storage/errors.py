@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 from laion_etl.core.errors import MissingFileError, StorageError, StoreOutageError, StoreRefusedError
+from laion_etl.core.one_line import one_line
 from laion_etl.core.outages import is_outage, is_refusal
 
 _FILE_FOR_FOLDER = "a file is where a folder must be; move it away, or set LAION_ETL_STORE to another folder"
@@ -26,6 +27,7 @@ _ADVICE = {
     errno.ENOENT: "it does not exist; was the stage before it run?",
 }
 
+_MAX_CHARS = 500
 NOT_THERE = {"404", "NoSuchKey", "NotFound"}  # of one object; a missing bucket is another code
 _NO_FOLDER = "the folder cannot be created; check LAION_ETL_STORE"
 
@@ -90,11 +92,18 @@ def _s3_error(action: str, target: object, error: Exception) -> StorageError | N
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code", "")
         missing = action == "read" and code in NOT_THERE
-        return _kind(error, missing=missing)(f"cannot {action} {target}: {_S3_ADVICE.get(code, str(error))}")
+        return _kind(error, missing=missing)(
+            f"cannot {action} {target}: {_S3_ADVICE.get(code, _line(error))}"
+        )
     if isinstance(error, BotoCoreError | Boto3Error):
         advice = "check AWS_ENDPOINT_URL and the AWS credentials"
-        return _kind(error)(f"cannot {action} {target}: {error}; {advice}")
+        return _kind(error)(f"cannot {action} {target}: {_line(error)}; {advice}")
     return None
+
+
+def _line(error: Exception) -> str:
+    """The error in one line, which does not fill a log: a server's words are in it."""
+    return one_line(str(error)[:_MAX_CHARS])
 
 
 def _kind(error: Exception, *, missing: bool = False) -> type[StorageError]:

@@ -9,9 +9,11 @@ from functools import cache, partial
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from laion_etl.core.errors import ChangedError, MissingFileError
+from laion_etl.core.host_resources import usable_memory_bytes
 from laion_etl.core.stage_stats import Output
 from laion_etl.io.storage.errors import NOT_THERE, closed, storage_errors
 from laion_etl.io.storage.s3_counting import counted
+from laion_etl.io.storage.s3_listing import pages
 from laion_etl.io.storage.s3_retry import ATTEMPTS, READ_TIMEOUT_S, retried
 from laion_etl.io.storage.s3_upload import upload_if
 from laion_etl.io.storage.store import MAX_GUARDED_TRIES, Guard, ListedFile, NewFile, Store
@@ -25,6 +27,7 @@ _S3_CONFIG: dict[str, Any] = {
     "read_timeout": READ_TIMEOUT_S,
     "max_pool_connections": 64,  # a removal looks up many small ranges at once
 }
+_AT_ONCE_BYTES = 8 << 20  # of a download in one request
 _MOST_COPIED_BYTES = 5 << 30  # by one request; what is larger passes through here
 _NOT_AS_READ = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
@@ -132,7 +135,7 @@ class S3Store(Store):
         def fetch() -> BinaryIO:
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
             try:
-                self._client.download_fileobj(self._bucket, self._key(name), spool)
+                self._fetch(name, spool)
             except BaseException:
                 spool.close()
                 raise
@@ -141,6 +144,17 @@ class S3Store(Store):
 
         with storage_errors("read", self.uri(name)):
             return retried(fetch)
+
+    def _fetch(self, name: str, spool: Any) -> None:
+        """Write an object to a file: a small one with one request, a large one by ranges side by side."""
+        from laion_etl.io.storage.s3_answers import BoundedFile
+
+        place: Any = {"Bucket": self._bucket, "Key": self._key(name)}
+        size = self._client.head_object(**place)["ContentLength"]
+        if size <= _AT_ONCE_BYTES:
+            spool.write(self._get(name, size)[0])
+        else:
+            self._client.download_fileobj(**place, Fileobj=cast("IO[bytes]", BoundedFile(spool, size)))
 
     def read(self, name: str) -> bytes:
         """Read the whole file with one request: `open` asks for its size first."""
@@ -156,12 +170,12 @@ class S3Store(Store):
         found = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
         date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = parsedate_to_datetime(date) if date else found["LastModified"]  # servers without a clock
-        return found["Body"].read(), (now - found["LastModified"]).total_seconds()
+        return self._body(name, found), (now - found["LastModified"]).total_seconds()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         wanted = f"bytes={offset}-{offset + size - 1}"
         with storage_errors("read", self.uri(name)):
-            data, _ = retried(lambda: self._get(name, Range=wanted))
+            data, _ = retried(lambda: self._get(name, size, Range=wanted))
             return data
 
     def read_with_etag(self, name: str) -> tuple[bytes, str] | None:
@@ -171,9 +185,18 @@ class S3Store(Store):
             except self._client.exceptions.NoSuchKey:
                 return None
 
-    def _get(self, name: str, **options: Any) -> tuple[bytes, str]:
+    def _get(self, name: str, most: int | None = None, **options: Any) -> tuple[bytes, str]:
         found = self._client.get_object(Bucket=self._bucket, Key=self._key(name), **options)
-        return found["Body"].read(), found["ETag"]
+        start = options.get("Range", "").partition("-")[0].replace("=", " ")
+        if start and not found.get("ContentRange", "").startswith(f"{start}-"):
+            found["Body"].close()
+            raise ValueError("it is another part of the file")
+        return self._body(name, found, most), found["ETag"]
+
+    def _body(self, name: str, found: Any, most: int | None = None) -> bytes:
+        from laion_etl.io.storage.s3_answers import body_of
+
+        return body_of(found, usable_memory_bytes() // 2 if most is None else most, self.uri(name))
 
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
         with storage_errors("write", self.uri(name)):
@@ -192,8 +215,11 @@ class S3Store(Store):
 
     def folders(self, prefix: str) -> list[str]:
         with storage_errors("list", self.uri(prefix)):
-            pages = retried(lambda: list(self._pages(prefix, Delimiter="/")))
-        found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+            found = [
+                entry["Prefix"]
+                for page in pages(self._client, self._folder(prefix) | {"Delimiter": "/"})
+                for entry in page.get("CommonPrefixes", [])
+            ]
         return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
 
     def list(self, prefix: str) -> list[str]:
@@ -201,33 +227,30 @@ class S3Store(Store):
 
     def etags(self, prefix: str, ending: str) -> dict[str, str]:
         with storage_errors("list", self.uri(prefix)):
-            pages = retried(lambda: list(self._pages(prefix)))
-            entries = [e for page in pages for e in page.get("Contents", [])]
-        etags = {e["Key"].removeprefix(self._prefix): e["ETag"] for e in entries}
-        return {name: etag for name, etag in etags.items() if name.endswith(ending)}
+            return {
+                entry["Key"].removeprefix(self._prefix): entry["ETag"]
+                for page in pages(self._client, self._folder(prefix))
+                for entry in page.get("Contents", [])
+                if entry["Key"].endswith(ending)
+            }
 
     def files(self, folder: str, first: str = "", last: str = "") -> Iterator[ListedFile]:
-        prefix = f"{self._key(folder.rstrip('/'))}/"
-        address: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/"}
+        address = self._folder(folder) | {"Delimiter": "/"}
+        prefix = address["Prefix"]
         # S3 lists what comes after StartAfter, and `first` itself is wanted, too.
         after = {"StartAfter": prefix + first[:-1]} if first else {}
-        while True:
-            with storage_errors("list", self.uri(folder)):
-                page = retried(lambda request=address | after: self._client.list_objects_v2(**request))  # type: ignore[misc]
-            for entry in page.get("Contents", []):
-                name = entry["Key"].removeprefix(prefix)
-                if last and name >= last:
-                    return
-                if name >= first:
-                    yield ListedFile(f"{folder}/{name}", entry["ETag"], entry["Size"])
-            if not page.get("IsTruncated"):
-                return
-            after = {"ContinuationToken": page["NextContinuationToken"]}
+        with storage_errors("list", self.uri(folder)):
+            for page in pages(self._client, address | after):
+                for entry in page.get("Contents", []):
+                    name = entry["Key"].removeprefix(prefix)
+                    if last and name >= last:
+                        return
+                    if name >= first:
+                        yield ListedFile(f"{folder}/{name}", entry["ETag"], entry["Size"])
 
-    def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
-        folder = self._key(f"{prefix.rstrip('/')}/" if prefix else "")
-        pages = self._client.get_paginator("list_objects_v2")
-        yield from pages.paginate(Bucket=self._bucket, Prefix=folder, **options)
+    def _folder(self, prefix: str) -> dict[str, Any]:
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        return {"Bucket": self._bucket, "Prefix": self._key(folder)}
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self.uri(name)):
@@ -244,7 +267,9 @@ def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
-    return counted(boto3.client("s3", config=Config(**_S3_CONFIG)))
+    from laion_etl.io.storage.s3_answers import checked
+
+    return checked(counted(boto3.client("s3", config=Config(**_S3_CONFIG))))
 
 
 @cache

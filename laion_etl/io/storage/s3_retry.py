@@ -30,15 +30,17 @@ _PASSING_CODES = BUSY_S3_CODES | {"NoSuchUpload"}
 
 def retried(action: Callable[[], ResultT], clock: Callable[[], float] = time.monotonic) -> ResultT:
     """Return what an idempotent action returns; repeat it after errors that pass within seconds."""
+    from laion_etl.io.storage.s3_answers import answered
+
     began = clock()
     for pause_s in PAUSES_S:
         try:
-            return action()
+            return answered(action)
         except Exception as error:
             if not _passes(error) or clock() - began >= LIMIT_S:
                 raise
         time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
-    return action()
+    return answered(action)
 
 
 def _passes(error: Exception) -> bool:
