@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
+from laion_etl.core.keyboard_interrupts import handle_signals
 from laion_etl.core.limits import limit_reached
 from laion_etl.core.shown_text import ShownLines, shown
 
@@ -27,13 +28,7 @@ def run() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for library in ("urllib3", "psycopg"):  # retries are their business, failures ours
         logging.getLogger(library).setLevel(logging.ERROR)
-    # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand. What a
-    # script starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, on_sigterm)
-    # SIGHUP: the terminal was closed. nohup ignores it.
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    handle_signals()
     atexit.register(_ignore_signals)
     try:
         try:
@@ -84,7 +79,7 @@ def _end_uninterrupted() -> None:
 
 def _ignore_signals() -> None:
     """For the last moments, in which Python would give signals their default action, which kills."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -99,12 +94,3 @@ def _run() -> None:
         if end.code == Stopped.exit_code:  # Typer's answer to one more Ctrl-C, which says nothing
             raise Stopped(_STOPPED) from end
         raise
-
-
-def on_sigterm(*_: object) -> None:
-    """The first SIGTERM is Ctrl-C. More of them change nothing: the batch may be on its way to the queue.
-
-    A second Ctrl-C ends that, too. Not SIG_IGN, which processes started from now on would inherit.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,96 @@
+"""Ctrl-C, and SIGTERM as Ctrl-C: a KeyboardInterrupt where one can be raised, and one at a time.
+
+Python raises it wherever the main thread is. Three kinds of places do not bear that. From `__del__` and from
+callbacks of weak references it is printed with a traceback, and lost. In the import system it leaves a lock
+that a thread which imports waits for forever. And in what the first one unwinds, another one ends a `finally`
+before its work is done: terminals and systemd send signals to all processes, and people press twice. So it
+is raised a moment later in the first two, and not at all in the last, unless that takes seconds: then it
+waits for something that does not answer.
+
+Refused: to block signals while an interrupt unwinds. Nothing would say when that is over.
+"""
+
+import _weakrefset
+import signal
+import sys
+import time
+import weakref
+from types import FrameType
+
+_LONGEST_S = 5.0  # of the unwinding, before another interrupt ends what it waits for
+_SOON_S = 0.01
+_NOTED_AT = "_laion_etl_noted_at"
+_FILES = ("<frozen importlib", weakref.__file__, _weakrefset.__file__)
+_FINALIZERS = ("__del__", "_warn_unawaited_coroutine")
+
+
+def handle_signals() -> None:
+    """Have SIGINT, SIGTERM and SIGHUP end the command with a KeyboardInterrupt.
+
+    A pod is stopped by SIGTERM: it ends like Ctrl-C, which trio and our `finally`s understand. What a script
+    starts in the background ignores SIGINT, and so SIGTERM would do nothing either. SIGHUP says that the
+    terminal was closed; nohup ignores it.
+    """
+    signal.signal(signal.SIGALRM, _pass_to_sigint)
+    signal.signal(signal.SIGINT, on_sigint)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _pass_to_sigterm)
+
+
+def on_sigint(_number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, if not now, soon; nothing while one is unwinding."""
+    if (unwinding := _unwinding()) is not None:
+        now = time.monotonic()
+        if now - unwinding.__dict__.setdefault(_NOTED_AT, now) < _LONGEST_S:
+            return
+    if _may_raise(frame):
+        raise KeyboardInterrupt
+    signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+
+
+def _on_sigterm(_number: int, frame: FrameType | None) -> None:
+    """The first SIGTERM is Ctrl-C. More of them change nothing: the batch may be on its way to the queue.
+
+    Not SIG_IGN, which processes started from now on would inherit.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    _pass_on(signal.SIGINT, frame)
+
+
+def _pass_to_sigint(_number: int, frame: FrameType | None) -> None:
+    _pass_on(signal.SIGINT, frame)
+
+
+def _pass_to_sigterm(_number: int, frame: FrameType | None) -> None:
+    _pass_on(signal.SIGTERM, frame)
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """Call the handler of another signal, as if that had come."""
+    handler = signal.getsignal(number)
+    if callable(handler):
+        handler(number, frame)
+
+
+def _unwinding() -> KeyboardInterrupt | None:
+    """The KeyboardInterrupt that the main thread handles at this moment, or from which its error came."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, BaseExceptionGroup) and (found := error.subgroup(KeyboardInterrupt)) is not None:
+            error = found.exceptions[0]
+        elif isinstance(error, KeyboardInterrupt):
+            return error
+        else:
+            error = error.__cause__ or error.__context__
+    return None
+
+
+def _may_raise(frame: FrameType | None) -> bool:
+    if frame is not None and frame.f_code.co_filename.startswith(_FILES):
+        return False
+    while frame is not None:
+        if frame.f_code.co_name in _FINALIZERS:
+            return False
+        frame = frame.f_back
+    return True
