@@ -58,6 +58,7 @@ def main(server: str, arguments: list[str]) -> None:
         with suppress(OSError):  # nothing handles SIGKILL
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # Python gives them back their default action now
     sys.exit(code)
 
 
