@@ -6,7 +6,7 @@ It says when the work there is done, and when KeyboardInterrupt is raised.
 import signal
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -25,6 +25,13 @@ class Deleted:
     def __del__(self) -> None:
         press()
         print("freed")
+
+
+class Named:
+    """An attribute that is interrupted while it gets its name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        press()
 
 
 def delete() -> None:
@@ -58,9 +65,23 @@ def with_signals_in(file: str, call: Callable[[], object]) -> None:
     sys.settrace(None)
 
 
+def free_generator() -> None:
+    """Free one in the middle, as an error does that leaves the loop over it."""
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            press()
+
+    next(items())
+
+
 PLACES = {
     "finalizer": delete,
     "callback": lambda: with_signals_in("weakref.py", remove),
+    "generator": free_generator,
+    "class": lambda: type("Owner", (), {"attribute": Named()}),
     "import": lambda: with_signals_in("importlib._bootstrap>", lambda: import_module("colorsys")),
 }
 

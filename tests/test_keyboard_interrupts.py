@@ -23,7 +23,7 @@ def press() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("place", ["finalizer", "callback", "import"])
+@pytest.mark.parametrize("place", ["finalizer", "callback", "generator", "class", "import"])
 def test_where_an_interrupt_would_be_lost_or_leave_a_lock_it_is_raised_a_moment_later(place: str) -> None:
     command = [sys.executable, "-m", "tests.interrupted_places", place]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,11 +1,12 @@
 """Ctrl-C, and SIGTERM as Ctrl-C: a KeyboardInterrupt where one can be raised, and one at a time.
 
-Python raises it wherever the main thread is. Three kinds of places do not bear that. From `__del__` and from
-callbacks of weak references it is printed with a traceback, and lost. In the import system it leaves a lock
-that a thread which imports waits for forever. And in what the first one unwinds, another one ends a `finally`
-before its work is done: terminals and systemd send signals to all processes, and people press twice. So it
-is raised a moment later in the first two, and not at all in the last, unless that takes seconds: then it
-waits for something that does not answer.
+Python raises it wherever the main thread is. Some places do not bear that. From `__del__`, from callbacks of
+weak references and from generators that are freed it is printed, with a traceback, and lost. From
+`__set_name__`, of a new class, it comes as a RuntimeError (before Python 3.12). In the import system it
+leaves a lock that a thread which imports waits for forever. There it is raised a moment later. And in what
+the first one unwinds, another one ends a `finally` before its work is done: terminals and systemd send
+signals to all processes, and people press twice. There it is not raised at all, unless the unwinding takes
+seconds: then it waits for something that does not answer.
 
 Refused: to block signals while an interrupt unwinds. Nothing would say when that is over.
 """
@@ -21,7 +22,7 @@ _LONGEST_S = 5.0  # of the unwinding, before another interrupt ends what it wait
 _SOON_S = 0.01
 _NOTED_AT = "_laion_etl_noted_at"
 _FILES = ("<frozen importlib", weakref.__file__, _weakrefset.__file__)
-_FINALIZERS = ("__del__", "_warn_unawaited_coroutine")
+_FUNCTIONS = ("__del__", "_warn_unawaited_coroutine", "__set_name__")
 
 
 def handle_signals() -> None:
@@ -40,12 +41,12 @@ def handle_signals() -> None:
 
 def on_sigint(_number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, if not now, soon; nothing while one is unwinding."""
-    if (unwinding := _unwinding()) is not None:
-        now = time.monotonic()
-        if now - unwinding.__dict__.setdefault(_NOTED_AT, now) < _LONGEST_S:
-            return
-    if _may_raise(frame):
-        raise KeyboardInterrupt
+    ending = _ending()
+    if ending is None or _takes_long(ending):
+        if _may_raise(frame):
+            raise KeyboardInterrupt
+    elif isinstance(ending, KeyboardInterrupt):
+        return
     signal.setitimer(signal.ITIMER_REAL, _SOON_S)
 
 
@@ -73,24 +74,30 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
         handler(number, frame)
 
 
-def _unwinding() -> KeyboardInterrupt | None:
-    """The KeyboardInterrupt that the main thread handles at this moment, or from which its error came."""
+def _ending() -> KeyboardInterrupt | GeneratorExit | None:
+    """What the main thread handles at this moment, itself or an error that came from it."""
     error = sys.exception()
     while error is not None:
         if isinstance(error, BaseExceptionGroup) and (found := error.subgroup(KeyboardInterrupt)) is not None:
             error = found.exceptions[0]
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt | GeneratorExit):
             return error
         else:
             error = error.__cause__ or error.__context__
     return None
 
 
+def _takes_long(ending: BaseException) -> bool:
+    """Whether a signal came while this was handled, and another one comes seconds later."""
+    now = time.monotonic()
+    return now - ending.__dict__.setdefault(_NOTED_AT, now) >= _LONGEST_S
+
+
 def _may_raise(frame: FrameType | None) -> bool:
     if frame is not None and frame.f_code.co_filename.startswith(_FILES):
         return False
     while frame is not None:
-        if frame.f_code.co_name in _FINALIZERS:
+        if frame.f_code.co_name in _FUNCTIONS:
             return False
         frame = frame.f_back
     return True
