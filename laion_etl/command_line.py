@@ -11,11 +11,12 @@ from contextlib import suppress
 from typing import NoReturn
 
 from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
-from laion_etl.core.keyboard_interrupts import handle_signals
+from laion_etl.core.keyboard_interrupts import handle_signals, was_interrupted
 from laion_etl.core.limits import limit_reached
 from laion_etl.core.shown_text import ShownLines, shown
 
 _STOPPED = "stopped; run the same command again to continue"
+_OF_LIMITS = (OSError, MemoryError, ImportError, RuntimeError)
 _LONGEST_END_S = 5.0  # for threads that still read, after which a signal ends the process
 
 
@@ -40,8 +41,10 @@ def run() -> None:
         _fail(Stopped(_STOPPED))
     except LaionEtlError as error:
         _fail(error)
-    except (OSError, MemoryError, ImportError, RuntimeError) as error:
-        if (reached := limit_reached(error)) is None:
+    except Exception as error:
+        if was_interrupted():
+            _fail(Stopped(_STOPPED))
+        if not isinstance(error, _OF_LIMITS) or (reached := limit_reached(error)) is None:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             # Python would try to write the rest again at the end.

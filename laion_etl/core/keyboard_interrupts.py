@@ -14,6 +14,7 @@ Refused: to block signals while an interrupt unwinds. Nothing would say when tha
 import _weakrefset
 import signal
 import sys
+import threading
 import time
 import weakref
 from types import FrameType
@@ -21,6 +22,7 @@ from types import FrameType
 _LONGEST_S = 5.0  # of the unwinding, before another interrupt ends what it waits for
 _SOON_S = 0.01
 _NOTED_AT = "_laion_etl_noted_at"
+_raised = threading.Event()
 _FILES = ("<frozen importlib", weakref.__file__, _weakrefset.__file__)
 _FUNCTIONS = ("__del__", "_warn_unawaited_coroutine", "__set_name__")
 
@@ -44,10 +46,16 @@ def on_sigint(_number: int, frame: FrameType | None) -> None:
     ending = _ending()
     if ending is None or _takes_long(ending):
         if _may_raise(frame):
+            _raised.set()
             raise KeyboardInterrupt
     elif isinstance(ending, KeyboardInterrupt):
         return
     signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+
+
+def was_interrupted() -> bool:
+    """Whether a KeyboardInterrupt was raised: libraries make errors of their own of it, as pydantic does."""
+    return _raised.is_set()
 
 
 def _on_sigterm(_number: int, frame: FrameType | None) -> None:
@@ -90,7 +98,8 @@ def _ending() -> KeyboardInterrupt | GeneratorExit | None:
 def _takes_long(ending: BaseException) -> bool:
     """Whether a signal came while this was handled, and another one comes seconds later."""
     now = time.monotonic()
-    return now - ending.__dict__.setdefault(_NOTED_AT, now) >= _LONGEST_S
+    noted_at: float = ending.__dict__.setdefault(_NOTED_AT, now)
+    return now - noted_at >= _LONGEST_S
 
 
 def _may_raise(frame: FrameType | None) -> bool:
