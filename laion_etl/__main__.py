@@ -15,6 +15,8 @@ def main() -> None:
         signal.signal(number, _end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, _end)
+    # A command that started this one may have had them wait: core/programs.py, too much to import before.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     from laion_etl.command_line import run
 
     run()

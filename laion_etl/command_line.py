@@ -14,9 +14,11 @@ from typing import NoReturn
 
 from laion_etl.__main__ import STOPPED
 from laion_etl.core.errors import LaionEtlError, OutageError, Stopped
+from laion_etl.core.keyboard_interrupts import handle_signals, was_interrupted
 from laion_etl.core.limits import limit_reached
 from laion_etl.core.shown_text import ShownLines, shown
 
+_OF_LIMITS = (OSError, MemoryError, ImportError, RuntimeError)
 _LONGEST_END_S = 5.0  # for threads that still read, after which a signal ends the process
 
 
@@ -29,13 +31,7 @@ def run() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for library in ("urllib3", "psycopg"):  # retries are their business, failures ours
         logging.getLogger(library).setLevel(logging.ERROR)
-    # A pod is stopped by SIGTERM: let it end like Ctrl-C, which trio and our `finally`s understand. What a
-    # script starts in the background ignores SIGINT, and so SIGTERM would do nothing either.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, on_sigterm)
-    # SIGHUP: the terminal was closed. nohup ignores it.
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    handle_signals()
     atexit.register(_ignore_signals)
     try:
         try:
@@ -48,8 +44,10 @@ def run() -> None:
         _fail(Stopped(STOPPED))
     except LaionEtlError as error:
         _fail(error)
-    except (OSError, MemoryError, ImportError, RuntimeError) as error:
-        if (reached := limit_reached(error)) is None:
+    except Exception as error:
+        if was_interrupted():
+            _fail(Stopped(STOPPED))
+        if not isinstance(error, _OF_LIMITS) or (reached := limit_reached(error)) is None:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             # Python would try to write the rest again at the end.
@@ -93,7 +91,7 @@ def _end_uninterrupted() -> None:
 
 def _ignore_signals() -> None:
     """For the last moments, in which Python would give signals their default action, which kills."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -108,12 +106,3 @@ def _run() -> None:
         if end.code == Stopped.exit_code:  # Typer's answer to one more Ctrl-C, which says nothing
             raise Stopped(STOPPED) from end
         raise
-
-
-def on_sigterm(*_: object) -> None:
-    """The first SIGTERM is Ctrl-C. More of them change nothing: the batch may be on its way to the queue.
-
-    A second Ctrl-C ends that, too. Not SIG_IGN, which processes started from now on would inherit.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.raise_signal(signal.SIGINT)

@@ -1,8 +1,8 @@
 """A program, most often `laion-etl`, that is a thin process and lets a fork do the work: see tests/forks.py.
 
 For callers that start it themselves, as Airflow's tasks do: `installed` makes it. It runs without site
-packages, passes on its open files, SIGTERM and SIGINT, ends as the fork ends, and the fork does not outlive
-it.
+packages, passes on its open files and the signals that end commands, ends as the fork ends, and the fork does
+not outlive it.
 """
 
 import array
@@ -28,7 +28,7 @@ def installed(folder: Path, server: str, arguments: Sequence[str] = ("-m", "laio
 
 
 def main(server: str, arguments: list[str]) -> None:
-    passed_on = (signal.SIGTERM, signal.SIGINT)
+    passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until there is a fork to pass them on to
     numbers = sorted(int(link.name) for link in Path("/proc/self/fd").iterdir())
     opened = [number for number in numbers if _was_given(number)]
@@ -58,6 +58,7 @@ def main(server: str, arguments: list[str]) -> None:
         with suppress(OSError):  # nothing handles SIGKILL
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # Python gives them back their default action now
     sys.exit(code)
 
 

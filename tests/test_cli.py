@@ -83,7 +83,9 @@ def interrupted(process: subprocess.Popen[bytes]) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("module", ["laion_etl.command_line", "laion_etl.cli", "laion_etl.cli.score"])
+@pytest.mark.parametrize(
+    "module", ["laion_etl.command_line", "laion_etl.cli", "laion_etl.cli.score", "laion_etl.cli.score:lost"]
+)
 def test_ctrl_c_while_a_command_starts_ends_it_in_plain_words(module: str) -> None:
     command = [sys.executable, "-m", "tests.interrupted_start", module, "stage", "score", "--crawl", "C"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,8 +2,11 @@
 
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+ENDING_SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 def python_module(name: str) -> tuple[str, ...]:
@@ -17,6 +20,20 @@ def python_module(name: str) -> tuple[str, ...]:
     except OSError:  # the folder was deleted
         looks_here = False
     return (sys.executable, *(() if looks_here else ("-P",)), "-m", name)
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Have signals to a command of this package, which the block starts, wait until it handles them.
+
+    Python would answer with a traceback while it starts. The command lets them come: see `__main__.py`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ending(code: int) -> str:

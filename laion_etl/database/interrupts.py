@@ -19,6 +19,8 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGcancel
 
+from laion_etl.core.keyboard_interrupts import on_sigint
+
 _LONGEST_S = 5.0  # how long a second interrupt waits; the database may not answer
 
 
@@ -59,6 +61,7 @@ def uninterrupted(
             first_at = time.monotonic()
             at_interrupt()
         elif time.monotonic() - first_at >= longest_s:
+            signal.signal(signal.SIGINT, previous)  # an interrupt in `finally` would leave this one for good
             previous(number, frame)
 
     failure: Exception | None = None
@@ -86,12 +89,12 @@ def _closed_if_broken_off(connection: Connection) -> Iterator[None]:
 
 
 def _raising_handler() -> Callable[[int, FrameType | None], Any] | None:
-    """Returns the handler of SIGINT if it raises KeyboardInterrupt here: Python's, or that of a trio run."""
+    """Returns the handler of SIGINT if it raises KeyboardInterrupt here: Python's, ours, or a trio run's."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         return None
     is_trios = str(getattr(handler, "__module__", "")).startswith("trio.")
-    return handler if handler is signal.default_int_handler or is_trios else None
+    return handler if handler in (signal.default_int_handler, on_sigint) or is_trios else None
 
 
 def _cancel(connection: Connection) -> None:

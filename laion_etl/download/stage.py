@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import trio
 
 from laion_etl.blocklists.removal_requests import Matcher, blanked, read_requests
 from laion_etl.blocklists.removed_images import NO_IMAGES, BlockedImages, blocked_images
@@ -31,6 +30,7 @@ from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.earlier_result import UNWANTED, Earlier
 from laion_etl.download.shards import ShardWriter, shard_writer
 from laion_etl.download.timings import diagnose
+from laion_etl.download.trio_runs import run_trio
 from laion_etl.io.outputs import has_shard
 from laion_etl.io.storage import Guard, Store
 from laion_etl.settings import DownloadSettings, Settings, Stage, shaping
@@ -148,7 +148,7 @@ def download_pairs(
     downloader = BatchDownloader(settings, pairs, shard, hooks or Hooks(), removed)
     try:
         with _plain_errors():
-            trio.run(downloader.run)
+            run_trio(downloader.run)
     finally:
         count(Counter.WEB_REQUESTS, downloader.timings.connections + downloader.timings.reused)
         count(Counter.WEB_BYTES, downloader.timings.bytes)

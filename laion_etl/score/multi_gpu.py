@@ -27,7 +27,7 @@ from laion_etl.core.errors import (
     Stopped,
 )
 from laion_etl.core.plain_json import parse_json
-from laion_etl.core.programs import ending, python_module
+from laion_etl.core.programs import ending, python_module, signals_wait
 from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import Stop
@@ -206,7 +206,7 @@ class ScoreProcess:
         self._result: dict[str, Any] = {}
         self._asked_to_end = False
         shards = () if batches is None else ("--shards-from", "-")
-        with tempfile.TemporaryFile() as names:  # a pipe would block until the process reads it
+        with tempfile.TemporaryFile() as names, signals_wait():  # a pipe would block until it is read
             names.writelines(b"%d\n" % batch for batch in batches or ())
             names.seek(0)
             self._process = subprocess.Popen(

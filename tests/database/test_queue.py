@@ -389,12 +389,16 @@ def test_more_interrupts_wait_for_the_end_of_the_block() -> None:
 
 def test_interrupts_end_what_takes_too_long(queue: BatchQueue) -> None:
     reached = False
+    handlers = []
 
     def hang() -> None:
         nonlocal reached
         with uninterrupted(longest_s=0):
             signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:  # more of them find it so, at any line
+                handlers.append(signal.getsignal(signal.SIGINT))
             reached = True
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -404,6 +408,7 @@ def test_interrupts_end_what_takes_too_long(queue: BatchQueue) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert not reached
+    assert handlers == [signal.default_int_handler]
 
 
 def test_interrupted_anywhere_in_a_copy_the_connection_can_be_used_again(database: Database) -> None:

@@ -39,7 +39,7 @@ def test_storms_of_signals_change_nothing(
     for pattern, signals in (
         ("pairs/*/*.parquet", [signal.SIGTERM]),
         ("shards/*/*.tar", [signal.SIGTERM, signal.SIGHUP]),
-        ("scored/*/*.tar", [signal.SIGINT, signal.SIGTERM]),
+        ("scored/*/*.tar", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]),
     ):
         running = start_run(minicrawl.crawl, env)
         wait_for(tmp_path, pattern, running)

@@ -1,18 +1,19 @@
 """A process for each device; two CPUs stand in for GPUs. The processes are forks that have imported torch."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from laion_etl.core.errors import KilledError, LaionEtlError, ModelError, OutageError, RefusedError
+from laion_etl.core.errors import KilledError, ModelError, OutageError, RefusedError
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
 from laion_etl.io.storage import LocalStore
 from laion_etl.score import multi_gpu
 from laion_etl.score.devices import check_device, devices
-from laion_etl.score.multi_gpu import run_processes, score_everywhere
+from laion_etl.score.multi_gpu import failure, run_processes, score_everywhere
 from laion_etl.score.stage import score_shards
 from laion_etl.settings import ClipSettings
 from tests.score.conftest import (
@@ -104,22 +105,37 @@ def test_a_process_that_was_killed_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("end", "error", "cause"),
+    ("end", "cause"),
     [
-        ("exit 3", ModelError, "its process ended with exit code 3 and without a message"),
-        ("kill -SEGV $$", ModelError, "its process ended with SIGSEGV and without a message"),
-        ("kill -TERM $$", OutageError, "with SIGTERM and without a message; run the same command again"),
+        ("exit 3", "its process ended with exit code 3 and without a message"),
+        ("kill -SEGV $$", "its process ended with SIGSEGV and without a message"),
     ],
 )
 def test_a_process_that_ends_without_a_message_says_how(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, error: type[LaionEtlError], cause: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, cause: str
 ) -> None:
     process = tmp_path / "python"
     process.write_text(f"#!/bin/sh\n{end}\n")
     process.chmod(0o755)
     monkeypatch.setattr(multi_gpu, "PROGRAM", (str(process),))
-    with pytest.raises(error, match=f"cannot score on cpu: cpu: .*{cause}"):
+    with pytest.raises(ModelError, match=f"cannot score on cpu: cpu: .*{cause}"):
         run_processes(CRAWL, [1], ["cpu"])
+
+
+def test_a_process_that_a_signal_has_ended_can_be_started_again() -> None:
+    ended = failure([("cpu", -signal.SIGTERM, "")])
+    assert isinstance(ended, OutageError)
+    assert "with SIGTERM and without a message; run the same command again" in str(ended)
+
+
+def test_a_signal_to_a_process_that_starts_waits_until_it_handles_signals(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in a terminal is for all processes; Python would end one that starts with a traceback."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "interrupting_site"))
+    with pytest.raises(OutageError, match="cannot score on cpu: cpu: stopped; run the same command again"):
+        run_processes(CRAWL, [1], ["cpu"])
+    assert capfd.readouterr().err == "error: stopped; run the same command again to continue\n"
 
 
 def test_what_a_head_prints_is_passed_on_and_no_result(
