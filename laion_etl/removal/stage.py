@@ -2,7 +2,7 @@
 
 1. The store is searched, by the locators of its crawls; matches are recorded as hashes (`removals/<id>.json`,
    see removal_requests.py).
-2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py); checkpoints of
+2. Shards, scored shards, pairs and batches are rewritten without the matches (see dataset/rewrite.py); checkpoints of
    parse, which are copies of pairs, are deleted.
 3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
    the removed rows are taken out of the search index.

@@ -29,10 +29,10 @@ from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
+from laion_etl.dataset.rewrite import blank_rows, rewrite_rows, rewrite_scored, rewrite_shard
 from laion_etl.io.storage import Store
 from laion_etl.removal.found_pairs import FoundPairs, records_of, work_folder
 from laion_etl.removal.requested_lines import lines_name
-from laion_etl.removal.rewrite import blank_rows, rewrite_rows, rewrite_scored, rewrite_shard
 from laion_etl.removal.search import Failures, Progress
 from laion_etl.settings import Settings
 

@@ -8,10 +8,10 @@ import pytest
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.ids import batch_name
+from laion_etl.dataset import rewrite
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import SequentialFile, copy_without
 from laion_etl.minicrawl.scenes import Scene
-from laion_etl.removal import rewrite
 from tests.score.conftest import CRAWL, fitting, write_shard
 
 
