@@ -2,8 +2,8 @@
 
 1. The store is searched, by the locators of its crawls; matches are recorded as hashes (`removals/<id>.json`,
    see removal_requests.py).
-2. Shards, scored shards, pairs and batches are rewritten without the matches (see dataset/rewrite.py); checkpoints of
-   parse, which are copies of pairs, are deleted.
+2. Shards, scored shards, pairs and batches are rewritten without the matches (see dataset/rewrite.py);
+   checkpoints of parse, which are copies of pairs, are deleted.
 3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
    the removed rows are taken out of the search index.
 4. Versions that still contain matches are reported, and with `purge` deleted, except files that other

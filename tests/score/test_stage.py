@@ -14,7 +14,7 @@ from laion_etl.core.errors import IncompleteError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
-from laion_etl.dataset.rewrite import rewrite_scored, rewrite_shard
+from laion_etl.dataset.rewrite_shards import rewrite_scored, rewrite_shard
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, draw

@@ -175,6 +175,9 @@ class S3Store(Store):
         found = self._client.get_object(Bucket=self._bucket, Key=self._key(name), **options)
         return found["Body"].read(), found["ETag"]
 
+    def status(self, name: str) -> str | None:
+        return self._etag(name)
+
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
         with storage_errors("write", self.uri(name)):
             try:
