@@ -4,17 +4,21 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.blocklists.removal_requests import Matcher, Request, read_request_of, read_requests
 from laion_etl.dataset.rewrite import blank_rows, rewrite_rows
 from laion_etl.dataset.rewrite_shards import rewrite_scored, rewrite_shard
-from laion_etl.io.storage import Guard, NewFile, Store
+from laion_etl.io.storage import Guard, LocalStore, NewFile, Store
 from laion_etl.io.tarshard import read_members
+from laion_etl.removal.record import record
+from laion_etl.removal.stage import remove
+from laion_etl.settings import Settings
 from tests.publish.test_removal import write_all
 from tests.publish.world import CRAWL, World, build_world
 
@@ -152,3 +156,30 @@ def test_a_killed_removal_spoils_nothing_for_the_next_one(
     rewrite(store, naming(world, second))
     rewrite(store, naming(world, first))
     check(kind, world, first | second, store)
+
+
+def test_of_one_request_carried_out_twice_at_once_all_pairs_stay_known(store: Store) -> None:
+    first = Request({"md5": ("0" * 32,)}, frozenset({"1" * 32}), ("A",), {"md5": 1}, lines={"x": 1})
+    second = Request(first.rules, frozenset({"2" * 32}), ("B",), {"md5": 2}, lines={"x": 2})
+    record(first, store)
+    known = record(second, store)
+    assert known.to_json() == read_request_of(first.id, store).to_json()
+    assert (known.pair_ids, known.crawls) == (first.pair_ids | second.pair_ids, ("A", "B"))
+    assert (known.counts["md5"], known.lines["x"]) == (2, 2)
+
+
+def test_a_request_is_recorded_before_the_store_is_searched(tmp_path: Path, world: World) -> None:
+    """Else what a stage wrote after the search, and before it could know of the request, would stay."""
+    known: list[bool] = []
+
+    class Searched(LocalStore):
+        def read(self, name: str) -> bytes:
+            if name.startswith("scored/") and name.endswith(".parquet"):
+                known.append(bool(read_requests(self)))
+            return super().read(name)
+
+    store = Searched(tmp_path)
+    write_all(world, CRAWL, store)
+    remove(Request({"pairs": (world.rows[1]["pair_id"].hex(),)}), Settings(), store)
+    assert known and all(known)
+    check("scored", world, {1}, store)
