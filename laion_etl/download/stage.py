@@ -25,6 +25,8 @@ from laion_etl.core.schemas import BATCH_FILES, batch_file_name, plan_stats_name
 from laion_etl.core.stage_stats import Output, StageStats, fingerprint
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.core.usage_counters import Counter, count
+from laion_etl.dataset.removals_meanwhile import Removals, write_stats_without
+from laion_etl.dataset.rewrite_shards import rewrite_shard
 from laion_etl.download import RULES_VERSION
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.earlier_result import UNWANTED, Earlier
@@ -117,7 +119,9 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
         outputs,
         {"network": _network(downloader, fetched_s), "settings": unit_settings(settings, Stage.DOWNLOAD)},
     )
-    return outages.outlast(lambda: store.write_stats(shard_stats_name(crawl, batch), stats, guard))
+    name = shard_stats_name(crawl, batch)
+    matcher = outages.outlast(lambda: _requested_since(unit, settings, store))
+    return outages.outlast(lambda: write_stats_without(name, stats, matcher, rewrite_shard, store, guard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +130,21 @@ class _Unit:
 
     pairs: list[dict[str, Any]]
     removed: BlockedImages
+    requests: dict[str, str]
 
 
 def _open_unit(crawl: str, batch: int, settings: Settings, store: Store) -> _Unit:
-    requests, pdq_distance = read_requests(store), settings.download.pdq_distance
+    pdq_distance = settings.download.pdq_distance
+    tags = Removals(store, pdq_distance).tags()
+    requests = read_requests(store) if tags else ()
     pairs = blanked(_read_batch(crawl, batch, store), Matcher(requests, pdq_distance)).to_pylist()
-    return _Unit(pairs, blocked_images(requests, pdq_distance))
+    return _Unit(pairs, blocked_images(requests, pdq_distance), tags)
+
+
+def _requested_since(unit: _Unit, settings: Settings, store: Store) -> Matcher:
+    """Return what finds the removal requests of now, if there are others than when the batch was read."""
+    removals = Removals(store, settings.download.pdq_distance)
+    return Matcher((), 0) if removals.tags() == unit.requests else removals.matcher()
 
 
 def download_pairs(

@@ -21,9 +21,9 @@ from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.dataset.locator.keys import wanted_keys
 from laion_etl.dataset.locator.lookup import find_files
 from laion_etl.dataset.locator.units import located_crawls
+from laion_etl.dataset.rewrite import read_table
 from laion_etl.io.storage import Store
 from laion_etl.removal.lists import Line, RemovalList, hashes_of_urls
-from laion_etl.removal.rewrite import read_table
 
 _log = logging.getLogger(__name__)
 

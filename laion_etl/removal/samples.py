@@ -10,11 +10,11 @@ from laion_etl.core.ids import MAX_BATCH_PAIRS
 from laion_etl.core.schemas import batch_file_name, batch_of, scored_stem, shard_stem
 from laion_etl.dataset.locator.units import located_crawls, published_datasets
 from laion_etl.dataset.manifest import Manifest, current_manifest
+from laion_etl.dataset.rewrite import read_table
 from laion_etl.dataset.row_streams import read_rows
 from laion_etl.dataset.subsets import LANGUAGE_SUBSETS, published_pair_ids
 from laion_etl.io.storage import Store
 from laion_etl.publish.repeated_ids import batches_among
-from laion_etl.removal.rewrite import read_table
 
 
 def pairs_of_samples(samples: Collection[int], store: Store) -> dict[int, str]:

@@ -18,11 +18,11 @@ from laion_etl.dataset.locator.keys import wanted_keys, wanted_pairs
 from laion_etl.dataset.locator.lookup import find_files, find_more
 from laion_etl.dataset.locator.units import located_crawls, published_datasets
 from laion_etl.dataset.manifest import current_manifest
+from laion_etl.dataset.rewrite import read_table
 from laion_etl.dataset.row_streams import read_rows
 from laion_etl.dataset.subsets import DataFile, published_pair_ids
 from laion_etl.io.storage import Store
 from laion_etl.removal.line_counts import LineCounts
-from laion_etl.removal.rewrite import read_table
 from laion_etl.settings import Settings
 
 # alt: caption of older files

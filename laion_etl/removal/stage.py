@@ -1,9 +1,9 @@
 """Removal requests: listed data is deleted from the store, and every dataset gets a version without it.
 
-1. The store is searched, by the locators of its crawls; matches are recorded as hashes (`removals/<id>.json`,
-   see removal_requests.py).
-2. Shards, scored shards, pairs and batches are rewritten without the matches (see rewrite.py); checkpoints of
-   parse, which are copies of pairs, are deleted.
+1. The request is recorded as hashes (`removals/<id>.json`, see removal_requests.py). The store is searched,
+   by the locators of its crawls; matches are recorded, too.
+2. Shards, scored shards, pairs and batches are rewritten without the matches (see dataset/rewrite.py);
+   checkpoints of parse, which are copies of pairs, are deleted.
 3. Affected crawls are published again from the rewritten shards: a new version of each dataset;
    the removed rows are taken out of the search index.
 4. Versions that still contain matches are reported, and with `purge` deleted, except files that other
@@ -30,6 +30,7 @@ from laion_etl.io.storage import Store
 from laion_etl.publish.commit import refresh_card
 from laion_etl.publish.purge import purge_versions
 from laion_etl.removal.found_pairs import found_pairs
+from laion_etl.removal.record import record, record_found
 from laion_etl.removal.republish import (
     Publications,
     affected,
@@ -108,8 +109,9 @@ def remove(
     be read, after all others are done, and StorageError.
     """
     failures = Failures()
-    request, work = _search(request, settings, store, failures, on_file, lines=lines)
     _begin(request, store)
+    request, work = _search(request, settings, store, failures, on_file, lines=lines)
+    request = record_found(request, store)
     rewrite_units(work.units, request, settings, store, failures, on_file)
     end = _End("run the same command again", purge)
     return _end(request, work, settings, store, failures, end)
@@ -142,10 +144,11 @@ def prepare(
     carried out at once. Raises like `remove`.
     """
     failures = Failures()
+    _begin(request, store)
     request, work = _search(request, settings, store, failures, on_file, with_pairs=False, lines=lines)
     write_lines(request.id, lines, store)
     write_work(work, store)
-    _begin(request, store)
+    request = record_found(request, store)
     if work.ranges > 1 or is_large(affected(request, settings, store, failures), store):
         return work
     for number in range(1, work.ranges + 1):
@@ -217,8 +220,7 @@ def _rewritten(request_id: str, store: Store) -> tuple[Work, Failures, Request]:
         )
     failures = Failures([*work.failures, *(one for failed in done.values() for one in failed or ())])
     request = read_request_of(request_id, store).with_pairs(found_pairs(request_id, store))
-    store.write(request.name, request.to_json())
-    return work, failures, request
+    return work, failures, record(request, store)
 
 
 def _search(
@@ -240,11 +242,12 @@ def _search(
 
 
 def _begin(request: Request, store: Store) -> None:
-    """Record the request: from now on parse, download and publish keep out what it names."""
+    """Record the request: from now on parse, download, score and publish keep out what it names.
+
+    So it is recorded before the search, which then finds all that they had written until then.
+    """
     begin_again(request.id, store)
-    store.write(request.name, request.to_json())
-    for name in store.list("checkpoints"):
-        store.delete(name)
+    record(request, store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ what is finished.
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -29,14 +29,13 @@ from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.plain_json import NOT_AS_EXPECTED, parse_json
 from laion_etl.core.stage_stats import fingerprint
 from laion_etl.dataset.locator.units import BATCH_FOLDERS, unit_of
+from laion_etl.dataset.rewrite import OnFound, blank_rows, rewrite_rows
+from laion_etl.dataset.rewrite_shards import rewrite_scored, rewrite_shard
 from laion_etl.io.storage import Store
 from laion_etl.removal.found_pairs import FoundPairs, records_of, work_folder
 from laion_etl.removal.requested_lines import lines_name
-from laion_etl.removal.rewrite import blank_rows, rewrite_rows, rewrite_scored, rewrite_shard
 from laion_etl.removal.search import Failures, Progress
 from laion_etl.settings import Settings
-
-OnFound = Callable[[dict[str, str], pa.Table], None]
 
 FORMAT = 1
 _log = logging.getLogger(__name__)

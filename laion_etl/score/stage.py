@@ -19,6 +19,7 @@ from laion_etl.core.freed_memory import return_freed_memory
 from laion_etl.core.schemas import scored_stem, shard_stem
 from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.dataset.missing_batches import Fault, MissingBatch, check_scored
+from laion_etl.dataset.removals_meanwhile import Removals
 from laion_etl.io.storage import Store
 from laion_etl.score.device_transfer import pinned
 from laion_etl.score.encode import EncodeBatch, InFlightBatch, samples_at_once
@@ -104,13 +105,14 @@ def _each(
     crawl: str, units: Iterable[Unit], settings: Settings, store: Store, tools: Tools, access: Access
 ) -> Generator[tuple[Unit, Result]]:
     work = _ShardPipeline(crawl, units, settings, store, tools)
+    removals = Removals(store, settings.download.pdq_distance)
     with (
         work,
         prefetch(work.steps(), 1) as steps,
         prefetch(work.computing(steps), 1) as computing,
         prefetch(work.scored(computing), 1) as results,
     ):
-        for unit, result in written_shards(results, store, access):
+        for unit, result in written_shards(results, store, access, removals):
             if isinstance(result, MissingBatch) and unit.claim is None:
                 warn_of_missing(crawl, result)
             yield unit, result

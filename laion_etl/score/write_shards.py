@@ -8,6 +8,8 @@ from laion_etl.core.schemas import scored_stem
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.core.stopping import LeaseLost
 from laion_etl.dataset.missing_batches import MissingBatch
+from laion_etl.dataset.removals_meanwhile import Removals, write_stats_without
+from laion_etl.dataset.rewrite_shards import rewrite_scored
 from laion_etl.io.storage import Guard, Store
 from laion_etl.score.head_registry import described_safety
 from laion_etl.score.scorer import SampleScorer, Scored
@@ -26,7 +28,7 @@ class _UnreadableError(Exception):
 
 
 def written_shards(
-    results: Iterator[Step | list[Scored]], store: Store, access: Access
+    results: Iterator[Step | list[Scored]], store: Store, access: Access, removals: Removals
 ) -> Iterator[tuple[Unit, Result]]:
     """Writes one shard after another; yields the stats of each once its files are in place."""
     unit = Unit(-1)
@@ -36,11 +38,16 @@ def written_shards(
         elif isinstance(result, (StageStats, MissingBatch)):
             yield unit, result
         elif isinstance(result, OpenedShard):
-            yield unit, _write(unit, result, results, store, access)
+            yield unit, _write(unit, result, results, store, access, removals)
 
 
 def _write(
-    unit: Unit, opened: OpenedShard, results: Iterator[Step | list[Scored]], store: Store, access: Access
+    unit: Unit,
+    opened: OpenedShard,
+    results: Iterator[Step | list[Scored]],
+    store: Store,
+    access: Access,
+    removals: Removals,
 ) -> Result:
     """Writes one scored shard from the results up to its end; nothing if it cannot be read to its end."""
     batch = unit.batch
@@ -57,7 +64,8 @@ def _write(
             writer.finish(opened.dim, opened.scorer.columns if opened.scorer else ())
         for failure in writer.failures:
             _log.warning("the head %s failed for %s: %s", failure["head"], failure["key"], failure["error"])
-        return store.write_stats(f"{stem}_stats.json", _stats(opened, writer), guard)
+        stats, name = _stats(opened, writer), f"{stem}_stats.json"
+        return write_stats_without(name, stats, removals.matcher(), rewrite_scored, store, guard)
     except _UnreadableError as error:
         return error.missing
     except LeaseLost:

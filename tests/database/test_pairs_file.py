@@ -21,8 +21,8 @@ from laion_etl.database.dedupe_keys import Candidates, DedupeRule, as_keys, asce
 from laion_etl.database.load import load_partition
 from laion_etl.database.pair_texts import PairTexts, TextsReader
 from laion_etl.database.pairs_file import PairsFile
+from laion_etl.dataset.rewrite import rewrite_rows
 from laion_etl.io.storage import Store
-from laion_etl.removal.rewrite import rewrite_rows
 from laion_etl.settings import Settings
 from tests.database.pairs import numbered_pairs, write_pairs
 

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from laion_etl.blocklists.removal_requests import Request
 from laion_etl.core.schemas import BATCH_FILES, BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import Output, StageStats
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.hashes import pdq_hash
 from laion_etl.download.stage import download_batch
+from laion_etl.io.outputs import has_outputs
 from laion_etl.io.storage import LocalStore, Store
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import draw, random_scene
@@ -244,6 +246,24 @@ def test_large_images_are_scaled_down(
     [row] = rows_of(store)
     assert (row["original_width"], row["original_height"]) == (1200, 900)
     assert (row["width"], row["height"]) == (341, 256)
+
+
+def test_what_a_removal_names_while_the_batch_is_downloaded_is_not_stored(
+    store: Store, settings: Settings
+) -> None:
+    urls = [f"http://{host}.hostile.example/good" for host in "ab"]
+    plan(store, urls)
+    request = Request({"pairs": (pair_id(urls[0], "text 0").hex(),)})
+
+    def report(_done: int, _total: int) -> None:
+        store.write(request.name, request.to_json())
+
+    stats = download_batch("C", 7, settings, store, Hooks(report))
+    assert [row["url"] for row in rows_of(store)] == urls[1:]
+    assert (stats.input, stats.kept, stats.dropped) == (2, 1, {"removed_by_request": 1})
+    assert store.read_stats("shards/C/000000007_stats.json") == stats
+    assert has_outputs(stats, store)
+    assert download_batch("C", 7, settings, store) == stats
 
 
 def test_an_empty_batch_is_an_empty_shard(store: Store, settings: Settings) -> None:

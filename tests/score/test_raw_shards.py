@@ -8,10 +8,10 @@ import pytest
 
 from laion_etl.blocklists.removal_requests import Matcher, Request
 from laion_etl.core.ids import batch_name
+from laion_etl.dataset import rewrite_shards
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import SequentialFile, copy_without
 from laion_etl.minicrawl.scenes import Scene
-from laion_etl.removal import rewrite
 from tests.score.conftest import CRAWL, fitting, write_shard
 
 
@@ -26,9 +26,9 @@ def test_a_tar_that_is_deleted_while_a_removal_rewrites_it_does_not_come_back(
         copy_without(source, target, keys)
         store.delete(f"{stem}.tar")
 
-    monkeypatch.setattr(rewrite, "copy_without", copy_and_delete)
+    monkeypatch.setattr(rewrite_shards, "copy_without", copy_and_delete)
     request = Request({"sha256": (hashlib.sha256(gone.image or b"").hexdigest(),)})
-    rewrite.rewrite_shard(stem, store, Matcher([request], 31))
+    rewrite_shards.rewrite_shard(stem, store, Matcher([request], 31))
     assert not store.exists(f"{stem}.tar")
     stats = store.read_stats(f"{stem}_stats.json")
     assert (before.kept, stats.kept) == (2, 1)

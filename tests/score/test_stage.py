@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -14,10 +15,10 @@ from laion_etl.core.errors import IncompleteError
 from laion_etl.core.ids import batch_name
 from laion_etl.core.stage_stats import StageStats
 from laion_etl.dataset.missing_batches import Fault, MissingBatch
+from laion_etl.dataset.rewrite_shards import rewrite_scored, rewrite_shard
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import LANGUAGES, Scene, caption, draw
-from laion_etl.removal.rewrite import rewrite_scored, rewrite_shard
 from laion_etl.score.encode import SPAN
 from laion_etl.score.model import ClipModel
 from laion_etl.score.stage import score_shards
@@ -262,6 +263,21 @@ def test_scores_stay_where_a_removal_rewrote_the_shard_after_its_images_were_del
     other = Settings(clip=replace(TINY, threshold_en=0.999))
     score_shards(CRAWL, [3], other, store, tools=TOOLS, on_missing=missing.append)
     assert [one.cause for one in missing] == [Fault.IMAGES_DELETED]
+    assert scored_files(store) == before
+
+
+def test_what_a_removal_has_not_taken_out_of_the_shard_yet_is_in_no_scored_one(store: Store) -> None:
+    write_shard(store, [fitting(STAR), fitting(HEART), mismatch()])
+    rows = pq.read_table(io.BytesIO(store.read(f"shards/{CRAWL}/{batch_name(3)}.parquet"))).to_pylist()
+    named = [row["pair_id"].hex() for row in rows[:1]]
+    request = Request({"pairs": tuple(named)})
+    store.write(request.name, request.to_json())
+    stats = score(store)
+    assert (stats.input, stats.kept, stats.dropped) == (2, 1, {"low_similarity": 1})
+    assert [row["key"] for row in read_parquet(store)] == [rows[1]["key"], rows[2]["key"]]
+    assert len(embeddings(store)[0]) == 1
+    before = scored_files(store)
+    assert score(store) == stats
     assert scored_files(store) == before
 
 

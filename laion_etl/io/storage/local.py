@@ -111,6 +111,11 @@ class LocalStore(Store):
         data = self.read(name)
         return data, hashlib.sha256(data).hexdigest()
 
+    def status(self, name: str) -> str | None:
+        with storage_errors("look up", self._at(name)):
+            status = _status(self._at(name))
+        return None if status is None else _as_text(status)
+
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
         folder = self._at(name).parent
         with storage_errors("write", folder):
@@ -138,7 +143,7 @@ class LocalStore(Store):
         with storage_errors("list", folder):
             for path in folder.rglob(f"*{ending}"):
                 if path.suffix != PARTIAL_SUFFIX and (status := _status(path)) is not None:
-                    etag = "-".join(map(str, _version(status)))
+                    etag = _as_text(status)
                     found[path.relative_to(self.root).as_posix()] = etag
         return found
 
@@ -151,7 +156,7 @@ class LocalStore(Store):
                 with storage_errors("list", place):
                     status = _status(place / name)
                 if status is not None:
-                    yield ListedFile(f"{folder}/{name}", "-".join(map(str, _version(status))), status.st_size)
+                    yield ListedFile(f"{folder}/{name}", _as_text(status), status.st_size)
 
     def delete(self, name: str) -> None:
         with storage_errors("delete", self._at(name)):
@@ -212,6 +217,10 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _as_text(status: os.stat_result) -> str:
+    return "-".join(map(str, _version(status)))
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

@@ -198,6 +198,9 @@ class S3Store(Store):
 
         return body_of(found, usable_memory_bytes() // 2 if most is None else most, self.uri(name))
 
+    def status(self, name: str) -> str | None:
+        return self._etag(name)
+
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
         with storage_errors("write", self.uri(name)):
             try:

@@ -6,7 +6,7 @@ import logging
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import IO, BinaryIO, NamedTuple, Protocol
 
@@ -103,6 +103,21 @@ class Store(ABC):
         """Returns the whole file and its ETag for `swap`; None if there is no such file."""
 
     @abstractmethod
+    def status(self, name: str) -> str | None:
+        """Returns what changes whenever the file is written, for `replace`; None if there is no such file."""
+
+    @contextmanager
+    def replace(self, name: str, status: str | None) -> Iterator[NewFile]:
+        """Writes a file like `create` if its status is still this one; raises ChangedError otherwise."""
+
+        def unchanged() -> None:
+            if self.status(name) != status:
+                raise self._changed(name)
+
+        with self.create(name, unchanged) as file:
+            yield file
+
+    @abstractmethod
     def swap(self, name: str, data: bytes, etag: str | None) -> Output:
         """Writes a small file if its ETag is still this one (None: if there is no such file yet).
 
@@ -193,8 +208,16 @@ class Store(ABC):
 
     def read_stats(self, name: str) -> StageStats:
         """Returns the stats; raises MissingFileError, DamagedFileError, or InputError for a newer format."""
+        return self._as_stats(name, self.read(name))
+
+    def read_stats_with_etag(self, name: str) -> tuple[StageStats, str] | None:
+        """Returns the stats and their ETag for `swap`; None if there are none. Raises like `read_stats`."""
+        found = self.read_with_etag(name)
+        return (self._as_stats(name, found[0]), found[1]) if found else None
+
+    def _as_stats(self, name: str, data: bytes) -> StageStats:
         try:
-            return StageStats.from_json(self.read(name), self.uri(name))
+            return StageStats.from_json(data, self.uri(name))
         except NOT_AS_EXPECTED as error:
             raise DamagedFileError(
                 f"cannot read {self.uri(name)}: not a stats file ({error}); delete it and run the stage again"
