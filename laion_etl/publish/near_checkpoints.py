@@ -53,17 +53,22 @@ class ComparedSlices:
     def parts(self, band: int, number: int, compare: Callable[[], Iterator[Compared]]) -> Iterator[Compared]:
         """Yield what a slice connects in parts: as they were written, or else as `compare` yields them.
 
-        An empty part is the end. If one is not there, all are compared again, which may yield some twice.
+        An empty part is the end. If one is not there, all are compared again; what was read is not yielded
+        twice.
         """
+        read: list[int] = []  # checksums
         for part in count():
             if (found := self._read(self._name(band, number, part))) is None:
                 break
             if not any(map(len, found)):
                 return
+            read.append(_checksum(found))
             yield found
         last = np.empty(0, self.dtype), np.empty(0, self.dtype)
         parts = (found for found in compare() if any(map(len, found)))
         for part, found in enumerate(chain(parts, [last])):
+            if part < len(read) and _checksum(found) == read[part]:
+                continue
             self._write(self._name(band, number, part), found)
             yield found
 
@@ -91,10 +96,14 @@ class ComparedSlices:
         return None
 
     def _write(self, name: str, found: Compared) -> None:
-        checksum = 0
         with self.store.create(name) as file:
             for records in found:
-                data = records.tobytes()
-                file.write(data)
-                checksum = zlib.crc32(data, checksum)
-            file.write(_END.pack(FORMAT, len(found[0]), len(found[1]), checksum))
+                file.write(records.tobytes())
+            file.write(_END.pack(FORMAT, len(found[0]), len(found[1]), _checksum(found)))
+
+
+def _checksum(found: Compared) -> int:
+    checksum = 0
+    for records in found:
+        checksum = zlib.crc32(np.ascontiguousarray(records).view(np.uint8), checksum)
+    return checksum
