@@ -45,7 +45,7 @@ def run() -> None:
     except LaionEtlError as error:
         _fail(error)
     except Exception as error:
-        if was_interrupted():
+        if was_interrupted() and not isinstance(error, OSError | MemoryError):
             _fail(Stopped(STOPPED))
         if not isinstance(error, _OF_LIMITS) or (reached := limit_reached(error)) is None:
             raise

@@ -131,7 +131,8 @@ password authentication failed for user me  no password supplied  the password i
 cannot log in: password: missing; set LAION_ETL_DATABASE_URL  PASSWORD: none  set --password or --token
 --password is not an option  --token TEXT  give --key-file PATH  unexpected token: 5  token: '}'  tokens=3
 unexpected token: STRING  token: expected string  secret: not set  signature: (a, b) -> c
-signature version: 4
+signature version: 4  exit code: 0xC0000005x  error code: SQLSTATE42P01
+s3://b/p/key=a1b2c3d4e5/part.parquet does not exist  glam-00001-of-00002.tar  glue-catalog1x2y3
 credentials: see docs  auth: none  pass=3  pass: 2  pass 3 of 5  passed: 5  compass=5  code=404
 status code: 503  session: 5  pwd: /root/x  PWD=/root/x  OLDPWD=/x  password_file=/run/secrets/x
 passwordless=1  monkey=a  Bearer token is missing  basic questions  docker run -u 1000:1000 x

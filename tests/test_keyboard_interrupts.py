@@ -57,6 +57,17 @@ def test_more_interrupts_do_not_end_what_the_first_one_unwinds() -> None:
 
 
 @pytest.mark.usefixtures("handled")
+def test_an_interrupt_is_raised_while_errors_that_cause_each_other_are_handled() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            raise one
+        except ValueError:
+            press()
+
+
+@pytest.mark.usefixtures("handled")
 def test_an_interrupt_ends_what_does_not_answer_while_the_first_one_unwinds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -63,8 +63,8 @@ _BEHIND_NAMES = (
     # token: x, pass=x, password is x
     rf"""((?<![\w.%-])[\w.%-]*(?:{_SURE}|token|secret|signature|credentials?|(?<![a-z])(?:auth|pass|otp)|hmac|jwt)
     (?:\s*[:=]\s*|\s+is\s+)\\*['"]?){_MADE}[\w+/=~.!@\#$%^*-]{{6,}}""",
-    rf"""((?<![\w.%-])(?:code|session|(?<!public\s)key)\\*['"]?\s*[=:]\s*\\*['"]?)
-    (?={_RUN}{{8}})[^&\s,'"]+""",
+    rf"""((?<![\w.%/-])(?:(?<!exit\s)(?<!error\s)(?<!status\s)code|session|(?<!public\s)key)
+    \\*['"]?\s*[=:]\s*\\*['"]?)(?={_RUN}{{8}})[^&\s,'"]+""",
     rf"(\b(?:bearer|basic)\s+){_MADE}[\w.~+/=-]{{8,}}",
 )
 # Addresses whose path lets anyone post; of servers that anyone may run, where it has digits among letters.
@@ -86,7 +86,8 @@ _HEADER = rf"""
 # Tokens with a form of their own: of Hugging Face, GitHub, GitLab, Slack, Google, AWS, PyPI and others,
 # signed ones (JWT), and keys of age.
 _FORMED = (
-    r"\b(hf_(?=[A-Za-z0-9]{10})|gh[pousr]_|github_pat_|gl[a-z]{2,4}-(?=\w{0,19}[0-9])|xox[abeprs]-|xapp-|AIza"
+    r"\b(hf_(?=[A-Za-z0-9]{10})|gh[pousr]_|github_pat_|gl(?:pat|ptt|rtr?|dt|cbt|ft|soat|imt|agent|oas|ffct)-"
+    r"(?=\w{0,19}[0-9])|xox[abeprs]-|xapp-|AIza"
     r"|ya29\.|GOCSPX-|A[KS]IA(?=[A-Z0-9]{12})|pypi-Ag|dapi(?=[0-9a-f]{16})|(?:npm|dckr_pat|dop_v1|glsa|wandb_v1"
     r"|[rs]k_(?:live|test)|whsec|gsk)_|sk-(?=[\w-]{0,40}[0-9])|SG\.(?=[\w-]{16})|hv[sb]\.|AGE-SECRET-KEY-1"
     r"|eyJ(?=[\w-]{5,300}\.eyJ))[\w.-]{10,}"

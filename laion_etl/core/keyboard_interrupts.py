@@ -84,8 +84,9 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
 
 def _ending() -> KeyboardInterrupt | GeneratorExit | None:
     """What the main thread handles at this moment, itself or an error that came from it."""
-    error = sys.exception()
-    while error is not None:
+    error, seen = sys.exception(), set[int]()  # causes may be a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, BaseExceptionGroup) and (found := error.subgroup(KeyboardInterrupt)) is not None:
             error = found.exceptions[0]
         elif isinstance(error, KeyboardInterrupt | GeneratorExit):

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from laion_etl.core.documented_enum import DocumentedEnum
 from laion_etl.core.ids import batch_name
 from laion_etl.core.schemas import plan_stats_name, shard_stats_name
-from laion_etl.core.stage_stats import StageStats
+from laion_etl.core.stage_stats import UNFINISHED, StageStats
 from laion_etl.database.connection import Database, Keys
 from laion_etl.database.loaded import load_fingerprint
 from laion_etl.database.partition_copies import incomplete_partitions
@@ -209,6 +209,7 @@ def _finished(crawl: str, pairs: dict[int, int], store: Store) -> dict[int, Stag
             stats is not None
             and (stats.stage, stats.crawl, stats.unit) == ("download", crawl, batch_name(batch))
             and stats.input == pairs[batch]
+            and stats.fingerprint != UNFINISHED
             and has_shard(stats, store)
         )
         return stats if finished else None

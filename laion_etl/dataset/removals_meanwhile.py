@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from laion_etl.blocklists.removal_requests import FOLDER, Matcher, read_requests
-from laion_etl.core.errors import ChangedError
-from laion_etl.core.stage_stats import UNFINISHED, StageStats
+from laion_etl.core.errors import ChangedError, OutageError
+from laion_etl.core.outages import NO_PATIENCE, Outages
+from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.dataset.rewrite import until_unchanged
 from laion_etl.io.storage import Guard, Store
 
@@ -44,19 +45,32 @@ def write_stats_without(
     rewrite: Callable[[str, Store, Matcher], None],
     store: Store,
     guard: Guard | None,
+    outages: Outages = NO_PATIENCE,
 ) -> StageStats:
-    """Write the stats of a shard whose files are in place, after `rewrite` has taken out what matches."""
+    """Write the stats of a shard whose files are in place, after `rewrite` has taken out what matches.
+
+    Raises OutageError if a removal has rewritten the files before: the shard has to be made again.
+    """
     if not matcher:
-        return store.write_stats(name, stats, guard)
-    store.write(name, replace(stats, fingerprint=UNFINISHED).to_json(), guard)
-    rewrite(name.removesuffix("_stats.json"), store, matcher)
-    left = stats
+        return outages.outlast(lambda: store.write_stats(name, stats, guard))
+    stem, unfinished = name.removesuffix("_stats.json"), replace(stats, fingerprint=UNFINISHED).to_json()
+    outages.outlast(lambda: store.write(name, unfinished, guard))
+    data = outages.outlast(lambda: store.read(f"{stem}.parquet"))
+    if Output.from_bytes(f"{stem}.parquet", data) not in stats.outputs:
+        raise OutageError(
+            f"cannot finish {store.uri(stem)}: a removal has rewritten its files; run the same command again"
+        )
+    outages.outlast(lambda: rewrite(stem, store, matcher))
+    return outages.outlast(lambda: _finished(name, stats.fingerprint, store, guard))
+
+
+def _finished(name: str, fingerprint: str, store: Store, guard: Guard | None) -> StageStats:
+    """Give stats, as removals have left them, their fingerprint."""
+    left: list[StageStats] = []
 
     def finish() -> None:
-        nonlocal left
         status = store.status(name)
-        found = store.read_stats(name)
-        left = replace(found, fingerprint=found.fingerprint or stats.fingerprint)
+        stats = replace(store.read_stats(name), fingerprint=fingerprint)
 
         def unchanged() -> None:
             if guard is not None:
@@ -64,7 +78,7 @@ def write_stats_without(
             if store.status(name) != status:
                 raise ChangedError(f"cannot replace {store.uri(name)}: a removal has rewritten it; retry")
 
-        store.write_stats(name, left, unchanged)
+        left[:] = [store.write_stats(name, stats, unchanged)]
 
     until_unchanged(name, store, finish)
-    return left
+    return left[0]

@@ -21,7 +21,7 @@ from laion_etl.core.outages import Outages
 from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import shard_stats_name, shard_stem
-from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.io.outputs import has_outputs
 from laion_etl.io.storage import Guard, Store
 from laion_etl.io.tarshard import copy_without
@@ -119,7 +119,7 @@ def earlier_result(crawl: str, batch: int, store: Store) -> StageStats | None:
         stats = store.read_stats(shard_stats_name(crawl, batch))
     except (MissingFileError, DamagedFileError):
         return None
-    return stats if stats.kept else None
+    return stats if stats.kept and stats.fingerprint != UNFINISHED else None
 
 
 def _without(

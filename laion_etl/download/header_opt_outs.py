@@ -21,6 +21,8 @@ from laion_etl.download.robots_lines import LineKind, kind_of_header, shown
 
 _LONGEST_NAME = 40
 _OTHER_KINDS = {
+    "robot": LineKind.DIRECTIVES,
+    "x-robot": LineKind.DIRECTIVES,
     "robots": LineKind.DIRECTIVES,
     "x-robots": LineKind.DIRECTIVES,
     "meta-robots": LineKind.DIRECTIVES,
@@ -77,6 +79,8 @@ def _has_preference(kind: LineKind, name: str, value: str) -> bool:
         return forbids_training(value)
     if kind is LineKind.NO_TRAINING:  # `DisallowAITraining: /`, which is a line of robots.txt
         return _is_on(value) or value.startswith("/")
+    if "usage" in name and value.isdigit():  # of a service: `X-AI-Usage: 0` counts tokens
+        return False
     return kind is LineKind.PREFERENCE and forbids_training(f"{_bare(name)}={value}")
 
 

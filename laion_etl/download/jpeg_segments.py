@@ -234,7 +234,7 @@ class Structure:
 
     def _has_restarts(self, data: bytes, start: int, units: int) -> bool:
         """Whether the data of a scan have all restart markers in order; libjpeg makes up for missing ones."""
-        needed = -(-units // self._interval) - 1 if self._interval else 0
+        needed = max(0, -(-units // self._interval) - 1) if self._interval else 0
         found = 0
         for match in islice(_MARKER.finditer(data, start), needed):
             if data[match.end() - 1] != _FIRST_RESTART + found % _RESTART_NUMBERS:
@@ -290,11 +290,11 @@ def _markers_up_to_scan(data: bytes) -> Iterator[int]:
 
 def _structure(data: bytes) -> Structure | None:
     """Returns what the segments define, up to where the file ends or is cut off; None for what is unusual."""
-    structure = Structure()
+    structure, marker = Structure(), -1
     try:
         for marker, start, end in segments(data):
             if not is_application(marker) and marker != END and not structure.add(marker, data, start, end):
                 return None
     except (IndexError, struct.error):
-        pass  # cut off behind the last scan
-    return structure
+        return structure  # cut off behind the last scan
+    return structure if marker in {SCAN, END} else None  # bytes between segments, which decoders skip

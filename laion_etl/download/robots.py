@@ -177,7 +177,8 @@ class RobotsPolicy:
                 robots = await self._robots(target.at("/robots.txt"))
             except RobotsUnreachable as failure:
                 policy.unreachable = failure.message
-                policy.robots = RobotsRules.from_lines(failure.lines)
+                rules = HostRules(failure.lines, ())
+                await _run(policy.compile, rules, in_thread=_is_long(rules))
                 self._learn(target.origin, unreachable_fact(failure.message))
                 return
         if self._settings.tdmrep:

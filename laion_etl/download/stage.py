@@ -121,7 +121,7 @@ def download_batch(  # noqa: PLR0913, PLR0917 - all but four have defaults
     )
     name = shard_stats_name(crawl, batch)
     matcher = outages.outlast(lambda: _requested_since(unit, settings, store))
-    return outages.outlast(lambda: write_stats_without(name, stats, matcher, rewrite_shard, store, guard))
+    return write_stats_without(name, stats, matcher, rewrite_shard, store, guard, outages)
 
 
 @dataclass(frozen=True, slots=True)

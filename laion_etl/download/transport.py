@@ -28,7 +28,7 @@ _PLAIN_LABELS = re.compile(r"(?!.*(?:-\.|\.-))[a-z0-9.:-]+")
 # RSA: some old servers have nothing else. They do not include DHE: old servers use it with weak parameters.
 # Who gets the key of such a server can read later what it sent: of a public image that is no harm.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!AESCCM:!PSK"
-# SSL_OP_LEGACY_SERVER_CONNECT: servers that do not know RFC 5746, as in browsers; we never renegotiate.
+# SSL_OP_LEGACY_SERVER_CONNECT: servers that do not know RFC 5746, as in browsers.
 _UNPATCHED_SERVERS = 0x4
 _NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
 
@@ -97,7 +97,7 @@ class _ResumingContext(ssl.SSLContext):
         context.sessions = {}
         context.set_alpn_protocols(["http/1.1"])
         context.set_ciphers(_CIPHERS)
-        context.options |= _UNPATCHED_SERVERS | ssl.OP_NO_RENEGOTIATION
+        context.options |= _UNPATCHED_SERVERS
         context.check_hostname = verify and check_names
         context.hostname_checks_common_name = False  # RFC 9525, section 6.3, and browsers
         if verify:

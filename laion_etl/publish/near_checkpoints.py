@@ -105,5 +105,5 @@ class ComparedSlices:
 def _checksum(found: Compared) -> int:
     checksum = 0
     for records in found:
-        checksum = zlib.crc32(np.ascontiguousarray(records).view(np.uint8), checksum)
+        checksum = zlib.crc32(records.tobytes(), checksum)
     return checksum

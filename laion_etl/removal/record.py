@@ -9,18 +9,24 @@ from laion_etl.blocklists.removal_requests import Request, read_request
 from laion_etl.core.errors import ChangedError
 from laion_etl.io.storage import Store
 
+_TRIES = 100  # each one is lost to another process, which has got on with its work
+
 
 def record(request: Request, store: Store) -> Request:
     """Record a request; return it with what another process has found of it meanwhile, too.
 
     Without the pairs of those, Postgres would keep the texts of what is removed everywhere else.
     """
-    while True:
+    for _ in range(_TRIES):
         found = store.read_with_etag(request.name)
         known = request if found is None else _joined(request, read_request(request, store))
         with suppress(ChangedError):
             store.swap(request.name, known.to_json(), None if found is None else found[1])
             return known
+    raise ChangedError(
+        f"cannot write {store.uri(request.name)}: other processes change it all the time; run the removal "
+        "again when they have ended"
+    )
 
 
 def record_found(request: Request, store: Store) -> Request:

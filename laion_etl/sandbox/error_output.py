@@ -20,14 +20,29 @@ _MAX_BYTES = 1 << 20  # of all processes of a parent
 
 
 @cache
-def error_pipe() -> int:
-    """Return the end of the pipe that processes get; this process prints what comes out of the other one."""
+def _made_pipe() -> int:
     read, write = os.pipe()
     threading.Thread(target=_print_lines, args=(read,), name="error-output", daemon=True).start()
     return write
 
 
-os.register_at_fork(after_in_child=error_pipe.cache_clear)  # threads are not forked
+_lock = threading.Lock()
+
+
+def error_pipe() -> int:
+    """Return the end of the pipe that processes get; this process prints what comes out of the other one."""
+    with _lock:  # processes are started by several threads
+        return _made_pipe()
+
+
+def _begin_anew() -> None:
+    """In a fork, which has neither the thread nor the one that may hold the lock."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _made_pipe.cache_clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def error_pipe_variable() -> dict[str, str]:
@@ -35,13 +50,19 @@ def error_pipe_variable() -> dict[str, str]:
     return {_VARIABLE: str(error_pipe())}
 
 
-def use_error_pipe() -> None:
-    """Make the pipe the error output of this process, if it was given one."""
+def use_error_pipe() -> int | None:
+    """Make the pipe the error output of this process, if it was given one; return what was that before."""
     descriptor = os.environ.pop(_VARIABLE, "")
-    if descriptor and _is_pipe(int(descriptor)):
-        sys.stderr.flush()
+    if not descriptor or not _is_pipe(int(descriptor)):
+        return None
+    former = None
+    if sys.stderr is not None:  # None: it was closed
+        with suppress(OSError):  # a full disk
+            sys.stderr.flush()
+        former = os.dup(sys.stderr.fileno())
         os.dup2(int(descriptor), sys.stderr.fileno())
-        os.close(int(descriptor))
+    os.close(int(descriptor))
+    return former
 
 
 def _is_pipe(descriptor: int) -> bool:
@@ -57,6 +78,7 @@ def _print_lines(read: int) -> None:
         if len(line) > _MAX_LINE_BYTES:
             lines, line = [*lines, line], b""
         for one in lines:
-            if left > 0:
+            if left > 0 and sys.stderr is not None:
                 text = shown(one[:_MAX_LINE_BYTES].decode(errors="replace"))
-                left -= os.write(2, f"{text}\n".encode())  # sys.stderr is locked while Python ends
+                with suppress(OSError):  # no reader, a full disk: the pipe must be emptied all the same
+                    left -= os.write(2, f"{text}\n".encode())  # sys.stderr is locked while Python ends

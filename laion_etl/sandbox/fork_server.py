@@ -141,7 +141,8 @@ def serve_forks() -> None:
             continue
         if not pid:
             end_with_parent(server)
-            use_error_pipe()
+            if (former := use_error_pipe()) is not None:
+                os.close(former)
             orders.close()
             for place, pipe in enumerate(pipes):
                 os.dup2(pipe, place)

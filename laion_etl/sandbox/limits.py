@@ -9,8 +9,8 @@ import logging
 import os
 import resource
 import signal
-import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 
 from laion_etl.sandbox import seccomp
@@ -72,6 +72,12 @@ def end_with_parent(parent: int = 0) -> None:
         os._exit(1)
 
 
+_NOT_CONFINED = (
+    "cannot confine a process that handles images or pages: the kernel refused to filter its system calls; "
+    "see whether the container of this process forbids seccomp"
+)
+
+
 def confine(memory_mb: int) -> None:
     """Confines this process, for good. Everything it needs must be imported and open.
 
@@ -83,7 +89,7 @@ def confine(memory_mb: int) -> None:
     prints it (error_output.py).
     """
     end_with_parent()
-    use_error_pipe()
+    former = use_error_pipe()
     limits = {
         resource.RLIMIT_AS: memory_mb << 20,
         resource.RLIMIT_CORE: 0,
@@ -94,7 +100,9 @@ def confine(memory_mb: int) -> None:
     for kind, most in limits.items():
         resource.setrlimit(kind, (most, most))
     if seccomp.supported() and not seccomp.install():
-        sys.exit(
-            "cannot confine a process that handles images or pages: the kernel refused to filter its system "
-            "calls; see whether the container of this process forbids seccomp"
-        )
+        # Not by the pipe: its reader may be behind when the parent says that this process ended.
+        with suppress(OSError):
+            os.write(2 if former is None else former, f"{_NOT_CONFINED}\n".encode())
+        os._exit(1)
+    if former is not None:
+        os.close(former)

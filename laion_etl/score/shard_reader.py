@@ -23,7 +23,7 @@ from laion_etl.core.parquet_bounds import BoundedParquet
 from laion_etl.core.plain_json import parse_json
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import SHARD_FILES, shard_stem
-from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.core.stage_stats import UNFINISHED, Output, StageStats
 from laion_etl.io.storage import Store
 from laion_etl.io.tarshard import TarError, read_members
 from laion_etl.score.pixels import FORMATS
@@ -84,6 +84,10 @@ def read_shard_stats(crawl: str, batch: int, store: Store) -> StageStats:
         raise InputError(
             f"cannot read {store.uri(name)}: it has the stats of {stats.stage} {stats.crawl} {stats.unit}; "
             "download the batch again"
+        )
+    if stats.fingerprint == UNFINISHED:
+        raise InputError(
+            f"cannot read {store.uri(name)}: its shard is not finished; download the batch again"
         )
     return stats
 

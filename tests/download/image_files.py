@@ -70,8 +70,8 @@ def segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
-def before_the_scan(extra: bytes) -> bytes:
-    data = encoded()
+def before_the_scan(extra: bytes, **options: object) -> bytes:
+    data = encoded(**options)  # type: ignore[arg-type]
     place = data.index(b"\xff\xda")
     return data[:place] + extra + data[place:]
 

@@ -222,6 +222,9 @@ FIRST, SECOND = chunk(b"IDAT", ROWS[:99]), chunk(b"IDAT", ROWS[99:])
         pytest.param(frame_of(encoded(), height=0), S.DECODE_FAILED, id="height 0"),
         pytest.param(frame_of(encoded(), width=0), S.DECODE_FAILED, id="width 0"),
         pytest.param(
+            frame_of(encoded(restart_marker_blocks=3), height=0), S.DECODE_FAILED, id="height 0 with restarts"
+        ),
+        pytest.param(
             frame_of(encoded(), height=0)[:-2] + b"\xff\xdc\0\4\0\x78\xff\xd9", S.DECODE_FAILED, id="DNL"
         ),
         pytest.param(b"\n" + encoded(), S.NOT_AN_IMAGE, id="blank line in front"),
@@ -245,6 +248,7 @@ def second_image() -> bytes:
     "data",
     [
         pytest.param(before_the_scan(b"abc"), id="bytes between segments"),
+        pytest.param(before_the_scan(b"abc", restart_marker_blocks=3), id="the same with restarts"),
         pytest.param(before_the_scan(b"\xff\xd0"), id="restart marker between segments"),
         pytest.param(before_the_scan(b"\xff" * 7), id="fill bytes"),
         pytest.param(before_the_scan(segment(0xFE, b"")), id="empty comment"),

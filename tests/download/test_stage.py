@@ -16,14 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from laion_etl.blocklists.removal_requests import Request
+from laion_etl.blocklists.removal_requests import Matcher, Request
+from laion_etl.core.errors import OutageError
+from laion_etl.core.outages import Outages
 from laion_etl.core.schemas import BATCH_FILES, BATCH_SCHEMA, SHARD_SCHEMA, pair_id
 from laion_etl.core.stage_stats import Output, StageStats
+from laion_etl.dataset.rewrite_shards import rewrite_shard
+from laion_etl.download import stage
 from laion_etl.download.batch_downloader import BatchDownloader, Hooks
 from laion_etl.download.hashes import pdq_hash
 from laion_etl.download.stage import download_batch
 from laion_etl.io.outputs import has_outputs
-from laion_etl.io.storage import LocalStore, Store
+from laion_etl.io.storage import Guard, LocalStore, Store
 from laion_etl.io.tarshard import read_members
 from laion_etl.minicrawl.scenes import draw, random_scene
 from laion_etl.settings import DownloadSettings, Settings
@@ -315,3 +319,55 @@ def outcome_of_real(name: str) -> str:
         if name in names.split():
             return outcome
     return "success" if name.endswith((".png", ".jpg", ".webp", ".mpo")) else "format_refused"
+
+
+class _FailsOnce(LocalStore):
+    """It fails when the finished stats of a shard without what was removed are written, the first time."""
+
+    failed = False
+
+    def write_stats(self, name: str, stats: StageStats, guard: Guard | None = None) -> StageStats:
+        if name.startswith("shards/") and stats.dropped.get("removed_by_request") and not self.failed:
+            type(self).failed = True
+            raise OutageError("cannot write: the store is down")
+        return super().write_stats(name, stats, guard)
+
+
+def test_an_outage_while_a_removal_is_taken_out_leaves_stats_of_the_shard(
+    tmp_path: Path, settings: Settings
+) -> None:
+    store = _FailsOnce(tmp_path / "store")
+    urls = [f"http://{host}.hostile.example/good" for host in "ab"]
+    plan(store, urls)
+    request = Request({"pairs": (pair_id(urls[0], "text 0").hex(),)})
+
+    def report(_done: int, _total: int) -> None:
+        store.write(request.name, request.to_json())
+
+    patient = Outages(600, sleep=lambda _: None)
+    stats = download_batch("C", 7, settings, store, Hooks(report), outages=patient)
+    assert _FailsOnce.failed
+    assert (stats.kept, stats.dropped) == (1, {"removed_by_request": 1})
+    assert has_outputs(stats, store)
+
+
+def test_a_shard_that_a_removal_rewrote_before_its_stats_were_written_is_made_again(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = [f"http://{host}.hostile.example/good" for host in "ab"]
+    plan(store, urls)
+    request = Request({"pairs": (pair_id(urls[0], "text 0").hex(),)})
+    requested_since = stage._requested_since
+
+    def removed_meanwhile(*given: Any) -> Matcher:
+        store.write(request.name, request.to_json())
+        rewrite_shard("shards/C/000000007", store, Matcher([request], 31))
+        return requested_since(*given)
+
+    monkeypatch.setattr(stage, "_requested_since", removed_meanwhile)
+    with pytest.raises(OutageError, match="a removal has rewritten its files"):
+        download_batch("C", 7, settings, store)
+    monkeypatch.undo()
+    stats = download_batch("C", 7, settings, store)
+    assert [row["url"] for row in rows_of(store) if row["status"] == "success"] == urls[1:]
+    assert has_outputs(stats, store)

@@ -249,6 +249,7 @@ def test_a_killed_preparer_costs_one_image() -> None:
         slow = preparers.prepare([good, large, *[good] * 14])
         states = _states_in(pid, plans)
         while states[:2].tolist() != [READY, WAITING]:
+            assert slow.tables.states[1] == WAITING, "the large image was ready before it was looked at"
             time.sleep(0.001)
         os.kill(pid, signal.SIGKILL)
         slow.wait()

@@ -121,8 +121,7 @@ class LocalStore(Store):
         with storage_errors("write", folder):
             folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
-            self._check_etag(name, etag)
-            return self.write(name, data)
+            return self.write(name, data, lambda: self._check_etag(name, etag))
 
     def exists(self, name: str) -> bool:
         return self._at(name).is_file()

@@ -152,7 +152,7 @@ class S3Store(Store):
         place: Any = {"Bucket": self._bucket, "Key": self._key(name)}
         size = self._client.head_object(**place)["ContentLength"]
         if size <= _AT_ONCE_BYTES:
-            spool.write(self._get(name, size)[0])
+            spool.write(self._get(name, _AT_ONCE_BYTES)[0])  # it may have been written again since
         else:
             self._client.download_fileobj(**place, Fileobj=cast("IO[bytes]", BoundedFile(spool, size)))
 
