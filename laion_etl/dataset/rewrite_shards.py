@@ -6,8 +6,8 @@ is still the one that was read (see rewrite.py).
 
 Embeddings have no keys, so it must be known which samples are still among their rows, also if another removal
 was killed, or is at work. So the first thing that is written are the keys of the samples that go, into the
-stats (`details.removing`), group by group in the order in which removals began. A removal
-takes out all groups. Each one adds to those before: the number of rows says how many were taken out.
+stats (`details.removing`), group by group in the order in which removals began. A removal takes out all
+groups. Each one adds to those before: the number of rows says how many were taken out.
 """
 
 import io

@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 from laion_etl.blocklists.removal_requests import Request, read_request
-from laion_etl.core.errors import ChangedError
+from laion_etl.dataset.rewrite import until_unchanged
 from laion_etl.io.storage import Store
-
-_TRIES = 100  # each one is lost to another process, which has got on with its work
 
 
 def record(request: Request, store: Store) -> Request:
@@ -17,16 +14,16 @@ def record(request: Request, store: Store) -> Request:
 
     Without the pairs of those, Postgres would keep the texts of what is removed everywhere else.
     """
-    for _ in range(_TRIES):
+    known = request
+
+    def write() -> None:
+        nonlocal known
         found = store.read_with_etag(request.name)
         known = request if found is None else _joined(request, read_request(request, store))
-        with suppress(ChangedError):
-            store.swap(request.name, known.to_json(), None if found is None else found[1])
-            return known
-    raise ChangedError(
-        f"cannot write {store.uri(request.name)}: other processes change it all the time; run the removal "
-        "again when they have ended"
-    )
+        store.swap(request.name, known.to_json(), None if found is None else found[1])
+
+    until_unchanged(request.name, store, write)
+    return known
 
 
 def record_found(request: Request, store: Store) -> Request:
