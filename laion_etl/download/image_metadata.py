@@ -14,7 +14,8 @@ from functools import lru_cache
 from laion_etl.download import webp_chunks
 from laion_etl.download.declared_colours import profile_of_png
 from laion_etl.download.icc_profile import is_srgb
-from laion_etl.download.jpeg_segments import COMMENT, END, Structure, is_application, segments
+from laion_etl.download.jpeg_segments import COMMENT, END, is_application, segments
+from laion_etl.download.jpeg_structure import Structure
 from laion_etl.download.png_chunks import CRITICAL, Chunk, chunks, in_place, profile_of
 
 TRAILING_BYTES = 64  # what editors and servers leave after the end of an image

@@ -31,7 +31,8 @@ from laion_etl.download.image_header import (
     sniff,
 )
 from laion_etl.download.jpeg_end import is_cut_off, with_end
-from laion_etl.download.jpeg_segments import lacks_bytes, lacks_scans, too_many_scans
+from laion_etl.download.jpeg_segments import too_many_scans
+from laion_etl.download.jpeg_structure import lacks_bytes, lacks_scans
 from laion_etl.download.orientation import TURNS, TURNS_SIDES, orientation
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
 from laion_etl.download.resize import Resize

@@ -10,7 +10,8 @@ import struct
 
 from PIL import Image
 
-from laion_etl.download.jpeg_segments import END, has_every_coefficient, segments
+from laion_etl.download.jpeg_segments import END, segments
+from laion_etl.download.jpeg_structure import has_every_coefficient
 
 _END = b"\xff\xd9"
 _TAIL_BYTES = 64

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.images import StoredImage
-from laion_etl.download.jpeg_segments import lacks_bytes, lacks_scans
+from laion_etl.download.jpeg_structure import lacks_bytes, lacks_scans
 from tests.download.image_files import (
     SCENE,
     SRGB,

@@ -16,7 +16,8 @@ from laion_etl.download.decoders import _decoded
 from laion_etl.download.icc_profile import is_srgb
 from laion_etl.download.image_header import ImageRules, dimensions, plain_size, refused_by_beginning
 from laion_etl.download.images import ImageSettings, StoredImage, undecoded
-from laion_etl.download.jpeg_segments import has_every_coefficient, too_many_scans
+from laion_etl.download.jpeg_segments import too_many_scans
+from laion_etl.download.jpeg_structure import has_every_coefficient
 from laion_etl.download.png_chunks import without_extras
 from laion_etl.download.resize import Resize
 from laion_etl.download.webp_chunks import with_right_length
