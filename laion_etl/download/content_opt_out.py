@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from laion_etl.download.jpeg_segments import outside_scans
 from laion_etl.download.png_chunks import chunks
 
 _RESERVED = frozenset(
@@ -164,7 +165,8 @@ def is_reservation(value: str) -> bool:
 
 def opted_out_by_metadata(image: bytes) -> bool:
     """Whether the metadata of an image file forbids data mining or training."""
-    return _opts_out(image) or any(_opts_out(text) for text in _packed_texts(image))
+    searched = outside_scans(image) if image.startswith(b"\xff\xd8") else image
+    return _opts_out(searched) or any(_opts_out(text) for text in _packed_texts(image))
 
 
 def _opts_out(data: bytes) -> bool:

@@ -182,18 +182,16 @@ def dimensions(data: bytes) -> tuple[int, int] | None:
     return (width, height) if width and height else None
 
 
-def plain_size(data: bytes) -> tuple[int, int] | None:
-    """Returns width and height of a complete image that can be stored unchanged; None if it cannot.
+def is_plain(data: bytes) -> bool:
+    """Whether a file is a complete image that can be stored unchanged.
 
     Plain means: 8 bits, RGB or grey in sRGB, upright, no location data, no transparency, one frame, complete.
     """
     if data.startswith(JPEG):
-        plain = plain_jpeg(data)
-    elif data.startswith(PNG):
-        plain = plain_png(data)
-    else:
-        plain = data.startswith(b"RIFF") and plain_webp(data)
-    return dimensions(data) if plain else None
+        return plain_jpeg(data)
+    if data.startswith(PNG):
+        return plain_png(data)
+    return data.startswith(b"RIFF") and plain_webp(data)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 The original's rules: JPEG, PNG and WebP only, at least 5,000 bytes, at most 89,478,484 pixels, RGB. A plain
 file (RGB or grey, in sRGB, upright, no location data, of the wanted size) is stored unchanged; any other is
 stored as a new file: turned upright, converted to sRGB, transparency laid over white, 16 bits reduced to 8,
-resized. `plain_size` alone decides, from the file, which of the two it is, whether or not the image is
+resized. `is_plain` alone decides, from the file, which of the two it is, whether or not the image is
 decoded as well. Orientation is that of Exif, as in browsers; XMP's is ignored.
 
 What browsers show without doubt is taken: a JPEG of which only the end marker is missing, a PNG with damaged
@@ -27,7 +27,7 @@ from laion_etl.download.image_header import (
     PNG,
     ImageRules,
     dimensions,
-    plain_size,
+    is_plain,
     sniff,
 )
 from laion_etl.download.jpeg_end import is_cut_off, with_end
@@ -133,7 +133,7 @@ def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
     # What takes a look at the whole file comes last: most images are resized.
     if settings.rules.refuse(*size) is not None or settings.resize.plan(size) is not None:
         return None
-    if too_many_scans(data) or plain_size(data) is None:
+    if not is_plain(data):
         return None
     return StoredImage(data, "jpg", *size, *size, None, None, None)
 
@@ -174,7 +174,7 @@ def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredI
     turned = orientation(image.info.get("exif", b""))
     original = image.size if turned not in TURNS_SIDES else image.size[::-1]
     change = settings.resize.plan(original)
-    plain = change is None and plain_size(data) is not None
+    plain = change is None and is_plain(data)
     size = original if change is None else change.size
     if not plain and max(size) > _LONGEST_SIDES.get(settings.encode_format, max(size)):
         return DownloadStatus.SIDE_TOO_LONG

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 
 _MAX_SEGMENTS = 1_000
-_MAX_SCANS = 100  # encoders write about ten; each is a pass over all coefficients of the image
+MAX_SCANS = 100  # encoders write about ten; each is a pass over all coefficients of the image
 _SCANS = re.compile(rb"\xff\xda")  # finds FF by memchr: a third of the time of bytes.count
 
 SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
 _NOT_SOF = frozenset({0xC4, 0xC8, 0xCC})  # of the markers 0xC0 to 0xCF
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers that have no length
+_HEAD_BYTES = 4  # of a segment: marker and length
 # In the data of a scan FF is followed by 00 or by a restart marker; those, FF 01 and FF D8 have no length.
 _FILL_BYTES = re.compile(rb"\xff+(?=\xff)")
 _NEXT_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -60,11 +61,30 @@ def too_many_scans(data: bytes) -> bool:
 
     Only its first image counts: a video behind it (a motion photo) has the bytes of the marker by chance.
     """
-    if next(islice(_SCANS.finditer(data), _MAX_SCANS, None), None) is None:
+    if next(islice(_SCANS.finditer(data), MAX_SCANS, None), None) is None:
         return False
     scans, found = 0, _NEXT_SEGMENT.search(data, 2)
-    while found is not None and scans <= _MAX_SCANS and data[found.end() - 1] != END:
+    while found is not None and scans <= MAX_SCANS and data[found.end() - 1] != END:
         scans += data[found.end() - 1] == SCAN
         length = int.from_bytes(data[found.end() : found.end() + 2], "big")
         found = _NEXT_SEGMENT.search(data, found.end() + length)
-    return scans > _MAX_SCANS
+    return scans > MAX_SCANS
+
+
+def outside_scans(data: bytes) -> bytes:
+    """Returns a JPEG without the entropy-coded data of its first image, which are pixels only.
+
+    That is 1% of a photograph. Returns the file as it is where its segments do not lead to its end marker.
+    """
+    parts, begin, pixels = [], 0, 0  # where the current part begins, and where the pixels after it do
+    try:
+        for marker, start, end in segments(data):
+            if pixels:
+                parts.append(data[begin:pixels])
+                begin = start if marker == END else start - _HEAD_BYTES
+            pixels = end if marker == SCAN else 0
+            if marker == END:
+                return b"".join([*parts, data[begin:]])
+    except (IndexError, struct.error):
+        pass
+    return data

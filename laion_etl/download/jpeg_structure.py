@@ -9,9 +9,10 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 
-from laion_etl.download.jpeg_segments import END, SCAN, is_application, segments
+from laion_etl.download.jpeg_segments import END, MAX_SCANS, SCAN, is_application, segments
 
 _MAX_MCU_BLOCKS, _MAX_COMPONENTS_IN_SCAN = 10, 4
 _INKS = 4
@@ -50,6 +51,7 @@ class Structure:
         self._huffman: set[int] = set()  # 0 to 3 of DC, 16 to 19 of AC
         self._components: dict[int, _Component] = {}
         self._progressive = False
+        self._scans = 0
         self._size = (0, 0)
         self._interval = 0  # between restart markers, in units that a scan is coded in
         self._is_whole = True  # has all restart markers
@@ -58,11 +60,7 @@ class Structure:
     def has_every_coefficient(self) -> bool:
         """Whether there was a whole scan for every bit of every coefficient of all components."""
         found = self._components.values()
-        return (
-            self._is_whole
-            and bool(found)
-            and not any(shift for component in found for shift in component.shifts)
-        )
+        return self._is_whole and bool(found) and not any(any(component.shifts) for component in found)
 
     @property
     def least_bytes(self) -> int:
@@ -87,11 +85,14 @@ class Structure:
         if marker == _QUANTIZATION:
             return self._add_quantization(body)
         if marker == _HUFFMAN:
-            return self._add_huffman(body)
+            found = _huffman_tables(body)
+            self._huffman |= found
+            return bool(found) or not body
         if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE):
             return self._add_frame(body, progressive=marker == _PROGRESSIVE)
         if marker == SCAN:
-            scanned = self._add_scan(body)
+            self._scans += 1
+            scanned = self._add_scan(body) if self._scans <= MAX_SCANS else []
             self._is_whole &= bool(scanned) and self._has_restarts(data, end, self._units(scanned))
             return bool(scanned)
         if marker == _RESTARTS:
@@ -105,20 +106,6 @@ class Structure:
                 return False
             self._quantization.add(body[0] & 0xF)
             body = body[size:]
-        return True
-
-    def _add_huffman(self, body: bytes) -> bool:
-        while body:
-            counts = body[1:17]
-            symbols = body[17 : 17 + sum(counts)]
-            if body[0] & 0xEF >= _MAX_TABLES or len(counts) < 16 or len(symbols) != min(sum(counts), 256):
-                return False
-            if body[0] < 16 and symbols and max(symbols) > _MAX_DC_SYMBOL:
-                return False
-            if not symbols or sum(count << (16 - bits) for bits, count in enumerate(counts, 1)) >= 1 << 16:
-                return False  # more codes than there are of these lengths; that of only ones is not used
-            self._huffman.add(body[0])
-            body = body[17 + sum(counts) :]
         return True
 
     def _add_frame(self, body: bytes, *, progressive: bool) -> bool:
@@ -181,6 +168,24 @@ class Structure:
                 return False
             found += 1
         return found == needed
+
+
+@lru_cache(maxsize=32)  # most files have one of a few
+def _huffman_tables(body: bytes) -> frozenset[int]:
+    """Returns the numbers of the tables of a segment; none where a decoder has to judge them."""
+    found = set()
+    while body:
+        counts = body[1:17]
+        symbols = body[17 : 17 + sum(counts)]
+        if body[0] & 0xEF >= _MAX_TABLES or len(counts) < 16 or len(symbols) != min(sum(counts), 256):
+            return frozenset()
+        if body[0] < 16 and symbols and max(symbols) > _MAX_DC_SYMBOL:
+            return frozenset()
+        if not symbols or sum(count << (16 - bits) for bits, count in enumerate(counts, 1)) >= 1 << 16:
+            return frozenset()  # more codes than there are of these lengths; that of only ones is not used
+        found.add(body[0])
+        body = body[17 + sum(counts) :]
+    return frozenset(found)
 
 
 def _is_progression(count: int, first: int, last: int, high: int, low: int) -> bool:
