@@ -237,7 +237,7 @@ class BatchDownloader:
         """Downloads and decodes one image. Its digests go into `hashes`, also if it is refused afterwards."""
         with await self._client.fetch(link.target, slot) as body:
             slot.state.delivers = True
-            decoded = await self._decode(bytes(body.data))
+            decoded = await self._decode(body.data())
         if decoded.hashes is not None:
             hashes.append(decoded.hashes)
         image = self._accepted(decoded)
@@ -245,7 +245,7 @@ class BatchDownloader:
         self.outcomes.keep()
         self._shard.add_image(link.index, image, hashes[0])
         if self._hooks.metrics is not None:
-            self._hooks.metrics.kept(len(body.data), self.timings.total[-1])
+            self._hooks.metrics.kept(body.size, self.timings.total[-1])
         self._progress()
 
     async def _decode(self, data: bytes) -> Decoded:

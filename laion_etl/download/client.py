@@ -40,6 +40,7 @@ _POLICY_REDIRECTS = _REDIRECTS | {300}  # which browsers do not follow for an im
 _NOT_HERE = frozenset({408, 421})  # on a kept connection: ask on a new one (RFC 9110, 15.5.9 and 15.5.20)
 _DRAINED_BYTES, _DRAINED_S = 262_144, 1.0  # of an unwanted response, so that its connection can be reused
 _BODIES_BUDGET_BYTES = 256_000_000  # shared by all bodies held in memory at once
+_SNIFFED_BYTES = 65_536  # of a body, at most, for its format and size
 
 
 class Client:
@@ -178,7 +179,7 @@ class Client:
                 refuse_opted_out(connection.trailers)
         except BaseException:
             body.release()
-            body.data = bytearray()  # which an error, and the cycle that it is in, would keep for a while
+            body.clear()  # which an error, and the cycle that it is in, would keep for a while
             raise
         return body
 
@@ -194,24 +195,24 @@ class Client:
         while part:
             part = await connection.part()
             for data in decode(part) if part else decode.finish():
-                body.data += data
-                if len(body.data) > self._settings.max_bytes:
+                body.add(data)
+                if body.size > self._settings.max_bytes:
                     raise LinkFailed(DownloadStatus.TOO_MANY_BYTES)
-                if sniffed is not None and len(body.data) >= 2 * sniffed:
-                    sniffed = self._sniff(body.data)
+                if sniffed is not None and body.size >= 2 * sniffed:
+                    sniffed = self._sniff(body)
             if body.needs_budget:
                 with deadline.paused():
                     await body.acquire()
-        self.timings.bytes += len(body.data)
-        if len(body.data) < self._settings.min_bytes:
+        self.timings.bytes += body.size
+        if body.size < self._settings.min_bytes:
             raise LinkFailed(DownloadStatus.TOO_FEW_BYTES)
 
-    def _sniff(self, data: bytearray) -> int | None:
+    def _sniff(self, body: BufferedBody) -> int | None:
         """Raises LinkFailed for what is not a wanted image. Returns the bytes seen, or None once accepted."""
-        found = refused_by_beginning(bytes(memoryview(data)[:65_536]), self._image_rules)
+        found = refused_by_beginning(body.beginning(_SNIFFED_BYTES), self._image_rules)
         if isinstance(found, DownloadStatus):
-            raise LinkFailed(found, other_format(bytes(data[:CONTAINER_HEAD_BYTES])))
-        return len(data) if found and len(data) < 65_536 else None
+            raise LinkFailed(found, other_format(body.beginning(CONTAINER_HEAD_BYTES)))
+        return body.size if found and body.size < _SNIFFED_BYTES else None
 
     async def _fetch_policy_file(self, target: RequestUrl) -> PolicyFile:
         """Returns robots.txt or tdmrep.json, following redirects."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from laion_etl.download import webp_chunks
 from laion_etl.download.declared_colours import profile_of_png
 from laion_etl.download.icc_profile import is_srgb
-from laion_etl.download.jpeg_segments import COMMENT, END, is_application, segments
+from laion_etl.download.jpeg_segments import COMMENT, END, Segment, is_application, walked
 from laion_etl.download.jpeg_structure import Structure
 from laion_etl.download.png_chunks import CRITICAL, Chunk, chunks, in_place, profile_of
 
@@ -97,29 +97,40 @@ _PNG_HARMLESS = {
 
 def plain_jpeg(data: bytes) -> bool:
     """Whether a JPEG is RGB or grey in 8 bits, complete, with harmless metadata, and ends with its image."""
-    structure, profile, judged = Structure(), b"", 0
-    cut: set[int] = set()
+    found = walked(data)
+    if not found or found[-1][0] != END:
+        return False
+    structure, end = Structure(), found[-1][2]
     try:
-        for marker, start, end in segments(data):
-            if marker == END:
-                whole = structure.has_every_coefficient and structure.least_bytes <= end
-                whole = whole and not structure.is_in_inks
-                return whole and _plain_rest(data, end) and (not profile or _plain_profile(profile))
-            body = data[start:end]
-            if len(body) < end - start:
-                return False
-            if marker == _APP2 and body.startswith(_ICC) and body[12:14] == b"\1\1" and not profile:
-                profile = body[14:]
-            elif is_application(marker):
-                judged += len(body)
-                if judged > _MAX_JUDGED_BYTES or marker in cut or not _plain_segment(marker, body):
-                    return False
-                cut |= _CUT & {marker}
-            elif not structure.add(marker, data, start, end):
-                return False
+        profile = _profile_of_plain(data, found[:-1], structure)
     except (IndexError, struct.error):
-        pass
-    return False
+        return False
+    if profile is None or not structure.has_every_coefficient or structure.least_bytes > end:
+        return False
+    return not structure.is_in_inks and _plain_rest(data, end) and (not profile or _plain_profile(profile))
+
+
+def _profile_of_plain(data: bytes, found: list[Segment], structure: Structure) -> bytes | None:
+    """Adds segments to a structure. Returns the profile of colours among them; None if they are not plain.
+
+    Raises IndexError or struct.error for one that is too short.
+    """
+    profile, judged = b"", 0
+    cut: set[int] = set()
+    for marker, start, end in found:
+        body = data[start:end]
+        if len(body) < end - start:
+            return None
+        if marker == _APP2 and body.startswith(_ICC) and body[12:14] == b"\1\1" and not profile:
+            profile = body[14:]
+        elif is_application(marker):
+            judged += len(body)
+            if judged > _MAX_JUDGED_BYTES or marker in cut or not _plain_segment(marker, body):
+                return None
+            cut |= _CUT & {marker}
+        elif not structure.add(marker, data, start, end):
+            return None
+    return profile
 
 
 def _plain_segment(marker: int, data: bytes) -> bool:

@@ -6,24 +6,53 @@ import trio
 
 _FREE_BYTES = 128_000  # of every body, not counted against the budget
 _STEP_BYTES = 512_000
+_SMALL_BYTES = 4_096
 
 
 class BufferedBody:
     """The body of one link; its share of the budget is returned when the block ends, or by `release`."""
 
     def __init__(self, budget: "MemoryBudget") -> None:
-        self.data = bytearray()
+        self.size = 0
         self.held = 0  # bytes of the budget
+        self._parts: list[bytes | bytearray] = []
         self._budget = budget
+
+    def add(self, part: bytes) -> None:
+        """Keeps a part that was received. Small ones are put together: each would take memory of its own."""
+        self.size += len(part)
+        if len(part) >= _SMALL_BYTES:
+            self._parts.append(part)
+        elif self._parts and isinstance(self._parts[-1], bytearray):
+            self._parts[-1] += part
+        else:
+            self._parts.append(bytearray(part))
+
+    def beginning(self, size: int) -> bytes:
+        """Returns the first bytes, at most `size`."""
+        first = self._parts[0] if self._parts else b""
+        if len(first) < min(size, self.size):
+            return self.data()[:size]
+        return bytes(memoryview(first)[:size])
+
+    def data(self) -> bytes:
+        """Returns all that was received."""
+        if len(self._parts) != 1 or not isinstance(self._parts[0], bytes):
+            self._parts = [b"".join(self._parts)]
+        return bytes(self._parts[0])
+
+    def clear(self) -> None:
+        """Forgets what was received."""
+        self._parts = []
 
     @property
     def needs_budget(self) -> bool:
         """Whether `acquire` must be called before more is read."""
-        return len(self.data) > _FREE_BYTES + self.held
+        return self.size > _FREE_BYTES + self.held
 
     async def acquire(self) -> None:
         """Waits until the budget covers what was read and one more step."""
-        wanted = len(self.data) - _FREE_BYTES - self.held
+        wanted = self.size - _FREE_BYTES - self.held
         await self._budget.take(self, max(wanted, 0) + _STEP_BYTES)
 
     def release(self) -> None:

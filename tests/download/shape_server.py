@@ -133,7 +133,7 @@ def by_ours(shapes: Sequence[Shape], port: int) -> list[str]:
     async def one(client: Client, number: int, url: str) -> None:
         try:
             with await client.fetch(parse_request_url(url)) as body:
-                outcomes[number] = "image" if body.data == BODY else "other bytes"
+                outcomes[number] = "image" if body.data() == BODY else "other bytes"
         except LinkFailed as failure:
             is_status = failure.status.value == "http_error"
             outcomes[number] = failure.message if is_status else failure.status.value

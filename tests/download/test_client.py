@@ -134,7 +134,7 @@ def fetch_all(urls: list[str], settings: DownloadSettings) -> dict[str, S | byte
         try:
             body = await client.fetch(parse_request_url(url))
             body.release()
-            found[url] = bytes(body.data)
+            found[url] = body.data()
         except LinkFailed as failure:
             found[url] = failure.status
 

@@ -44,7 +44,7 @@ def fetch_in_turn(port: int, count: int = 2, *, scheme: str = "http") -> list[S 
         for number in range(count):
             try:
                 with await client.fetch(parse_request_url(f"{scheme}://a.kept.example/{number}")) as body:
-                    found.append(bytes(body.data))
+                    found.append(body.data())
             except LinkFailed as failure:
                 found.append(failure.status)
         return found
@@ -182,7 +182,7 @@ def test_what_comes_on_an_idle_connection_closes_it() -> None:
         for connection in client.pool._idle["http", "a.kept.example", 80]:
             await trio.lowlevel.wait_readable(connection.stream._sock)  # type: ignore[union-attr]
         with await client.fetch(parse_request_url("http://a.kept.example/1")) as body:
-            return bytes(body.data)
+            return body.data()
 
     with scripted_server([FIRST, TIMED_OUT], [SECOND]) as running:
         running.unasked = True

@@ -9,8 +9,22 @@ from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 
 def body_of(budget: MemoryBudget, size: int) -> BufferedBody:
     body = BufferedBody(budget)
-    body.data += bytes(size)
+    body.add(bytes(size))
     return body
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [5_000], [5_000, 1, 2, 4_096, 3], [10] * 900, [1, 70_000, 4_095]])
+def test_a_body_is_what_was_received_whatever_its_parts_are(sizes: list[int]) -> None:
+    body, sent = BufferedBody(MemoryBudget(0)), b""
+    for number, size in enumerate(sizes):
+        body.add(bytes([number % 251]) * size)
+        sent += bytes([number % 251]) * size
+        assert body.size == len(sent)
+        assert body.beginning(4_500) == sent[:4_500]
+        assert body.beginning(1 << 20) == sent
+    assert body.data() == body.data() == sent
+    body.add(b"the end")
+    assert body.data() == sent + b"the end"
 
 
 def test_a_short_body_does_not_use_the_budget() -> None:
@@ -63,7 +77,7 @@ def test_bodies_that_all_wait_for_each_other_still_end() -> None:
             nonlocal max_used
             with BufferedBody(budget) as body:
                 for _ in range(200):
-                    body.data += bytes(50_000)
+                    body.add(bytes(50_000))
                     if body.needs_budget:
                         await body.acquire()
                     max_used = max(max_used, budget.used)

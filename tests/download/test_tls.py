@@ -211,7 +211,7 @@ def test_the_session_of_a_closed_connection_is_resumed(
         client = Client(DownloadSettings(connect_to=connect_to, robots_txt=False, tdmrep=False))
         for _ in range(2):
             with await client.fetch(parse_request_url(f"https://{host}/1.jpg")) as body:
-                bodies.append(bytes(body.data))
+                bodies.append(body.data())
             await client.pool.close_idle(0)
         return bodies
 
