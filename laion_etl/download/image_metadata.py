@@ -16,6 +16,7 @@ from laion_etl.download.declared_colours import profile_of_png
 from laion_etl.download.icc_profile import is_srgb
 from laion_etl.download.jpeg_segments import COMMENT, END, Segment, is_application, walked
 from laion_etl.download.jpeg_structure import Structure
+from laion_etl.download.place_names import LOCATION, PLACE, names_a_place
 from laion_etl.download.png_chunks import CRITICAL, Chunk, chunks, in_place, profile_of
 
 TRAILING_BYTES = 64  # what editors and servers leave after the end of an image
@@ -46,37 +47,12 @@ _HARMLESS = {
     COMMENT: (b"",),
 }
 
-# Properties of EXIF, Photoshop, IPTC, W3C (geo:lat) and drone schemas in XMP, whatever their prefixes, and
-# those of C2PA.
-_PLACE = (
-    rb"city|state|country|countrycode|countryname|province|provincestate|sublocation|worldregion|location"
-)
-_XMP_LOCATION = re.compile(
-    rb"(?i:gps|latitude|longitude|georss|geo_?hash|geo_?tag|coordinates|locality|postal_?code|ciadr|openstreetmap"
-    rb"|maps\.google|google\.[a-z.]{2,6}/maps|goo\.gl/maps|\bgeo:\s?-?[0-9]|\bplaces[|/]"
-    rb"|\b(?:lat|lon|lng|long)\s?[:=]\s?-?[0-9])"
-    rb"|[0-9](?:\xc2?\xb0|&deg;|&#176;|\s?deg\b)\s?[0-9]|[<:\"](?:lat|long|lat_long)\b"
-    rb"|[<:\"](?i:content)?(?i:"
-    + _PLACE
-    + rb"|eventlocation|shotlocation|coverage|venue|place|town|address(?:line)?)"
-    rb"(?i:created|shown|name|id)?\b"
-    rb"|\b(?i:"
-    + _PLACE
-    + rb"|place|town|venue|address)s?(?:\s?[:=]\s?\w|[|/]\w)"  # in free text, and keywords
-    rb"|(?i:geo_?(?:location|position)|lat_?lng|\blatitud\b|maps\.apple)"
-    # 52.5200, 13.4050; 52.5200N 13.4050E; N52 31.2 E13 24.3; 9F4MGCJ3+V6
-    rb"|\b[0-9]{1,2}\.[0-9]{3,15}\s?[,;]\s?-?[0-9]{1,3}\.[0-9]{3}"
-    rb"|[0-9]\.[0-9]{1,15}\s?[NS][\s,;]{0,2}[0-9]{1,3}\.[0-9]{1,15}\s?[EWO]\b"
-    rb"|\b[NS]\s?[0-9]{1,2}[\s.][0-9.'\s]{1,12}[,;]?\s?[EWO]\s?[0-9]"
-    rb"|\b[2-9CFGHJMPQRVWX]{8}\+[2-9CFGHJMPQRVWX]{2}"
-)
 _PLACE_KEYWORD = re.compile(
     rb"\b(?i:"
-    + _PLACE
+    + PLACE
     + rb"|geo[a-z]{0,20}|lat|lon|long|place|position|region|town|where|coverage|venue|address)\b"
 )
-_WIDE = re.compile(rb"([^\0])\0")  # a letter in UTF-16, in either order of bytes
-_PLACE_IN_CBOR = re.compile(rb"[:\x60-\x77](?i:" + _PLACE + rb")[\x60-\xbf]")  # between marks of length
+_PLACE_IN_CBOR = re.compile(rb"[:\x60-\x77](?i:" + PLACE + rb")[\x60-\xbf]")  # between marks of length
 # Photoshop's resources that hold Exif.
 _EMBEDDED_EXIF = re.compile(rb"8BIM\x04[\x22\x23]")
 # Data sets of IPTC's record 2: content location, city, sublocation, state, country.
@@ -147,19 +123,12 @@ def _plain_segment(marker: int, data: bytes) -> bool:
         return False
     if marker == _APP11 and (_COMPRESSED_BOX in data or _PLACE_IN_CBOR.search(data)):
         return False
-    return not _names_a_place(data)
-
-
-def _names_a_place(data: bytes) -> bool:
-    """Whether bytes name a location, also in UTF-16."""
-    if _XMP_LOCATION.search(data) is not None:
-        return True
-    return b"\0" in data and _XMP_LOCATION.search(_WIDE.sub(rb"\1", data)) is not None
+    return not names_a_place(data)
 
 
 def _plain_rest(data: bytes, end: int) -> bool:
     """Whether what follows the image in its file is no more than editors leave there, and no location."""
-    return len(data) - end <= TRAILING_BYTES and not _names_a_place(data[end:])
+    return len(data) - end <= TRAILING_BYTES and not names_a_place(data[end:])
 
 
 def _plain_profile(profile: bytes) -> bool:
@@ -168,14 +137,14 @@ def _plain_profile(profile: bytes) -> bool:
 
 @lru_cache(maxsize=16)
 def _named_in_profile(profile: bytes) -> bool:
-    return len(profile) > _MAX_JUDGED_BYTES or _names_a_place(profile)
+    return len(profile) > _MAX_JUDGED_BYTES or names_a_place(profile)
 
 
 def plain_exif(tiff: bytes) -> bool:
     """Whether no directory has a location, a maker's notes or metadata of another kind, nor the first one a
     rotation, nor any text a location."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or _EXIF in tiff or _names_a_place(tiff):
+    if order is None or _EXIF in tiff or names_a_place(tiff):
         return False
     if _IPTC_LOCATION.search(tiff):  # whatever the tag that it stands in
         return False
@@ -216,7 +185,7 @@ def _directories_below(tiff: bytes, start: int, order: str, *, is_first: bool) -
 
 def plain_xmp(packet: bytes) -> bool:
     """Whether XMP names no location. A packet in UTF-16 or UTF-32 cannot be judged."""
-    return b"\0" not in packet and _XMP_LOCATION.search(packet) is None
+    return b"\0" not in packet and LOCATION.search(packet) is None
 
 
 def plain_png(data: bytes) -> bool:

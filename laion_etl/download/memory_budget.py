@@ -33,7 +33,7 @@ class BufferedBody:
         first = self._parts[0] if self._parts else b""
         if len(first) < min(size, self.size):
             return self.data()[:size]
-        return bytes(memoryview(first)[:size])
+        return bytes(first if len(first) <= size else memoryview(first)[:size])
 
     def data(self) -> bytes:
         """Returns all that was received."""

@@ -77,6 +77,8 @@ class RobotsRules:
 
         Of an Allow and a Disallow of the same length the Allow decides. robots.txt itself is always allowed.
         """
+        if not (self._prefixes or self._whole or self._wildcards):  # as most hosts have it
+            return True
         octets = comparable_path(path)
         if octets == b"/robots.txt":
             return True

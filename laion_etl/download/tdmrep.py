@@ -219,5 +219,7 @@ def compiled(lines: Iterable[TdmLine]) -> TdmRules:
 
 def is_reserved(rules: TdmRules, path: str) -> bool:
     """Whether the first rule that matches path and query of a URL reserves it."""
+    if not rules:  # as most hosts have it
+        return False
     octets = comparable_path(path)
     return next((reserved for pattern, reserved in rules if pattern.matches(octets)), False)
