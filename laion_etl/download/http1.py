@@ -14,8 +14,9 @@ from laion_etl.download.http_head import Framing, Head, bad_response, framing_of
 from laion_etl.download.link_failed import LinkFailed
 
 MAX_HEAD_BYTES = 65_536  # of a response, including the 1xx responses before it
-_RECEIVE_BYTES = 65_536
-_MAX_CHUNK_LINE = 1_024
+_HEAD_BYTES = 4_096  # received at once: a head, and little of the body, which would be copied once more
+_CHUNKS_BYTES, _BODY_BYTES = 65_536, 262_144
+_MAX_CHUNK_LINE = MAX_HEAD_BYTES  # whatever the packets that it comes in
 _MIN_MEAN_CHUNK_BYTES = 64  # a body in smaller chunks, on average, is an attack on the reader
 _CHUNKS_FREE = 1_000
 _MIN_MEAN_RECEIVE_BYTES = 256
@@ -147,7 +148,7 @@ class Connection:
 
     async def _received_part(self) -> bytes:
         """Receives more of the body, or of the chunk, past the buffer if nothing else comes with it."""
-        data = await self._next_bytes()
+        data = await self._next_bytes(_CHUNKS_BYTES if self._chunked else _BODY_BYTES)
         if not data:
             if self._length is None:
                 return b""
@@ -220,12 +221,12 @@ class Connection:
 
     async def _receive(self) -> bool:
         """Reads more bytes into the buffer. Returns False at the end of the connection."""
-        data = await self._next_bytes()
+        data = await self._next_bytes(_CHUNKS_BYTES if self._chunked else _HEAD_BYTES)
         self._buffer += data
         return bool(data)
 
-    async def _next_bytes(self) -> bytes:
-        data = await self.stream.receive(_RECEIVE_BYTES)
+    async def _next_bytes(self, most: int) -> bytes:
+        data = await self.stream.receive(most)
         self._limits.answering()
         self._received += len(data)
         self._receives += 1

@@ -133,6 +133,13 @@ def test_whatever_h11_accepts_of_the_odd_shapes_gives_the_same_result(shape: Sha
         assert ours([shape.raw]) == reference
 
 
+@pytest.mark.parametrize("size", [300, 1_000, 5_000])
+def test_a_long_extension_of_a_chunk_is_read_in_whatever_packets_it_comes(size: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    raw = head + b"3;" + b"a" * 20_000 + b"\r\nabc\r\n0\r\n\r\n"
+    assert ours(raw[place : place + size] for place in range(0, len(raw), size)) == (200, b"abc")
+
+
 def test_any_version_with_a_dot_is_read_as_the_highest_or_lowest_that_is_known() -> None:
     for version, expected in (
         ("1.7", (200, b"ab")),
