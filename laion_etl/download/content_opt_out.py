@@ -12,7 +12,8 @@
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
   and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
   also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
-  containers are not unpacked. The entropy-coded data of a JPEG are pixels and are not searched. `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
+  containers are not unpacked. The entropy-coded data of a JPEG are pixels and
+  are not searched. `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
 """
 
 import re

@@ -22,6 +22,8 @@ from laion_etl.download.images import StoredImage
 from laion_etl.io.storage import Guard, Store, closed, storage_errors
 from laion_etl.io.tarshard import finish, write_members
 
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
@@ -107,7 +109,7 @@ class ShardWriter:
         members = {
             stored.extension: self._spool.read(stored.bytes),
             "txt": row["caption"].encode(),
-            "json": json.dumps(plain, sort_keys=True, ensure_ascii=False).encode(),
+            "json": _JSON.encode(plain).encode(),
         }
         write_members(tar, [(f"{key}.{extension}", data) for extension, data in members.items()])
 

@@ -30,6 +30,7 @@ _PLAIN_LABELS = re.compile(r"(?!.*(?:-\.|\.-))[a-z0-9.:-]+")
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!AESCCM:!PSK"
 # SSL_OP_LEGACY_SERVER_CONNECT: servers that do not know RFC 5746, as in browsers.
 _UNPATCHED_SERVERS = 0x4
+_DECRYPTED_BYTES = 65_536  # at once; a record has 16 kB, and memory is taken for as much as is asked for
 _NO_COMMON_PROTOCOL = "no application protocol"  # the ssl module has no code for this alert
 
 
@@ -70,7 +71,7 @@ class TlsStream:
         await self._stream.send_all(data)
 
     async def receive(self, max_bytes: int) -> bytes:
-        data = bytes(await self._stream.receive_some(max_bytes))
+        data = bytes(await self._stream.receive_some(min(max_bytes, _DECRYPTED_BYTES)))
         self._context.remember(self._host, self._stream)  # TLS 1.3 sends its tickets with the first data
         return data
 
