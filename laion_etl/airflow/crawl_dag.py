@@ -72,7 +72,7 @@ def crawl_dag(crawl: Crawl, settings: Settings) -> DAG:
         dag_id=f"crawl_{crawl.id}",
         # The list of DAGs shows no description, only this name; longer ones wrap in titles and links.
         dag_display_name=f"{crawl.id}: image-text dataset",
-        description=f"Builds the image-text dataset of {crawl.name}",
+        description=f"Builds the image-text dataset of {crawl.id} ({crawl.name})",
         schedule=CrawlTimetable(crawl.id, crawl.released),
         catchup=False,
         # It never starts on its own (see the timetable), and a run of a paused DAG would wait indefinitely.
