@@ -25,6 +25,7 @@ from laion_etl.download.tdmrep import TdmLine
 MAX_CONTENT_BYTES = 4_096  # as table host_fact checks
 _MAX_PLAIN_BYTES = 64_000  # before compression: anything larger would not fit, and takes long to compress
 _MESSAGE = re.compile(r"[ -~]{0,120}")
+_LINES_FOLLOW = b"\n"  # behind a message
 _STATUS_AND_MESSAGE = re.compile(rb"([a-z_]{1,40}) ([ -~]{0,120})")
 
 # Failures that every worker would see. DNS failures are those of our own resolver, and each worker applies
@@ -77,6 +78,11 @@ class HostRules:
 
 def rules_fact(rules: HostRules) -> HostFact | None:
     """Return rules as a fact; None if they are too large to be shared."""
+    content = _packed(rules, MAX_CONTENT_BYTES)
+    return None if content is None else HostFact(FactKind.RULES, content)
+
+
+def _packed(rules: HostRules, max_bytes: int) -> bytes | None:
     if sum(len(value) for _, value in rules.robots) + sum(len(at) for at, _ in rules.tdm) > _MAX_PLAIN_BYTES:
         return None
     plain = {
@@ -84,15 +90,19 @@ def rules_fact(rules: HostRules) -> HostFact | None:
         "tdm": [("+" if reserved else "-") + at.decode("latin-1") for at, reserved in rules.tdm],
     }
     content = zlib.compress(json.dumps(plain, separators=(",", ":")).encode())
-    return HostFact(FactKind.RULES, content) if len(content) <= MAX_CONTENT_BYTES else None
+    return content if len(content) <= max_bytes else None
 
 
 def read_rules(fact: HostFact) -> HostRules:
     """Return the rules of a fact. Raises ValueError for what `rules_fact` cannot have written."""
+    return _unpacked(fact.content)
+
+
+def _unpacked(content: bytes) -> HostRules:
     inflate = zlib.decompressobj()
     try:
         # Bounded: an octet takes up to six characters, a line four more.
-        text = inflate.decompress(fact.content, 8 * _MAX_PLAIN_BYTES)
+        text = inflate.decompress(content, 8 * _MAX_PLAIN_BYTES)
         plain = parse_json(text) if inflate.eof else None
     except zlib.error as error:
         raise ValueError(f"rules cannot be read: {error}") from error
@@ -114,17 +124,24 @@ def _signed(lines: object) -> tuple[tuple[bool, bytes], ...]:
     return tuple(found)
 
 
-def unreachable_fact(message: str) -> HostFact | None:
-    """Return the fact that robots.txt cannot be read; None if the message cannot be shared."""
-    return HostFact(FactKind.UNREACHABLE, message.encode()) if _MESSAGE.fullmatch(message) else None
+def unreachable_fact(message: str, lines: Sequence[RobotsLine] = ()) -> HostFact | None:
+    """Return the fact that robots.txt cannot be read, or only these lines; None if they are too large."""
+    if not _MESSAGE.fullmatch(message):
+        return None
+    text = message.encode()
+    if not lines:
+        return HostFact(FactKind.UNREACHABLE, text)
+    packed = _packed(HostRules(lines), MAX_CONTENT_BYTES - len(text) - 1)
+    return None if packed is None else HostFact(FactKind.UNREACHABLE, text + _LINES_FOLLOW + packed)
 
 
-def read_unreachable(fact: HostFact) -> str:
-    """Return why robots.txt cannot be read. Raises ValueError."""
-    text = fact.content.decode("ascii")
+def read_unreachable(fact: HostFact) -> tuple[str, HostRules]:
+    """Return why robots.txt cannot be read, and the rules in what could be read of it. Raises ValueError."""
+    message, follow, packed = fact.content.partition(_LINES_FOLLOW)
+    text = message.decode("ascii")
     if not _MESSAGE.fullmatch(text):
         raise ValueError("a message has other characters than printable ASCII")
-    return text
+    return text, _unpacked(packed) if follow else HostRules()
 
 
 def failure_fact(failure: LinkFailed) -> HostFact | None:

@@ -162,7 +162,8 @@ class RobotsPolicy:
                     rules = read_rules(fact)
                     await _run(policy.compile, rules, in_thread=_is_long(rules))
                 case FactKind.UNREACHABLE:
-                    policy.unreachable = read_unreachable(fact)
+                    policy.unreachable, rules = read_unreachable(fact)
+                    await _run(policy.compile, rules, in_thread=_is_long(rules))
                 case _:
                     return False
         except ValueError:
@@ -179,7 +180,7 @@ class RobotsPolicy:
                 policy.unreachable = failure.message
                 rules = HostRules(failure.lines, ())
                 await _run(policy.compile, rules, in_thread=_is_long(rules))
-                self._learn(target.origin, unreachable_fact(failure.message))
+                self._learn(target.origin, unreachable_fact(failure.message, failure.lines))
                 return
         if self._settings.tdmrep:
             tdm = await self._tdm(target.at("/.well-known/tdmrep.json"))

@@ -27,10 +27,11 @@ from laion_etl.download.host_facts import (
     read_rules,
     read_unreachable,
     rules_fact,
+    unreachable_fact,
 )
 from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.politeness import HostLimiter, OriginState
-from laion_etl.download.request_url import parse_request_url
+from laion_etl.download.request_url import RequestUrl, parse_request_url
 from laion_etl.download.robots import PolicyFile, RobotsPolicy
 from laion_etl.download.robots_rules import RobotsRules, lines_for
 from laion_etl.download.shared_hosts import SharedHosts
@@ -153,9 +154,65 @@ def test_only_failures_of_an_origin_are_read(content: bytes) -> None:
 
 def test_causes_are_printable() -> None:
     with pytest.raises(ValueError, match="printable"):
-        read_unreachable(HostFact(FactKind.UNREACHABLE, b"503\nforged"))
+        read_unreachable(HostFact(FactKind.UNREACHABLE, b"503\tforged"))
     assert failure_fact(LinkFailed(DownloadStatus.TLS_FAILED, "certificate: \u202e")) is None
     assert failure_fact(LinkFailed(DownloadStatus.RESOLVER_FAILED, "ours")) is None
+
+
+async def outcomes(policy: RobotsPolicy) -> list[str]:
+    """Why each of some paths is refused."""
+    found = []
+    for path in ("/private/1.jpg", "/open/1.jpg", "/train/2.jpg"):
+        try:
+            await policy.check(LINK.at(path))
+        except LinkFailed as failure:
+            found.append(f"{failure.status.value} {failure.message}")
+        else:
+            found.append("allowed")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "cut_off"),
+    [
+        (200, "User-agent: *\nDisallow: /private/", False),
+        (200, "User-agent: *\nDisallow: /private/", True),
+        (200, "User-agent: *\nContent-Usage: train-ai=n\nAllow: /", True),
+        (200, "User-agent: *\nAllow: /open/", True),
+        (200, "", True),
+        (503, "User-agent: *\nDisallow: /private/", False),
+        (404, "User-agent: *\nDisallow: /private/", False),
+    ],
+)
+def test_who_knows_a_host_from_another_worker_decides_as_that_one(
+    status: int, text: str, cut_off: bool
+) -> None:
+    async def get(target: RequestUrl) -> PolicyFile:
+        return PolicyFile(status, text.encode(), 0.0, cut_off)
+
+    async def ask(target: RequestUrl) -> PolicyFile:
+        raise AssertionError(f"{target.url} was fetched although it is known")
+
+    settings = DownloadSettings(tdmrep=False, retries=0)
+    first, second = RobotsPolicy("us", get, settings), RobotsPolicy("us", ask, settings)
+    first.know({})
+    found = trio.run(outcomes, first)
+    assert first.learned is not None
+    second.know(first.learned)
+    assert trio.run(outcomes, second) == found
+
+
+def test_half_of_rules_too_long_to_be_shared_is_not_shared_without_them() -> None:
+    lines = [(False, f"/{uuid4().hex}".encode()) for _ in range(300)]
+    assert unreachable_fact("cut off") is not None
+    assert unreachable_fact("cut off", lines[:3]) is not None
+    assert unreachable_fact("cut off", lines) is None
+
+
+@pytest.mark.parametrize("content", [b"cut off\n", b"cut off\nnot compressed", b"\x80\n"])
+def test_half_of_rules_that_is_not_understood_is_fetched(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        read_unreachable(HostFact(FactKind.UNREACHABLE, content))
 
 
 def test_rules_of_one_address_count_for_others_when_another_one_confirms_them(settings: Settings) -> None:
