@@ -141,7 +141,10 @@ class DownloadStatus(Reason):
         "robots_unreachable",
         "The host's robots.txt cannot be read (429, 5xx, no answer), so nothing is fetched; no opt-out.",
     )
-    OPTED_OUT_METADATA = "opted_out_metadata", "IPTC/PLUS or C2PA metadata in the image forbid data mining."
+    OPTED_OUT_METADATA = (
+        "opted_out_metadata",
+        "Metadata of the image forbid data mining or training: IPTC/PLUS, C2PA, or words such as NoAI.",
+    )
     TOO_MANY_BYTES = "too_many_bytes", "The image is larger than `max_bytes`."
     TOO_FEW_BYTES = "too_few_bytes", "The image is smaller than `min_bytes`."
     NOT_AN_IMAGE = "not_an_image", "The response is not an image."

@@ -12,8 +12,9 @@
 - The IPTC/PLUS property `plus:DataMining` in the image's XMP (PLUS-DMI vocabulary), `tdm:reservation` there,
   and the training and data mining assertions of C2PA and CAWG. All are found by searching for their names,
   also in UTF-16 and UTF-32 and in the compressed and hexadecimal texts of PNG; other compressed or signed
-  containers are not unpacked. The entropy-coded data of a JPEG are pixels and
-  are not searched. `constrained` is treated as `notAllowed`: we cannot evaluate the constraint.
+  containers are not unpacked. The entropy-coded data of a JPEG are pixels and are not searched. What people
+  write in words is the matter of worded_wishes.py. `constrained` is treated as `notAllowed`: we cannot
+  evaluate the constraint.
 """
 
 import re
@@ -25,6 +26,7 @@ from email.utils import parsedate_to_datetime
 
 from laion_etl.download.jpeg_segments import outside_scans
 from laion_etl.download.png_chunks import chunks
+from laion_etl.download.worded_wishes import forbids_in_words, text_forbids
 
 _RESERVED = frozenset(
     {"1", "true", "yes", "on", "all", "reserved", "prohibited", "forbidden", "denied", "optout"}
@@ -167,7 +169,9 @@ def is_reservation(value: str) -> bool:
 def opted_out_by_metadata(image: bytes) -> bool:
     """Whether the metadata of an image file forbids data mining or training."""
     searched = outside_scans(image) if image.startswith(b"\xff\xd8") else image
-    return _opts_out(searched) or any(_opts_out(text) for text in _packed_texts(image))
+    if _opts_out(searched) or forbids_in_words(image):
+        return True
+    return any(_opts_out(text) or text_forbids(text) for text in _packed_texts(image))
 
 
 def _opts_out(data: bytes) -> bool:

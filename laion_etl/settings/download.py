@@ -279,7 +279,8 @@ class DownloadSettings(Group):
     opt_out: bool = setting(
         True,
         "Honour opt-outs in responses and images: X-Robots-Tag noai, noimageai, noindex, noimageindex, noml; "
-        "tdm-reservation; Content-Usage; IPTC/PLUS data mining and C2PA training properties.",
+        "tdm-reservation; Content-Usage; IPTC/PLUS data mining, C2PA training properties and words in "
+        "metadata.",
         changes=Stage.DOWNLOAD,
     )
     tdmrep: bool = setting(

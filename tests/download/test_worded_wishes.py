@@ -1,0 +1,149 @@
+"""Wishes in words, in the texts of images: each text with what it says, and why."""
+
+import io
+import zlib
+
+import pytest
+from PIL import Image
+
+from laion_etl.download.content_opt_out import opted_out_by_metadata
+from laion_etl.download.worded_wishes import text_forbids
+
+WISHES = [
+    "NoAI",
+    "noai, noimageai",
+    "#NoImageAI",
+    "(c) 2025 A. Painter | NoAI",
+    "No AI training",
+    "no AI/ML training",
+    "No A.I. training.",
+    "Not for AI training",
+    "May not be used to train AI models.",
+    "This image must not be used for training of artificial intelligence",
+    "Do not use this photo for machine learning",
+    "Use for machine learning is prohibited",
+    "AI training prohibited",
+    "AI training: denied",
+    "AI-training is strictly forbidden",
+    "Use in AI datasets is not permitted",
+    "Permission to use this work for training generative AI is not granted",
+    "Scraping by AI companies forbidden",
+    "I don't allow AI training with my work",
+    "No training of LLMs",
+    "No data mining",
+    "TDM reserved",
+    "Not for deep learning",
+    "Text and data mining is not allowed",
+    "All rights reserved, including those for text and data mining, AI training, and similar technologies",
+    "All rights are reserved, also for TDM and AI training (Art. 4 DSM)",
+    "Rights to data mining reserved",
+    "The author opts out of AI training",
+    "Opt-out: AI training, data mining",
+    "Unauthorized use for AI training will be pursued",
+    "Excluded from any use in machine learning datasets",
+    "Neural networks may never be trained on this; nor may it be used for training neural networks",
+    "You may share this photograph with credit. You may not use it to train AI. Thank you!",
+    "\xa9 Anna \u2013 no ai training",
+]
+NO_WISHES = [
+    "",
+    "All rights reserved",
+    "Copyright 2025 A. Painter. All rights reserved. No reproduction without permission.",
+    "No AI was used to make this picture",
+    "No AI used.",
+    "100% human made, not AI generated",
+    "AI training institute",
+    "Our AI summit: training and workshops",
+    "Trained on AI",
+    "Noaim",
+    "Genoai",
+    "Monoaime",
+    "noaix",
+    "the noain desert",
+    "Juno AI",
+    "no airplanes",
+    "Training of rescue dogs, no entry",
+    "Mining is prohibited in this area",
+    "A train that does not stop",
+    "No dogs; machine learning conference 2024",
+    "Machine learning datasets allowed",
+    "You may use this for AI training",
+    "digitalsourcetype/trainedAlgorithmicMedia",
+    "iVBORw0KGgoAnoAIAAAANSUhEUgAAAAUA",
+    "No smoking. AI training on the second floor",
+]
+
+
+@pytest.mark.parametrize("text", WISHES)
+def test_what_forbids(text: str) -> None:
+    for written in (text, text.upper(), f"<dc:rights><rdf:li>{text}</rdf:li></dc:rights>", f"x. {text}. y"):
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+            assert text_forbids(written.encode(encoding)), (written, encoding)
+
+
+@pytest.mark.parametrize("text", NO_WISHES)
+def test_what_does_not(text: str) -> None:
+    for written in (text, text.upper(), f"<dc:rights><rdf:li>{text}</rdf:li></dc:rights>"):
+        for encoding in ("utf-8", "utf-16-le"):
+            assert not text_forbids(written.encode(encoding)), (written, encoding)
+
+
+def test_a_wish_between_other_fields_counts() -> None:
+    assert text_forbids(b"Artist\0A. Painter\0\0No AI training\0Canon\0")
+    assert text_forbids(b"\xff\xfe\x01noai\0\x02")
+    assert text_forbids(b"caption " * 5_000 + b"may not be used for AI training")
+
+
+@pytest.mark.parametrize(
+    "filling", [b"not ", b"ai ", b"ai training ", b"not. training ", b"a.i.", b"no\0ai\0", b"'t"]
+)
+def test_texts_made_to_take_long_are_searched_in_parts(filling: bytes) -> None:
+    assert not text_forbids(filling * (1 << 20))
+
+
+def image(format_: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 60), "teal").save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(body, zlib.crc32(kind)).to_bytes(4, "big")
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+WISH = b"No AI training"
+EXIF = Image.Exif()
+EXIF[0x8298] = WISH.decode()
+JPEG, PNG = image("JPEG"), image("PNG")
+PLACES = {
+    "Exif of a JPEG": image("JPEG", exif=EXIF.tobytes()),
+    "comment of a JPEG": image("JPEG", comment=WISH),
+    "XMP of a JPEG": image("JPEG", xmp=b"<rdf:li>" + WISH + b"</rdf:li>"),
+    "IPTC of a JPEG": JPEG[:2] + segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04" + WISH) + JPEG[2:],
+    "comment behind the pixels": JPEG[:-2] + segment(0xFE, WISH) + JPEG[-2:],
+    "comment of a JPEG that is cut off": image("JPEG", comment=WISH)[:-2],
+    "Exif of a PNG": image("PNG", exif=EXIF.tobytes()),
+    "text of a PNG": PNG[:33] + chunk(b"tEXt", b"Copyright\0" + WISH) + PNG[33:],
+    "international text of a PNG": PNG[:33] + chunk(b"iTXt", b"Copyright\0\0\0\0\0" + WISH) + PNG[33:],
+    "compressed text of a PNG": PNG[:33] + chunk(b"zTXt", b"Copyright\0\0" + zlib.compress(WISH)) + PNG[33:],
+    "text behind the pixels of a PNG": PNG[:-12] + chunk(b"tEXt", b"Comment\0" + WISH) + PNG[-12:],
+    "Exif of a WebP": image("WEBP", exif=EXIF.tobytes()),
+    "XMP of a WebP": image("WEBP", xmp=b"<rdf:li>" + WISH + b"</rdf:li>"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_text_of_an_image_is_read(place: str) -> None:
+    assert opted_out_by_metadata(PLACES[place])
+
+
+def test_pixels_are_not_read() -> None:
+    pixels = PNG[:33] + chunk(b"IDAT", WISH) + PNG[33:]
+    assert not opted_out_by_metadata(pixels)
+    assert not any(
+        opted_out_by_metadata(one) for one in (JPEG, PNG, image("WEBP"), b"", b"\xff\xd8", b"RIFF")
+    )
