@@ -3,9 +3,11 @@
 The names are `X-Robots-Tag`, `TDM-Reservation`, `Content-Usage` and `Content-Signal`. As in robots.txt
 (robots_lines.py) an owner who misspells one of them wants the same: `X-Robots: noai`, `TDM_Reservation: 1`,
 `Content-Signals: ai-train=no`. So does one who makes a header of what belongs into a `<meta>` tag or into a
-value: `Robots: noai`, `NoAI: 1`, `AI-Training: no`. What the values mean is in content_opt_out.py.
+value: `Robots: noai`, `NoAI: 1`, `AI-Training: no`, or leaves the colon out: `X-Robots-Tag noai`. What the
+values mean is in content_opt_out.py.
 """
 
+import re
 from functools import lru_cache
 
 from laion_etl.core.funnel import DownloadStatus
@@ -20,6 +22,7 @@ from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.robots_lines import LineKind, kind_of_header, shown
 
 _LONGEST_NAME = 40
+_BETWEEN = re.compile(r"[\s=;,]+")
 _OTHER_KINDS = {
     "robot": LineKind.DIRECTIVES,
     "x-robot": LineKind.DIRECTIVES,
@@ -38,7 +41,8 @@ _OTHER_KINDS = {
 
 def refuse_opted_out(head: Head) -> None:
     """Raises LinkFailed if a header says that the response must not be used for training."""
-    found = [(kind, name, value) for name, value in head.headers if (kind := _kind(name)) is not None]
+    headers = (header if header[0] else _named(header[1]) for header in head.headers)
+    found = [(kind, name, value) for name, value in headers if (kind := _kind(name)) is not None]
     if not found:
         return
     read = [(kind, name, _readable(value)) for kind, name, value in found]
@@ -48,6 +52,12 @@ def refuse_opted_out(head: Head) -> None:
         raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "header")
     if any(_has_preference(*one) for one in read):
         raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "usage")
+
+
+def _named(line: str) -> tuple[str, str]:
+    """Returns name and value of a line that has another sign than a colon between them, or none."""
+    name, *rest = _BETWEEN.split(line, maxsplit=1)
+    return name.lower(), rest[0] if rest else "1"
 
 
 @lru_cache(maxsize=4_096)

@@ -30,7 +30,10 @@ _LASTING_SERVER_ERRORS = frozenset({501, 505})  # not implemented, another versi
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Status and headers of a response; names in lower case, values as Latin-1."""
+    """Status and headers of a response; names in lower case, values as Latin-1.
+
+    Lines without a colon are headers without a name, at the end: only an owner's wish is read in them.
+    """
 
     status: int
     minor_version: int
@@ -86,15 +89,17 @@ def parse_head(raw: bytes) -> Head:
     if status is None:
         raise bad_response("not HTTP")
     headers: list[tuple[str, list[str]]] = []  # a value in its lines
+    unnamed: list[tuple[str, str]] = []
     for line in lines:
         found = _HEADER_LINE.fullmatch(line) or _HEADER_LINE.fullmatch(line.rstrip(b" \t"))
         if found is not None:
             headers.append((str(found[1], "ascii").lower(), [str(found[2], "latin-1")]))
         else:
-            _add_odd_line(headers, line)
             odd = True
+            if not _add_odd_line(headers, line):
+                unnamed.append(("", str(line.strip(b" \t\r"), "latin-1")))
     whole = tuple((name, " ".join(filter(None, parts))) for name, parts in headers)
-    return Head(int(status[2]), _minor_version(status[1]), whole, odd)
+    return Head(int(status[2]), _minor_version(status[1]), (*whole, *unnamed), odd)
 
 
 def _minor_version(version: bytes) -> int:
@@ -103,16 +108,17 @@ def _minor_version(version: bytes) -> int:
     return int(minor) if major == b"1" else int(major > b"1")
 
 
-def _add_odd_line(headers: list[tuple[str, list[str]]], line: bytes) -> None:
-    """Reads a line that is not a header by the rules as what it must mean; without a colon it is ignored."""
+def _add_odd_line(headers: list[tuple[str, list[str]]], line: bytes) -> bool:
+    """Reads a line that is not a header by the rules as what it must mean. Returns False without a colon."""
     if line[:1] in (b" ", b"\t"):
         if headers:  # a folded line
             headers[-1][1].append(str(line.strip(b" \t\r"), "latin-1"))
-        return
+        return True
     odd_name, colon, odd_value = line.partition(b":")
     name = odd_name.strip(b" \t\r")
     if colon and name:  # most often a space before the colon
         headers.append((str(name, "latin-1").lower(), [str(odd_value.strip(b" \t\r"), "latin-1")]))
+    return bool(colon)
 
 
 def framing_of(head: Head) -> Framing:

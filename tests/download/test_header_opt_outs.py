@@ -34,6 +34,11 @@ DIRECTIVES = [
     "X-Robots-Tag: no\u00adai",
     "X-Robots-Tag: \u201cnoai\u201d",
     "X-Robots-Tag: \uff4e\uff4f\uff41\uff49",
+    "X-Robots-Tag noai",
+    "X-Robots-Tag=noai",
+    "X-Robots-Tag\tnoindex, noai",
+    "X-Robots-Tag; noimageai",
+    "noai",
 ]
 RESERVATIONS = [
     "TDM-Reservation: 1",
@@ -47,6 +52,8 @@ RESERVATIONS = [
     "TDMRep-Reservation: 1",
     "TDM: 1",
     "TDM-Reservation: \uff11",
+    "tdm-reservation 1",
+    "TDM-Reservation=1",
 ]
 PREFERENCES = [
     "Content-Usage: train-ai=n",
@@ -64,6 +71,8 @@ PREFERENCES = [
     "AI-Train: ?0",
     "DisallowAITraining: /",
     "X-Disallow-AI: 1",
+    "Content-Usage train-ai=n",
+    "Content-Signal ai-train=no, search=yes",
 ]
 NO_WISHES = [
     "X-Robots-Tag: all",
@@ -90,6 +99,14 @@ NO_WISHES = [
     "Content-Type: noai/noai",
     "Access-Control-Allow-Origin: null",
     f"X-Robots-Tag{'s' * 50}: noai",
+    "X-Robots-Tag",
+    "X-Robots-Tag all",
+    "TDM-Reservation 0",
+    "Content-Usage train-ai=y",
+    "Server noai",
+    "some text with noai in it",
+    " ",
+    "=",
 ]
 
 
@@ -114,3 +131,11 @@ def test_a_wish_is_known_by_what_its_header_must_mean(
     lines: list[str], expected: tuple[S, str] | None
 ) -> None:
     assert [(line, outcome) for line in lines if (outcome := found(line)) != expected] == []
+
+
+def test_a_line_without_a_colon_is_no_header_of_another_kind() -> None:
+    head = parse_head(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length 7\r\n folded\r\nTransfer-Encoding chunked"
+    )
+    assert head.all("content-length") == ["5 folded"]
+    assert not head.all("transfer-encoding")
