@@ -4,7 +4,7 @@ The names are `X-Robots-Tag`, `TDM-Reservation`, `Content-Usage` and `Content-Si
 (robots_lines.py) an owner who misspells one of them wants the same: `X-Robots: noai`, `TDM_Reservation: 1`,
 `Content-Signals: ai-train=no`. So does one who makes a header of what belongs into a `<meta>` tag or into a
 value: `Robots: noai`, `NoAI: 1`, `AI-Training: no`, or leaves the colon out: `X-Robots-Tag noai`. What the
-values mean is in content_opt_out.py.
+values mean is in content_opt_out.py. A `Link` to terms in RSL is a wish, too: they are not read.
 """
 
 import re
@@ -22,6 +22,8 @@ from laion_etl.download.link_failed import LinkFailed
 from laion_etl.download.robots_lines import LineKind, kind_of_header, shown
 
 _LONGEST_NAME = 40
+_NOT_IN_HEADERS = frozenset({LineKind.USER_AGENT, LineKind.DISALLOW, LineKind.ALLOW, LineKind.LICENSE})
+_RSL = "application/rsl+xml"  # in a Link to the terms for AI (rslstandard.org), which are not read
 _BETWEEN = re.compile(r"[\s=;,]+")
 _OTHER_KINDS = {
     "robot": LineKind.DIRECTIVES,
@@ -41,6 +43,8 @@ _OTHER_KINDS = {
 
 def refuse_opted_out(head: Head) -> None:
     """Raises LinkFailed if a header says that the response must not be used for training."""
+    if any(_RSL in value.lower() for value in head.all("link")):
+        raise LinkFailed(DownloadStatus.OPTED_OUT_TDM, "license")
     headers = (header if header[0] else _named(header[1]) for header in head.headers)
     found = [(kind, name, value) for name, value in headers if (kind := _kind(name)) is not None]
     if not found:
@@ -65,7 +69,7 @@ def _kind(name: str) -> LineKind | None:
     if len(name) > _LONGEST_NAME:
         return None
     kind = _OTHER_KINDS.get(name.replace("_", "-")) or kind_of_header(name)
-    return None if kind in (LineKind.USER_AGENT, LineKind.DISALLOW, LineKind.ALLOW) else kind
+    return None if kind in _NOT_IN_HEADERS else kind
 
 
 def _readable(value: str) -> str:

@@ -79,6 +79,7 @@ class LineKind(Enum):
     RESERVATION = auto()  # the header or the key of tdmrep.json as a line
     DIRECTIVES = auto()  # `X-Robots-Tag: noai` as a line
     PREFERENCE = auto()  # a preference or directive as a line, `AI-Training: no`; its value has the name
+    LICENSE = auto()  # of RSL: where the terms for AI are
 
 
 _KINDS = {"user-agent": LineKind.USER_AGENT, "disallow": LineKind.DISALLOW, "allow": LineKind.ALLOW}
@@ -188,14 +189,9 @@ def _kind(name: str) -> LineKind | None:
     if letters == "allow":
         return LineKind.ALLOW if name.strip().lower() == "allow" else None
     once = _without_doubles(letters)
-    if once in _LIKE_USAGE:
-        return LineKind.USAGE
-    if once in _LIKE_NO_TRAINING:
-        return LineKind.NO_TRAINING
-    if once in _LIKE_RESERVATION:
-        return LineKind.RESERVATION
-    if once in _LIKE_DIRECTIVES:
-        return LineKind.DIRECTIVES
+    for names, kind in _NAMES:
+        if once in names:
+            return kind
     for written in (once, once.removesuffix("ed"), once.removesuffix("al")):
         if written in _LIKE_DISALLOW and written not in _NOT_MISSPELT:
             return LineKind.DISALLOW
@@ -228,5 +224,13 @@ _LIKE_NO_TRAINING |= {
     f"disalow{what}" for what in ("ai", "genai", "tdm", "ml", "mining", "datamining", "llm")
 }
 _LIKE_RESERVATION = _misspelt("tdmreservation") | _misspelt("tdmreservations") | _misspelt("tdmreserved")
+_LICENSES = frozenset({"license", "licence", "licenses", "rsl", "rslicense"})
 _LIKE_DIRECTIVES = _misspelt("xrobotstag") | _misspelt("robotstag")
 _LIKE_DIRECTIVES |= {_without_doubles(name) for name in ("xrobottag", "robottag", "xrobottags", "robottags")}
+_NAMES = (
+    (_LIKE_USAGE, LineKind.USAGE),
+    (_LIKE_NO_TRAINING, LineKind.NO_TRAINING),
+    (_LIKE_RESERVATION, LineKind.RESERVATION),
+    (_LIKE_DIRECTIVES, LineKind.DIRECTIVES),
+    (_LICENSES, LineKind.LICENSE),
+)

@@ -29,6 +29,11 @@ from laion_etl.download.robots_lines import LineKind, encoded, lines_of
 from laion_etl.download.robots_names import NamesOfGroup, comparable_name
 
 _PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
+# Terms of RSL (rslstandard.org, 1.0 of 2025): a whole URL, other than that of a licence that everybody has.
+_TERMS = re.compile(
+    r"[\"'<(\s]{0,9}https?://(?![^/]{0,40}(?:creativecommons|opensource|spdx|gnu)\.org(?:[/?]|\Z))",
+    re.IGNORECASE,
+)
 _SHOWN_RETURN = "^M"  # how editors show a carriage return, copied from there
 
 RobotsLine = tuple[bool, bytes]  # whether it allows, and its pattern as written
@@ -116,6 +121,9 @@ def lines_for(body: bytes, agent: str) -> list[RobotsLine]:
             group.add(value, found.agent)
             has_groups = True
             found.named = found.named or (found.agent != "" and found.agent in group.sure)
+            continue
+        if kind is LineKind.LICENSE:  # it belongs to no group
+            found.for_all += _license(value)
             continue
         is_usage = kind in _USAGES
         in_rules = in_rules or not is_usage
@@ -246,6 +254,11 @@ def _directives(value: str) -> list[RobotsLine]:
     return [_NO_TRAINING] if opted_out_by_header([value]) else []
 
 
+def _license(value: str) -> list[RobotsLine]:
+    """Returns what terms for AI that are elsewhere mean: as they are not read, nothing may be used."""
+    return [_NO_TRAINING] if _TERMS.match(value) is not None else []
+
+
 _RULES = {
     LineKind.DISALLOW: _disallow,
     LineKind.ALLOW: _allow,
@@ -255,4 +268,4 @@ _RULES = {
     LineKind.DIRECTIVES: _directives,
     LineKind.PREFERENCE: _preference,
 }
-_USAGES = frozenset(LineKind) - {LineKind.USER_AGENT, LineKind.DISALLOW, LineKind.ALLOW}
+_USAGES = frozenset(LineKind) - {LineKind.USER_AGENT, LineKind.DISALLOW, LineKind.ALLOW, LineKind.LICENSE}

@@ -101,6 +101,9 @@ NO_WISHES = [
     f"X-Robots-Tag{'s' * 50}: noai",
     "X-Robots-Tag",
     "X-Robots-Tag all",
+    "Link: <https://a.example/license>; rel=license",
+    "Link: <https://a.example/a.css>; rel=preload; as=style",
+    "License: https://a.example/license.xml",
     "TDM-Reservation 0",
     "Content-Usage train-ai=y",
     "Server noai",
@@ -131,6 +134,18 @@ def test_a_wish_is_known_by_what_its_header_must_mean(
     lines: list[str], expected: tuple[S, str] | None
 ) -> None:
     assert [(line, outcome) for line in lines if (outcome := found(line)) != expected] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'Link: <https://a.example/license.xml>; rel="license"; type="application/rsl+xml"',
+        "link: </l.xml>;type=application/rsl+xml;rel=license",
+        'Link: </a>; rel=next, </l.xml>; rel="license"; type="Application/RSL+XML"',
+    ],
+)
+def test_terms_that_are_elsewhere_are_not_read_and_count_as_a_wish(line: str) -> None:
+    assert found(line) == (S.OPTED_OUT_TDM, "license")
 
 
 def test_a_line_without_a_colon_is_no_header_of_another_kind() -> None:

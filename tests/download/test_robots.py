@@ -27,7 +27,28 @@ HIDDEN = ("/.*", "/.*/", "/.*/*", "/.*/$", "/.*/ # hidden")
 # Sources: section numbers are RFC 9309. "crawlers" is what the public test cases of robots.txt parsers agree
 # on (longest match, lenient lines). "careful" is our choice where neither decides: no owner's wish is lost.
 # Each case: file, path with query, whether FooBot may fetch it.
+RSL = "License: https://foo.example/license.xml"
 CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
+    "RSL 1.0: terms for AI that are elsewhere concern everyone, and are not read": [
+        (RSL, "/x", False),
+        (RSL + "\n\n" + ALL + "Allow: /", "/x", False),
+        (ALL + "Allow: /\n\n" + RSL, "/x", False),
+        (OTHER + RSL + "\nDisallow: /a", "/x", False),
+        (OURS + "Allow: /\n" + OTHER + RSL, "/x", False),
+        (ALL + "license:https://foo.example/license.xml", "/x", False),
+        (ALL + "Licence: <https://foo.example/rsl>", "/x", False),
+        (ALL + "LICENSE: HTTP://OTHER.EXAMPLE/RSL?a=b", "/x", False),
+        (ALL + "RSL-License: https://foo.example/license.xml", "/x", False),
+        (ALL + "License: https://creativecommons.org.evil.example/l.xml", "/x", False),
+        (ALL + "License: https://creativecommons.org/licenses/by/4.0/", "/x", True),
+        (ALL + "License: https://www.gnu.org/licenses/gpl-3.0.html", "/x", True),
+        (ALL + "License: CC0", "/x", True),
+        (ALL + "License:", "/x", True),
+        (ALL + "License: /license.xml", "/x", True),  # the specification wants a whole URL
+        (ALL + "# " + RSL, "/x", True),
+        (ALL + "Sitemap: https://foo.example/license.xml", "/x", True),
+        (RSL + "\n" + OTHER + "Disallow: /", "/robots.txt", True),
+    ],
     "2.2.1 groups and their user agents": [
         ("", "/x", True),
         (OURS + "Disallow: /", "/x", False),

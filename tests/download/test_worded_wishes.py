@@ -49,7 +49,7 @@ NO_WISHES = [
     "",
     "All rights reserved",
     "Copyright 2025 A. Painter. All rights reserved. No reproduction without permission.",
-    "No AI was used to make this picture",
+    "No AI was used to make this painting",
     "No AI used.",
     "100% human made, not AI generated",
     "AI training institute",
