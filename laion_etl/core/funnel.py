@@ -134,9 +134,12 @@ class DownloadStatus(Reason):
     OPTED_OUT_ROBOTS_TAG = "opted_out_robots_tag", "The header X-Robots-Tag has noai or an equivalent."
     OPTED_OUT_TDM = (
         "opted_out_tdm",
-        "A tdm-reservation or content-usage header or /.well-known/tdmrep.json reserves the rights.",
+        "A tdm-reservation or content-usage header, a Link to RSL terms or tdmrep.json reserves the rights.",
     )
-    OPTED_OUT_ROBOTS_TXT = "opted_out_robots_txt", "The host's robots.txt disallows the URL, or training."
+    OPTED_OUT_ROBOTS_TXT = (
+        "opted_out_robots_txt",
+        "The host's robots.txt disallows the URL, or training, or names RSL terms.",
+    )
     ROBOTS_UNREACHABLE = (
         "robots_unreachable",
         "The host's robots.txt cannot be read (429, 5xx, no answer), so nothing is fetched; no opt-out.",
