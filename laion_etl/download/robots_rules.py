@@ -31,7 +31,8 @@ from laion_etl.download.robots_names import NamesOfGroup, comparable_name
 _PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
 # Terms of RSL (rslstandard.org, 1.0 of 2025): a whole URL, other than that of a licence that everybody has.
 _TERMS = re.compile(
-    r"[\"'<(\s]{0,9}https?://(?![^/]{0,40}(?:creativecommons|opensource|spdx|gnu)\.org(?:[/?]|\Z))",
+    r"[\"'<(\s]{0,9}https?://"
+    r"(?!(?:[a-z0-9-]{1,63}\.){0,3}(?:creativecommons|opensource|spdx|gnu)\.org(?:[/?#>\"')\s]|\Z))",
     re.IGNORECASE,
 )
 _SHOWN_RETURN = "^M"  # how editors show a carriage return, copied from there

@@ -19,6 +19,7 @@ from laion_etl.database.connection import Database
 from laion_etl.download.batch_downloader import Hooks
 from laion_etl.download.client import Client
 from laion_etl.download.host_facts import (
+    SHARED_FAILURES,
     FactKind,
     HostFact,
     HostRules,
@@ -172,34 +173,60 @@ async def outcomes(policy: RobotsPolicy) -> list[str]:
     return found
 
 
+OPEN = PolicyFile(404, b"", 0.0, False)
+NO_PRIVATE = b"User-agent: *\nDisallow: /private/"
+RESERVED = b'[{"location": "/train/", "tdm-reservation": 1}, {"location": "/open/", "tdm-reservation": 0}]'
+
+
 @pytest.mark.parametrize(
-    ("status", "text", "cut_off"),
+    ("robots", "tdm"),
     [
-        (200, "User-agent: *\nDisallow: /private/", False),
-        (200, "User-agent: *\nDisallow: /private/", True),
-        (200, "User-agent: *\nContent-Usage: train-ai=n\nAllow: /", True),
-        (200, "User-agent: *\nAllow: /open/", True),
-        (200, "", True),
-        (503, "User-agent: *\nDisallow: /private/", False),
-        (404, "User-agent: *\nDisallow: /private/", False),
+        (PolicyFile(200, NO_PRIVATE), OPEN),
+        (PolicyFile(200, NO_PRIVATE), PolicyFile(200, RESERVED)),
+        (PolicyFile(200, NO_PRIVATE, 0.0, True), PolicyFile(200, RESERVED)),
+        (PolicyFile(200, b"User-agent: *\nContent-Usage: train-ai=n\nAllow: /", 0.0, True), OPEN),
+        (PolicyFile(200, b"User-agent: *\nContent-Usage: train-ai=n\nAllow: /"), PolicyFile(200, RESERVED)),
+        (PolicyFile(200, b"License: https://a.example/terms.xml"), OPEN),
+        (PolicyFile(200, b"User-agent: *\nAllow: /open/", 0.0, True), OPEN),
+        (PolicyFile(200, b"", 0.0, True), PolicyFile(200, RESERVED)),
+        (PolicyFile(503, NO_PRIVATE), OPEN),
+        (PolicyFile(503, NO_PRIVATE), PolicyFile(200, RESERVED)),
+        (PolicyFile(404, NO_PRIVATE), PolicyFile(200, RESERVED)),
+        (OPEN, PolicyFile(200, RESERVED, 0.0, True)),
+        (OPEN, PolicyFile(200, RESERVED[:60], 0.0, True)),
+        (OPEN, PolicyFile(503, RESERVED)),
+        (OPEN, PolicyFile(200, b'{"location": "*", "tdm-reservation": "1"}')),
+        (OPEN, PolicyFile(200, b'[{"location": "/a b|\\n+/", "tdm-reservation": 1}]')),
+        (OPEN, OPEN),
     ],
 )
 def test_who_knows_a_host_from_another_worker_decides_as_that_one(
-    status: int, text: str, cut_off: bool
+    robots: PolicyFile, tdm: PolicyFile
 ) -> None:
     async def get(target: RequestUrl) -> PolicyFile:
-        return PolicyFile(status, text.encode(), 0.0, cut_off)
+        return tdm if target.path.endswith("tdmrep.json") else robots
 
     async def ask(target: RequestUrl) -> PolicyFile:
         raise AssertionError(f"{target.url} was fetched although it is known")
 
-    settings = DownloadSettings(tdmrep=False, retries=0)
+    settings = DownloadSettings(retries=0)
     first, second = RobotsPolicy("us", get, settings), RobotsPolicy("us", ask, settings)
     first.know({})
     found = trio.run(outcomes, first)
     assert first.learned is not None
     second.know(first.learned)
     assert trio.run(outcomes, second) == found
+
+
+@pytest.mark.parametrize("status", [one for one in DownloadStatus if one is not DownloadStatus.SUCCESS])
+def test_who_knows_a_dead_host_from_another_worker_says_the_same_of_it(status: DownloadStatus) -> None:
+    message = "refused by 192.0.2.1: 111"
+    fact = failure_fact(LinkFailed(status, message))
+    client = Client(DownloadSettings())
+    client.know({} if fact is None else {ORIGIN: fact})
+    known = client.hosts.origin_state(LINK).failure
+    assert (known is not None) == (status in SHARED_FAILURES)
+    assert known is None or (known.status, known.message) == (status, message)
 
 
 def test_half_of_rules_too_long_to_be_shared_is_not_shared_without_them() -> None:

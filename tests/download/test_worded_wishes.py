@@ -1,6 +1,7 @@
 """Wishes in words, in the texts of images: each text with what it says, and why."""
 
 import io
+import struct
 import zlib
 
 import pytest
@@ -44,6 +45,30 @@ WISHES = [
     "Neural networks may never be trained on this; nor may it be used for training neural networks",
     "You may share this photograph with credit. You may not use it to train AI. Thank you!",
     "\xa9 Anna \u2013 no ai training",
+    "I don\u2019t allow AI training",
+    "No AI\ntraining",
+    "May not be used\r\n  to train AI",
+    "No&#x20;AI&#32;training",
+    "I don&apos;t allow AI training",
+    "I don&amp;#8217;t allow AI training",
+    "No text &amp; data mining",
+    "&#78;o &#65;I training",
+    "May not be used for e.g. AI training",
+    "No use for AI",
+    "May not be used by generative AI",
+    "Images may not be uploaded to AI tools",
+    "Do not feed this image into any LLM",
+    "Not to be used in any machine-learning model",
+    "AI use prohibited",
+    "Not for AI data sets",
+    "No training of generative models",
+    "No training of language models",
+    "machine\u2011learning prohibited",
+    "May not be trained on by A. I.",
+    "No use in ML",
+    "#NoAITraining",
+    "donottrain",
+    "=" * 80 + "NoAI",
 ]
 NO_WISHES = [
     "",
@@ -71,6 +96,14 @@ NO_WISHES = [
     "digitalsourcetype/trainedAlgorithmicMedia",
     "iVBORw0KGgoAnoAIAAAANSUhEUgAAAAUA",
     "No smoking. AI training on the second floor",
+    "No smoking\n\nAI training on the second floor",
+    "A9x+noai/B3kPq" * 9 + "==",
+    "This was not created using AI",
+    "I never used AI for this",
+    "Not made with the use of AI",
+    "Created without AI",
+    "No XML or HTML",
+    "The diffusion of models in a neural network",
 ]
 
 
@@ -91,14 +124,35 @@ def test_what_does_not(text: str) -> None:
 def test_a_wish_between_other_fields_counts() -> None:
     assert text_forbids(b"Artist\0A. Painter\0\0No AI training\0Canon\0")
     assert text_forbids(b"\xff\xfe\x01noai\0\x02")
+    for length in (b"\0\x30", b"\0\x61", b"\1\x41"):  # of IPTC, which may be a digit or a letter
+        assert text_forbids(b"\x1c\x02\x50\0\1A\x1c\x02\x74" + length + b"NoAI")
+        assert text_forbids(b"\x1c\x02\x74" + length + b"No AI training")
     assert text_forbids(b"caption " * 5_000 + b"may not be used for AI training")
 
 
 @pytest.mark.parametrize(
-    "filling", [b"not ", b"ai ", b"ai training ", b"not. training ", b"a.i.", b"no\0ai\0", b"'t"]
+    "filling",
+    [
+        b"not ",
+        b"ai ",
+        b"ai training ",
+        b"not. training ",
+        b"a.i.",
+        b"no\0ai\0",
+        b"'t",
+        b"not used for ",
+        b"&#x",
+        b"<rdf:RDF",
+        b"\xff\xd8\xff",
+    ],
 )
 def test_texts_made_to_take_long_are_searched_in_parts(filling: bytes) -> None:
     assert not text_forbids(filling * (1 << 20))
+
+
+@pytest.mark.parametrize("filling", [b"<rdf:RDF", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08" * 3 + b"</rdf:RDF>"])
+def test_files_made_to_take_long_are_searched_in_parts(filling: bytes) -> None:
+    assert not opted_out_by_metadata(b"\0\0\0\x1cftypavif" + filling * (1 << 20))
 
 
 def image(format_: str, **options: object) -> bytes:
@@ -118,6 +172,18 @@ def segment(marker: int, body: bytes) -> bytes:
 WISH = b"No AI training"
 EXIF = Image.Exif()
 EXIF[0x8298] = WISH.decode()
+
+
+def exif_in_order(order: str, before: bytes) -> bytes:
+    """Exif with a copyright right behind other bytes, such as those of a fraction."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    start = 8 + 2 + 12 + 4 + len(before)
+    entry = struct.pack(f"{order}IHHHIII", 8, 1, 0x8298, 2, len(WISH), start, 0)
+    return b"Exif\0\0" + head + entry + before + WISH
+
+
+THUMBNAIL = image("JPEG")[:-2] + b" noai " + image("JPEG")[-2:]
+CUT = b"http://ns.adobe.com/xmp/extension/\0" + bytes(40)
 JPEG, PNG = image("JPEG"), image("PNG")
 PLACES = {
     "Exif of a JPEG": image("JPEG", exif=EXIF.tobytes()),
@@ -132,6 +198,19 @@ PLACES = {
     "compressed text of a PNG": PNG[:33] + chunk(b"zTXt", b"Copyright\0\0" + zlib.compress(WISH)) + PNG[33:],
     "text behind the pixels of a PNG": PNG[:-12] + chunk(b"tEXt", b"Comment\0" + WISH) + PNG[-12:],
     "Exif of a WebP": image("WEBP", exif=EXIF.tobytes()),
+    "Exif behind a letter": JPEG[:2] + segment(0xE1, exif_in_order("<", b"x")) + JPEG[2:],
+    "Exif of another order behind a letter": JPEG[:2] + segment(0xE1, exif_in_order(">", b"d")) + JPEG[2:],
+    "Exif behind a thumbnail": JPEG[:2] + segment(0xE1, exif_in_order(">", THUMBNAIL)) + JPEG[2:],
+    "Exif of an AVIF": image("AVIF", exif=EXIF.tobytes()),
+    "XMP of an AVIF": image("AVIF", xmp=b"<rdf:RDF><rdf:li>" + WISH + b"</rdf:li></rdf:RDF>"),
+    "XMP in two segments": JPEG[:2]
+    + segment(0xE1, CUT + WISH[:7])
+    + segment(0xE1, CUT + WISH[7:])
+    + JPEG[2:],
+    "IPTC in two segments": JPEG[:2]
+    + segment(0xED, b"Photoshop 3.0\x008BIM\x1c\x02\x74\0\x0e" + WISH[:7])
+    + segment(0xED, b"Photoshop 3.0\0" + WISH[7:])
+    + JPEG[2:],
     "XMP of a WebP": image("WEBP", xmp=b"<rdf:li>" + WISH + b"</rdf:li>"),
 }
 
@@ -141,9 +220,21 @@ def test_every_text_of_an_image_is_read(place: str) -> None:
     assert opted_out_by_metadata(PLACES[place])
 
 
-def test_pixels_are_not_read() -> None:
-    pixels = PNG[:33] + chunk(b"IDAT", WISH) + PNG[33:]
-    assert not opted_out_by_metadata(pixels)
-    assert not any(
-        opted_out_by_metadata(one) for one in (JPEG, PNG, image("WEBP"), b"", b"\xff\xd8", b"RIFF")
-    )
+PIXELS = {
+    "PNG": PNG[:33] + chunk(b"IDAT", WISH) + PNG[33:],
+    "thumbnail in Exif": JPEG[:2] + segment(0xE1, b"Exif\0\0II*\0" + THUMBNAIL) + JPEG[2:],
+    "thumbnail of Photoshop": JPEG[:2] + segment(0xED, b"Photoshop 3.0\x008BIM" + THUMBNAIL) + JPEG[2:],
+    "two thumbnails": JPEG[:2] + segment(0xE1, b"Exif\0\0" + THUMBNAIL + THUMBNAIL) + JPEG[2:],
+    "compressed text": PNG[:33] + chunk(b"iTXt", b"Comment\0\1\0\0\0 noai ") + PNG[33:],
+    "AVIF": image("AVIF")[:-3] + b" noai ",
+    **{name: image(name) for name in ("JPEG", "PNG", "WEBP", "AVIF")},
+    "nothing": b"",
+    "head of a JPEG": b"\xff\xd8",
+    "head of a WebP": b"RIFF",
+    "head of an AVIF": b"\0\0\0\x1cftypavif" + b"II*\0\x08\0\0\0MM\0*\0\0\0\x08",
+}
+
+
+@pytest.mark.parametrize("place", PIXELS)
+def test_pixels_are_not_read(place: str) -> None:
+    assert not opted_out_by_metadata(PIXELS[place])
