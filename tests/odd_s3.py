@@ -31,10 +31,26 @@ def listing(*entries: str, more: str = "<IsTruncated>false</IsTruncated>", head:
 class Endless:
     """An answer without an end."""
 
+    def __init__(self, status: int = 200) -> None:
+        self._status = status
+
     def __iter__(self) -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 x\r\nETag: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        yield (
+            b"HTTP/1.1 %d x\r\n" % self._status
+            + b"ETag: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        )
         while True:
             yield b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+
+
+class OneAfterAnother:
+    """A different answer to each request; the last one to all that follow."""
+
+    def __init__(self, *answers: Iterable[bytes]) -> None:
+        self._left = list(answers)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._left.pop(0) if len(self._left) > 1 else self._left[0])
 
 
 @contextmanager
@@ -50,15 +66,20 @@ def odd_s3(parts: Iterable[bytes]) -> Iterator[storage.Store]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
         patch.setattr(s3_retry, "PAUSES_S", (0.0,))
-        storage.s3_client.cache_clear()
+        _forget_clients()
         try:
             yield storage.open_store("s3://bucket/p")
         finally:
-            storage.s3_client.cache_clear()
+            _forget_clients()
             for one in [server, *connections]:
                 with suppress(OSError):  # it is closed
                     one.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+def _forget_clients() -> None:
+    for client in (storage.s3_client, storage.s3_reader):
+        client.cache_clear()
 
 
 def _serve(server: socket.socket, parts: Iterable[bytes], connections: list[socket.socket]) -> None:

@@ -74,7 +74,7 @@ def test_s3_is_asked_anonymously_without_credentials(
 
     def answer(_: int, head: str) -> bytes:
         heads.append(head.lower())
-        return response("200 OK", b"public")
+        return response('200 OK\r\nETag: "a"', b"public")
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -203,12 +204,15 @@ def _file_validator(path: Path) -> str | None:
 def _s3_validator(source: str) -> str | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from laion_etl.io.storage.s3_answers import answered
+
     parts = urlsplit(source, allow_fragments=False)
     try:
-        head = s3_reader().head_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+        ask = partial(s3_reader().head_object, Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+        head = answered(ask)
     except (BotoCoreError, ClientError):
         return None
-    return f"{head['ETag']} {head['ContentLength']} {head.get('VersionId', '')}"
+    return f"{head['ETag']} {head.get('ContentLength', '')} {head.get('VersionId', '')}"
 
 
 def _http_validator(source: str) -> str | None:

@@ -10,14 +10,15 @@ import io
 import os
 import stat
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from laion_etl.core.busy_codes import BUSY_S3_CODES
 from laion_etl.core.errors import InputError, MissingInputError
+from laion_etl.core.one_line import one_line
 from laion_etl.core.quantities import quantity
 from laion_etl.core.usage_counters import Counter, count
 from laion_etl.core.user_paths import user_path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # of silence of the server, not of the whole transfer
 _BUFFER_BYTES = 256 * 1024
+_MAX_ERROR_CHARS = 500
 _ERROR_PAGE_BYTES = 16 * 1024
 
 
@@ -176,7 +178,7 @@ def _http_body(uri: str, offset: int) -> _Body:
     except HTTPError as error:
         raise TryAgainError(str(getattr(error, "reason", None) or error), unreachable=True) from error
     expected = HTTPStatus.PARTIAL_CONTENT if offset else HTTPStatus.OK
-    if response.status == expected:
+    if response.status == expected and _begins_at(offset, response.headers.get("Content-Range")):
         return cast("_Body", response)
     try:
         page = response.read(_ERROR_PAGE_BYTES)
@@ -190,12 +192,21 @@ def _http_body(uri: str, offset: int) -> _Body:
         raise TryAgainError(status, retry_after_s(response.headers))
     if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         raise MissingInputError(f"cannot read {uri}: {status}; check the address")
-    if offset and response.status == HTTPStatus.OK:
-        raise InputError(
-            f"cannot read {uri} beyond byte {offset:,}: the connection broke and the server cannot resume; "
-            "try again"
-        )
+    if offset and response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        raise _cannot_resume(uri, offset)
     raise InputError(f"cannot read {uri}: {status}; check the address, or try again later")
+
+
+def _begins_at(offset: int, content_range: str | None) -> bool:
+    """Whether an answer has the bytes from an offset on (RFC 9110 14.4), as far as it says so."""
+    return not offset or content_range is None or content_range.strip().startswith(f"bytes {offset}-")
+
+
+def _cannot_resume(uri: str, offset: int) -> InputError:
+    return InputError(
+        f"cannot read {uri} beyond byte {offset:,}: the connection broke and the server cannot resume; "
+        "try again"
+    )
 
 
 def _ends_at(offset: int, status: int, headers: Mapping[str, str]) -> bool:
@@ -211,28 +222,34 @@ def _s3_body(uri: str, offset: int) -> _Body:
     from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
     from laion_etl.io.storage import s3_reader
+    from laion_etl.io.storage.s3_answers import answered
 
     parts = urlsplit(uri, allow_fragments=False)
-    wanted = {"Range": f"bytes={offset}-"} if offset else {}
+    wanted: Any = {"Range": f"bytes={offset}-"} if offset else {}
+    get = partial(s3_reader().get_object, Bucket=parts.netloc, Key=parts.path.lstrip("/"), **wanted)
     try:
-        answer = s3_reader().get_object(
-            Bucket=parts.netloc,
-            Key=parts.path.lstrip("/"),
-            **wanted,  # type: ignore[arg-type]
-        )
+        answer = answered(get)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         answer_head = error.response.get("ResponseMetadata", {})
         headers = answer_head.get("HTTPHeaders", {})
         if code in BUSY_S3_CODES or busy_answer(answer_head.get("HTTPStatusCode", 0), headers, b""):
-            raise TryAgainError(str(error), retry_after_s(headers)) from error
+            raise TryAgainError(_in_short(error), retry_after_s(headers)) from error
         if code in ("NoSuchKey", "NoSuchBucket", "404"):
             raise MissingInputError(f"cannot read {uri}: {code}; check bucket and key") from error
-        raise InputError(f"cannot read {uri}: {error}; check the AWS credentials") from error
+        raise InputError(f"cannot read {uri}: {_in_short(error)}; check the AWS credentials") from error
     except (ConnectionError, HTTPClientError) as error:
-        raise TryAgainError(f"{error}; check AWS_ENDPOINT_URL", unreachable=True) from error
+        raise TryAgainError(f"{_in_short(error)}; check AWS_ENDPOINT_URL", unreachable=True) from error
     except BotoCoreError as error:
         raise InputError(
-            f"cannot read {uri}: {error}; check the AWS credentials and AWS_ENDPOINT_URL"
+            f"cannot read {uri}: {_in_short(error)}; check the AWS credentials and AWS_ENDPOINT_URL"
         ) from error
+    if not _begins_at(offset, answer.get("ContentRange", "")):
+        answer["Body"].close()
+        raise _cannot_resume(uri, offset)
     return cast("_Body", answer["Body"])
+
+
+def _in_short(error: Exception) -> str:
+    """Returns what an error says, without what a server may have put into it to forge lines of a log."""
+    return one_line(str(error))[:_MAX_ERROR_CHARS]

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from laion_etl.core.errors import StorageError
+from laion_etl.core.errors import InputError, StorageError
 from laion_etl.core.stage_stats import Output
+from laion_etl.io.remote_files import read_input
 from laion_etl.io.storage import Store, s3
-from tests.odd_s3 import Endless, answer, listing, odd_s3
+from tests.fake_clock import FakeClock
+from tests.odd_s3 import Endless, OneAfterAnother, answer, listing, odd_s3
 
 FILE = "<Key>p/a</Key><ETag>x</ETag><Size>1</Size>"
 MORE = "<IsTruncated>true</IsTruncated>"
@@ -86,3 +88,52 @@ def test_an_odd_answer_is_an_error_of_one_line(
             assert str(raised.value).startswith("cannot "), name
             assert str(raised.value).isprintable(), name
             assert len(str(raised.value)) < 800, name
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        answer(b"<html></html>", ETag="", Last_Modified=""),
+        answer(status=307, Location="http://169.254.169.254/"),
+        answer(b"abc", Content_Length="many"),
+        answer(b"<!doctype html><html></html>", 403),
+        answer(b"<Error><Code>Bad\nCode</Code></Error>", 400),
+        Endless(400),
+        Endless(),
+    ],
+    ids=[
+        "a page",
+        "a redirect",
+        "a length that is none",
+        "a proxy",
+        "a code of two lines",
+        "an error",
+        "a file",
+    ],
+)
+def test_an_odd_answer_in_the_place_of_an_input_is_an_error_of_one_line(parts: Iterable[bytes]) -> None:
+    with odd_s3(parts):
+        with pytest.raises(InputError) as raised:
+            read_input("s3://bucket/a", 1_000, FakeClock().policy(max_s=5))
+        assert str(raised.value).startswith("cannot read s3://bucket/a: ")
+        assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("second", "is_whole"),
+    [
+        (answer(b"def", 206, Content_Range="bytes 3-5/6"), True),
+        (answer(b"abcdef"), False),
+        (answer(b"abc", 206, Content_Range="bytes 0-2/6"), False),
+    ],
+)
+def test_an_input_that_breaks_off_goes_on_at_its_byte_or_not_at_all(
+    second: Iterable[bytes], is_whole: bool
+) -> None:
+    first = answer(b"abc", Content_Length="6")
+    with odd_s3(OneAfterAnother(first, second)):
+        if is_whole:
+            assert read_input("s3://bucket/a", 100) == b"abcdef"
+        else:
+            with pytest.raises(InputError, match=r"beyond byte 3: .*cannot resume"):
+                read_input("s3://bucket/a", 100)

@@ -285,9 +285,11 @@ def s3_reader() -> "S3Client":
     from botocore import UNSIGNED
     from botocore.config import Config
 
+    from laion_etl.io.storage.s3_answers import checked
+
     session = boto3.Session()
     options = _S3_CONFIG | {"retries": {"total_max_attempts": 1}}
     if session.get_credentials() is not None:
-        return session.client("s3", config=Config(**options))
+        return checked(session.client("s3", config=Config(**options)))
     region = session.region_name or "us-east-1"  # Common Crawl's
-    return session.client("s3", region, config=Config(**options, signature_version=UNSIGNED))
+    return checked(session.client("s3", region, config=Config(**options, signature_version=UNSIGNED)))
