@@ -136,9 +136,13 @@ def test_a_chunked_transfer_whose_end_is_lost_is_whole_if_the_server_has_no_more
                 stream.read(1)
 
 
-def test_a_server_that_can_not_resume_is_an_error() -> None:
+@pytest.mark.parametrize("again", ["200 OK", "206 Partial Content\r\nContent-Range: bytes 0-399999/1000000"])
+def test_a_server_that_can_not_resume_is_an_error(again: str) -> None:
+    def answer(number: int, _: str) -> bytes:
+        return response(again if number else "200 OK", DATA[:400_000], length=len(DATA))
+
     with (
-        server(lambda _, __: response("200 OK", DATA[:400_000], length=len(DATA))) as url,
+        server(answer) as url,
         pytest.raises(InputError, match=r"x\.wat\.gz beyond byte 400,000: .*cannot resume"),
     ):
         read_input(f"{url}/x.wat.gz", 2_000_000)
