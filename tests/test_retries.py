@@ -270,7 +270,7 @@ def test_repeated_requests_to_s3_take_their_turn(tmp_path: Path, monkeypatch: py
 
     def answer(number: int, _head: str) -> bytes:
         asked.append(clock.now - 1_000_000)
-        return response("200 OK", b"x") if number == 2 else response("503 Slow Down", b"")
+        return response('200 OK\r\nETag: "a"' if number == 2 else "503 Slow Down", b"x")
 
     with server(answer) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
