@@ -24,9 +24,10 @@ from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from laion_etl.download.image_texts import texts
 from laion_etl.download.jpeg_segments import outside_scans
 from laion_etl.download.png_chunks import chunks
-from laion_etl.download.worded_wishes import forbids_in_words, text_forbids
+from laion_etl.download.worded_wishes import forbids_in_words
 
 _RESERVED = frozenset(
     {"1", "true", "yes", "on", "all", "reserved", "prohibited", "forbidden", "denied", "optout"}
@@ -54,7 +55,9 @@ _NOT_RESERVED = re.compile(
 _MINUS_ONE = re.compile(r"-\d+")
 
 _MAX_TEXT_BYTES, _MAX_TEXTS_BYTES = 1 << 22, 1 << 24  # of one, and of all of an image: more are a bomb
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _NO_DIGITS = re.compile(rb"[^0-9a-fA-F]+")
+_MAX_NAMES = 1_000  # of one property
 _PROHIBITED = re.compile(rb"DMI(?:-|&#0{0,4}45;|&#[xX]0{0,4}2[dD];|%2[dD])PROHIBITED")
 _PART_OF_IT = b"PROHIBITED"  # every match has it
 _WIDE = tuple(filling.join(bytes([one]) for one in b"DMI-PROHIBITED") for filling in (b"\0", b"\0\0\0"))
@@ -169,9 +172,10 @@ def is_reservation(value: str) -> bool:
 def opted_out_by_metadata(image: bytes) -> bool:
     """Whether the metadata of an image file forbids data mining or training."""
     searched = outside_scans(image) if image.startswith(b"\xff\xd8") else image
-    if _opts_out(searched) or forbids_in_words(image):
+    if _opts_out(searched):
         return True
-    return any(_opts_out(text) or text_forbids(text) for text in _packed_texts(image))
+    packed = list(_packed_texts(image))
+    return any(map(_opts_out, packed)) or forbids_in_words((*texts(image), *packed))
 
 
 def _opts_out(data: bytes) -> bool:
@@ -179,12 +183,26 @@ def _opts_out(data: bytes) -> bool:
         return True
     if data.count(_EXTENDED_XMP) > 1 and _prohibits(_EXTENSION.sub(b"", data)):
         return True
-    if (place := data.find(_TDM_PROPERTY)) >= 0 and _TDM_RESERVED.search(data, max(0, place - 20)):
-        return True
-    if (place := data.find(_MINING_PROPERTY)) >= 0 and _MINING_PROHIBITED.search(data, place):
-        return True
-    place = data.find(_TRAINING_ASSERTION)
-    return place >= 0 and _NOT_ALLOWED.search(data, place) is not None
+    return (
+        _has(data, _TDM_PROPERTY, _TDM_RESERVED, before=20)
+        or _has(data, _MINING_PROPERTY, _MINING_PROHIBITED)
+        or _has(data, _TRAINING_ASSERTION, _NOT_ALLOWED, window=4_096)
+    )
+
+
+def _has(data: bytes, name: bytes, pattern: re.Pattern[bytes], *, before: int = 0, window: int = 600) -> bool:
+    """Whether a pattern is at one of the first places of a name: between `before` and `window` bytes from it.
+
+    A file that is made to take long has the name a million times.
+    """
+    place = -1
+    for _ in range(_MAX_NAMES):
+        place = data.find(name, place + 1)
+        if place < 0:
+            return False
+        if pattern.search(data, max(0, place - before), place + window) is not None:
+            return True
+    return False
 
 
 def _prohibits(data: bytes) -> bool:
@@ -198,17 +216,21 @@ def _packed_texts(image: bytes) -> Iterator[bytes]:
         return
     left = _MAX_TEXTS_BYTES
     for kind, body, _ in chunks(image):
+        if kind not in _PNG_TEXTS:
+            continue
         keyword, _, rest = body.partition(b"\0")
-        text = rest if kind == b"tEXt" else b""
+        is_profile = keyword.startswith(b"Raw profile type")
+        text = rest if kind == b"tEXt" and is_profile else b""
         if kind == b"zTXt":
             text = _inflated(rest[1:], left)
         elif kind == b"iTXt" and rest[:1] == b"\1":
             text = _inflated(rest[2:].split(b"\0", 2)[-1], left)
-        left -= len(text) if kind != b"tEXt" else 0
-        if keyword.startswith(b"Raw profile type"):
+        left -= len(text)
+        if is_profile:
             digits = _NO_DIGITS.sub(b"", text.split(b"\n", 3)[-1])  # behind a name and a length
             text = bytes.fromhex(digits[: len(digits) & ~1].decode())
-        yield text
+        if text:
+            yield text
 
 
 def _inflated(data: bytes, max_bytes: int) -> bytes:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice, pairwise
 
 from laion_etl.download import webp_chunks
-from laion_etl.download.jpeg_segments import COMMENT, pixels_taken_out, walked
+from laion_etl.download.jpeg_segments import COMMENT, END, SCAN, pixels_taken_out, walked
 from laion_etl.download.png_chunks import chunks
 
 END_OF_TEXT = b"|"
@@ -21,13 +21,17 @@ _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _EXTENDED_HEAD_BYTES = len(_EXTENDED_XMP) + 40  # a hash and two numbers follow
 _EXIF_OR_XMP, _DUCKY, _IPTC = 0xE1, 0xEC, 0xED
 _SEGMENTS = frozenset({_EXIF_OR_XMP, _DUCKY, _IPTC, COMMENT})
+_START_OF_SCAN = b"\xff\xda"
+_HEAD_OF_SEGMENT = re.compile(rb"\xff[\xc0-\xfe]..", re.DOTALL)  # marker and length
+_SIGNATURE_BYTES, _AROUND_CHUNK = 8, 12  # of a PNG; a chunk has a length, a name and a checksum
 _PNG_TEXTS = frozenset({b"tEXt", b"iTXt", b"eXIf"})
 _WEBP_TEXTS = frozenset({b"EXIF", b"XMP "})
 _XMP, _END_OF_XMP = b"<rdf:RDF", b"</rdf:RDF>"
+_MAX_TEXTS = 1_000
 _MAX_ITEMS, _MAX_ITEM_BYTES = 8, 1 << 19  # of each kind in an AVIF
 _TIFF = re.compile(rb"II\*\0..\0\0|MM\0\*\0\0..", re.DOTALL)
 
-_DATA_SET = re.compile(rb"\x1c[\x01-\x09].{3}", re.DOTALL)  # its record, number and length
+_DATA_SET = re.compile(rb"\x1c[\x01-\x03].{3}", re.DOTALL)  # its record, number and length
 _MAX_DIRECTORIES, _MAX_ENTRIES = 16, 1_000
 _DIRECTORIES = frozenset({0x8769, 0x8825, 0xA005, 0x014A})  # Exif, GPS, interoperability, sub-images
 _OF_BYTES = frozenset({1, 2, 7, 129})  # kinds of values that may be a text: bytes, ASCII, undefined, UTF-8
@@ -36,25 +40,28 @@ _OF_BYTES = frozenset({1, 2, 7, 129})  # kinds of values that may be a text: byt
 def texts(image: bytes) -> Iterator[bytes]:
     """Yields the metadata of a JPEG, PNG, WebP or AVIF file that may have texts, as they stand in it.
 
-    Compressed ones are not among them.
+    Compressed ones are not among them. Metadata at the end of a file that is cut off count as far as they go.
     """
     if image.startswith(b"\xff\xd8"):
-        yield from _texts_of_jpeg(image)
+        found = _texts_of_jpeg(image)
     elif image.startswith(b"\x89PNG"):
-        for kind, body, _ in chunks(image):
-            if kind in _PNG_TEXTS and not (kind == b"iTXt" and body.partition(b"\0")[2][:1] == b"\1"):
-                yield body
+        found = _texts_of_png(image)
     elif image.startswith(b"RIFF"):
-        for kind, body, _ in webp_chunks.chunks(image):
-            if kind in _WEBP_TEXTS:
-                yield body
+        found = _texts_of_webp(image)
     elif image[4:8] == b"ftyp":
-        yield from _texts_in_boxes(image)
+        found = _texts_in_boxes(image)
+    else:
+        return
+    yield from islice(found, _MAX_TEXTS)
 
 
 def _texts_of_jpeg(image: bytes) -> Iterator[bytes]:
-    """Yields the segments with texts; those that were cut in several are put together."""
+    """Yields the segments with texts; those that were cut in several are put together.
+
+    Also what is in front of the pixels but in no segment, because other bytes stand between the segments.
+    """
     extended, photoshop = [], []
+    marker, end = 0, 2
     for marker, start, end in walked(image):
         if marker not in _SEGMENTS:
             continue
@@ -66,6 +73,38 @@ def _texts_of_jpeg(image: bytes) -> Iterator[bytes]:
         else:
             yield body
     yield from (b"".join(parts) for parts in (extended, photoshop) if parts)
+    if marker not in (SCAN, END):
+        pixels = image.find(_START_OF_SCAN, end)
+        yield _HEAD_OF_SEGMENT.sub(END_OF_TEXT, image[end : pixels if pixels >= 0 else len(image)])
+
+
+def _texts_of_png(image: bytes) -> Iterator[bytes]:
+    """Yields the Exif of a PNG, and its texts as one: there may be 100,000 of them."""
+    parts, end = [], _SIGNATURE_BYTES
+    for kind, body, _ in chunks(image):
+        end += len(body) + _AROUND_CHUNK
+        if kind == b"eXIf":
+            yield body
+        elif kind in _PNG_TEXTS and not _is_compressed(kind, body):
+            parts.append(body)
+    if image[end + 4 : end + 8] in _PNG_TEXTS:
+        length = int.from_bytes(image[end : end + 4], "big")
+        parts.append(image[end + 8 : end + 8 + length])
+    yield END_OF_TEXT.join(parts)
+
+
+def _is_compressed(kind: bytes, body: bytes) -> bool:
+    return kind == b"iTXt" and body.partition(b"\0")[2][:1] == b"\1"
+
+
+def _texts_of_webp(image: bytes) -> Iterator[bytes]:
+    end = webp_chunks.HEAD_BYTES
+    for kind, body, behind in webp_chunks.chunks(image):
+        if kind in _WEBP_TEXTS:
+            yield body
+        end = behind
+    if image[end : end + 4] in _WEBP_TEXTS:
+        yield image[end + 8 :]
 
 
 def _texts_in_boxes(image: bytes) -> Iterator[bytes]:

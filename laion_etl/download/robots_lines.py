@@ -224,7 +224,20 @@ _LIKE_NO_TRAINING |= {
     f"disalow{what}" for what in ("ai", "genai", "tdm", "ml", "mining", "datamining", "llm")
 }
 _LIKE_RESERVATION = _misspelt("tdmreservation") | _misspelt("tdmreservations") | _misspelt("tdmreserved")
-_LICENSES = frozenset({"license", "licence", "licenses", "rsl", "rslicense"})
+_LICENSES = frozenset(
+    {
+        "license",
+        "licence",
+        "licenses",
+        "licences",
+        "rsl",
+        "rslicense",
+        "rslicence",
+        "licenseurl",
+        "contentlicense",
+        "ailicense",
+    }
+)
 _LIKE_DIRECTIVES = _misspelt("xrobotstag") | _misspelt("robotstag")
 _LIKE_DIRECTIVES |= {_without_doubles(name) for name in ("xrobottag", "robottag", "xrobottags", "robottags")}
 _NAMES = (

@@ -29,10 +29,10 @@ from laion_etl.download.robots_lines import LineKind, encoded, lines_of
 from laion_etl.download.robots_names import NamesOfGroup, comparable_name
 
 _PERMISSION = re.compile(r"(?:^|\s)allow\s{0,9}:", re.IGNORECASE)  # in the same line
-# Terms of RSL (rslstandard.org, 1.0 of 2025): a whole URL, other than that of a licence that everybody has.
-_TERMS = re.compile(
-    r"[\"'<(\s]{0,9}https?://"
-    r"(?!(?:[a-z0-9-]{1,63}\.){0,3}(?:creativecommons|opensource|spdx|gnu)\.org(?:[/?#>\"')\s]|\Z))",
+# Terms of RSL (rslstandard.org, 1.0 of 2025): any URL, other than that of a licence that everybody has.
+_URL = re.compile(r"(?:https?:[/\\]{0,9}|//)(?=[^/\\\s.]{1,63}\.)", re.IGNORECASE)
+_COMMON_LICENSE = re.compile(
+    r"(?:[a-z0-9-]{1,63}\.){0,3}(?:creativecommons|opensource|spdx|gnu)\.org(?:[/?#>\"')\s,;]|\Z)",
     re.IGNORECASE,
 )
 _SHOWN_RETURN = "^M"  # how editors show a carriage return, copied from there
@@ -257,7 +257,8 @@ def _directives(value: str) -> list[RobotsLine]:
 
 def _license(value: str) -> list[RobotsLine]:
     """Returns what terms for AI that are elsewhere mean: as they are not read, nothing may be used."""
-    return [_NO_TRAINING] if _TERMS.match(value) is not None else []
+    hosts = (found.end() for found in _URL.finditer(value))
+    return [_NO_TRAINING] if any(_COMMON_LICENSE.match(value, host) is None for host in hosts) else []
 
 
 _RULES = {

@@ -40,6 +40,14 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (ALL + "LICENSE: HTTP://OTHER.EXAMPLE/RSL?a=b", "/x", False),
         (ALL + "RSL-License: https://foo.example/license.xml", "/x", False),
         (ALL + "License: https://creativecommons.org.evil.example/l.xml", "/x", False),
+        (ALL + "License: see https://foo.example/license.xml", "/x", False),
+        (
+            ALL + "License: CC0, https://creativecommons.org/publicdomain/zero/1.0/, //foo.example/l",
+            "/x",
+            False,
+        ),
+        (ALL + "License: https:/foo.example/license.xml", "/x", False),
+        (ALL + "Licences: https://foo.example/license.xml", "/x", False),
         *(
             (ALL + f"License: {url}", "/x", False)
             for url in (
@@ -68,6 +76,7 @@ CASES: dict[str, list[tuple[str | bytes, str, bool]]] = {
         (ALL + "License: https://api.www.spdx.org/licenses/MIT", "/x", True),
         (ALL + "License: https://www.gnu.org/licenses/gpl-3.0.html", "/x", True),
         (ALL + "License: CC0", "/x", True),
+        (ALL + "License: CC0 (https://creativecommons.org/publicdomain/zero/1.0/)", "/x", True),
         (ALL + "License:", "/x", True),
         (ALL + "License: /license.xml", "/x", True),  # the specification wants a whole URL
         (ALL + "# " + RSL, "/x", True),

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from random import Random
 
 import pytest
 from PIL import Image
@@ -70,6 +71,109 @@ WISHES = [
     "donottrain",
     "=" * 80 + "NoAI",
 ]
+WISHES_IN_UTF_8 = [
+    "Kein KI-Training",
+    "Kein Training von KI",
+    "Keine Nutzung für KI",
+    "KI-Training verboten",
+    "Nutzung durch KI untersagt",
+    "Nicht für das Training von KI-Modellen verwenden",
+    "Die Nutzung der Bilder zum Training künstlicher Intelligenz ist ausdrücklich untersagt",
+    "Nutzung für Text und Data Mining vorbehalten (§ 44b UrhG)",
+    "Text- und Data-Mining im Sinne von § 44b UrhG bleibt vorbehalten",
+    "Der Nutzung zum Zwecke des Text- und Data-Minings wird widersprochen",
+    "Darf nicht für maschinelles Lernen verwendet werden",
+    "Keine KI",
+    "KI-Nutzung verboten",
+    "Pas d'entraînement d'IA",
+    "Interdit d'utiliser cette image pour entraîner une IA",
+    "Utilisation pour l'entraînement d'intelligences artificielles interdite",
+    "L\u2019utilisation par une IA est interdite",
+    "Fouille de textes et de données interdite",
+    "Tous droits réservés, y compris pour la fouille de textes et de données",
+    "Ne pas utiliser pour l'IA",
+    "Pas d'IA",
+    "Prohibido el uso para entrenar IA",
+    "Prohibido el entrenamiento de inteligencia artificial con esta imagen",
+    "No se permite el uso de esta imagen para entrenar modelos de IA",
+    "No usar para IA",
+    "Minería de datos prohibida",
+    "Todos los derechos reservados, incluida la minería de textos y datos",
+    "Vietato l'uso per addestrare l'intelligenza artificiale",
+    "Vietato l'addestramento di IA",
+    "È vietato l'utilizzo per l'addestramento di modelli di AI",
+    "Non utilizzare per l'IA",
+    "Estrazione di testo e di dati vietata",
+    "Proibido o uso para treinamento de IA",
+    "Não usar para treinar inteligência artificial",
+    "Não é permitido o treino de IA com esta imagem",
+    "Mineração de dados proibida",
+    "Geen AI-training",
+    "Niet gebruiken voor AI",
+    "Gebruik voor het trainen van kunstmatige intelligentie verboden",
+    "Gebruik door AI niet toegestaan",
+    "Tekst- en datamining voorbehouden",
+    "Zakaz trenowania AI",
+    "Zakaz używania do trenowania sztucznej inteligencji",
+    "Nie używać do uczenia maszynowego",
+    "Eksploracja tekstów i danych zastrzeżona",
+    "AI学習禁止",
+    "無断AI学習禁止",
+    "AIの学習に使用することを禁止します",
+    "機械学習への利用を禁じます",
+    "生成AIへの学習はご遠慮ください",
+    "無断学習禁止",
+    "\uff21\uff29学習禁止",
+    "禁止AI训练",
+    "禁止用于人工智能训练",
+    "不得用于AI训练",
+    "請勿用於AI訓練",
+    "AI训练禁止",
+    "严禁将本图用于机器学习",
+    "AI 학습 금지",
+    "AI학습을 금지합니다",
+    "인공지능 학습에 사용을 금지합니다",
+    "#SayNoToAIArt",
+    "\uff2e\uff4f\uff21\uff29",
+    "No\u200bAI",
+    "noai2024",
+    "no-ai",
+    "no_ai",
+    "#NoToAI",
+    "no_ai_training",
+    "AI crawlers keep out",
+    "Text-mining forbidden",
+    "No AI, please",
+    "No AI allowed",
+    "AI not allowed",
+    "No AI!",
+    "No scraping, no AI",
+    "Not to be scraped for AI",
+    "NoAIArt",
+    "No Gen AI",
+    "no generative AI",
+    "No AI datasets",
+    "Opt out of AI",
+    "Please do not train AI on my art",
+    "Use of this image to train any AI is strictly forbidden",
+    "Do not use with AI",
+    "I do not consent to AI training",
+    "I do not consent to my images being used for AI",
+    "AI companies may not use this image",
+    "not for use by Midjourney, ChatGPT or similar",
+    "No LLM training",
+    "Machine learning: forbidden",
+    "AI/ML usage prohibited",
+    "This work is not licensed for AI training",
+    "You do not have permission to train AI on this",
+    "AI-Training: no",
+    "No ML training, no TDM",
+    "© Jane; NoAI; NoImageAI",
+    "No permission is given for AI training, data mining or scraping",
+    "This image may not be used, in whole or in part, "
+    "for the purpose of training artificial intelligence technologies or systems",
+    "© 2025 Foto Müller \u2013 Nutzung für KI-Training untersagt",
+]
 NO_WISHES = [
     "",
     "All rights reserved",
@@ -104,6 +208,70 @@ NO_WISHES = [
     "Created without AI",
     "No XML or HTML",
     "The diffusion of models in a neural network",
+    "Ohne KI erstellt",
+    "Ohne Verwendung von KI erstellt",
+    "Keine KI verwendet",
+    "Nicht mit KI erzeugt",
+    "Es wurde keine KI verwendet",
+    "Training im Verein, kein Eintritt",
+    "Kein Training heute",
+    "Alle Rechte vorbehalten",
+    "Créé sans IA",
+    "Aucune IA n'a été utilisée",
+    "Réalisé sans utilisation d'IA",
+    "Je n'ai pas l'autorisation",
+    "Sin IA",
+    "Hecho sin inteligencia artificial",
+    "No se usó IA",
+    "Vietato l'uso per scopi commerciali ai sensi di legge",
+    "È vietata la riproduzione e l'uso ai fini commerciali",
+    "Non utilizzare per scopi diversi, ai sensi della legge 633/41",
+    "Tutti i diritti riservati ai sensi della legge sul diritto d'autore, vietato l'uso in altri siti",
+    "Feito sem IA",
+    "Não foi usada IA",
+    "Zonder AI gemaakt",
+    "Geen AI gebruikt",
+    "Not generated by AI",
+    "Human made, no AI involved",
+    "AI-free photography",
+    "No artificial intelligence was involved",
+    "100% no AI generated content",
+    "Do not use in 500 ml bottles",
+    "Not for use in 50 ml",
+    "no-reply@studio.example",
+    "All rights reserved - studio.ai",
+    "Training data science institute, no fee",
+    "AI conference 2024, no photos allowed",
+    "Made with no AI",
+    "ml 5 not used",
+    "© OpenAI. All rights reserved.",
+    "Generated by Midjourney, no upscaling",
+    "Adobe Photoshop 2024 (AI denoise), no crop",
+    "Mai Nguyen, not for sale",
+    "Kia Sportage, not for sale",
+    "model release: no",
+    "Model release: none; property release: none",
+    "Kein Modell",
+    "Deep Learning Institute, all rights",
+    "Copyright Mining Museum. All rights reserved. No reproduction.",
+    "Coal mining, data centre; all rights reserved",
+    "Generative art, all rights reserved",
+    "Generative art by hand; not for sale",
+]
+NO_WISHES_IN_UTF_8 = [
+    "Bez użycia AI",
+    "AI不使用",
+    "AIは使用していません",
+    "AI生成ではありません",
+    "AI生成图片",
+    "未使用AI",
+    "本图非AI生成",
+    "禁止吸烟",
+    "禁止转载",
+    "無断転載禁止",
+    "무단 전재 금지",
+    "AI 사용하지 않았습니다",
+    "AI로 만든 이미지가 아닙니다",
 ]
 
 
@@ -112,6 +280,18 @@ def test_what_forbids(text: str) -> None:
     for written in (text, text.upper(), f"<dc:rights><rdf:li>{text}</rdf:li></dc:rights>", f"x. {text}. y"):
         for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
             assert text_forbids(written.encode(encoding)), (written, encoding)
+
+
+@pytest.mark.parametrize("text", WISHES_IN_UTF_8)
+def test_what_forbids_in_the_languages_of_most_metadata(text: str) -> None:
+    for written in (text, text.upper(), f"<dc:rights><rdf:li>{text}</rdf:li></dc:rights>", f"x. {text}. y"):
+        assert text_forbids(written.encode()), written
+
+
+@pytest.mark.parametrize("text", NO_WISHES_IN_UTF_8)
+def test_what_does_not_in_the_languages_of_most_metadata(text: str) -> None:
+    for written in (text, text.upper(), f"<dc:rights><rdf:li>{text}</rdf:li></dc:rights>"):
+        assert not text_forbids(written.encode()), written
 
 
 @pytest.mark.parametrize("text", NO_WISHES)
@@ -144,10 +324,35 @@ def test_a_wish_between_other_fields_counts() -> None:
         b"&#x",
         b"<rdf:RDF",
         b"\xff\xd8\xff",
+        b"never for in ai ",
+        b"uczenia ",
+        "\u7981\u6b62ai".encode(),
+        "\u0301ai".encode(),
     ],
 )
 def test_texts_made_to_take_long_are_searched_in_parts(filling: bytes) -> None:
     assert not text_forbids(filling * (1 << 20))
+
+
+@pytest.mark.parametrize("filling", [b"DataMining", b"tdm:reservation='", b"training-mining data_mining"])
+def test_names_of_properties_without_end_are_searched_at_the_first_places(filling: bytes) -> None:
+    text = chunk(b"tEXt", b"Comment\0" + filling * (1 << 20))
+    assert not opted_out_by_metadata(PNG[:33] + text + PNG[33:])
+
+
+def test_a_property_that_is_named_before_counts_where_it_forbids() -> None:
+    named = b'tdm:reservation="0" ' * 3 + b"DataMining training-mining " * 3
+    for wish in (
+        b'tdm:reservation="1"',
+        b"<plus:DataMining>PROHIBITED<",
+        b"training-mining ai_training notAllowed",
+    ):
+        assert opted_out_by_metadata(PNG[:33] + chunk(b"tEXt", b"XML\0" + named + wish) + PNG[33:])
+
+
+def test_random_bytes_are_no_wish() -> None:
+    random = Random(5)
+    assert not any(text_forbids(random.randbytes(20_000)) for _ in range(100))
 
 
 @pytest.mark.parametrize("filling", [b"<rdf:RDF", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08" * 3 + b"</rdf:RDF>"])
@@ -197,6 +402,17 @@ PLACES = {
     "international text of a PNG": PNG[:33] + chunk(b"iTXt", b"Copyright\0\0\0\0\0" + WISH) + PNG[33:],
     "compressed text of a PNG": PNG[:33] + chunk(b"zTXt", b"Copyright\0\0" + zlib.compress(WISH)) + PNG[33:],
     "text behind the pixels of a PNG": PNG[:-12] + chunk(b"tEXt", b"Comment\0" + WISH) + PNG[-12:],
+    "text at the end of a PNG that is cut off": PNG[:-12] + chunk(b"tEXt", b"Comment\0" + WISH)[:-3],
+    "one of many texts of a PNG": PNG[:33]
+    + chunk(b"tEXt", b"Comment\0x") * 2_000
+    + chunk(b"tEXt", b"Comment\0" + WISH)
+    + PNG[33:],
+    "profile of a PNG in digits": PNG[:33]
+    + chunk(b"tEXt", b"Raw profile type exif\0\nexif\n      14\n" + WISH.hex().encode())
+    + PNG[33:],
+    "Exif at the end of a WebP that is cut off": image("WEBP", exif=EXIF.tobytes())[:-1],
+    "segment of Ducky": JPEG[:2] + segment(0xEC, b"Ducky\0\2" + WISH) + JPEG[2:],
+    "comment behind bytes that are no segment": JPEG[:2] + b"junk" + segment(0xFE, WISH) + JPEG[2:],
     "Exif of a WebP": image("WEBP", exif=EXIF.tobytes()),
     "Exif behind a letter": JPEG[:2] + segment(0xE1, exif_in_order("<", b"x")) + JPEG[2:],
     "Exif of another order behind a letter": JPEG[:2] + segment(0xE1, exif_in_order(">", b"d")) + JPEG[2:],
