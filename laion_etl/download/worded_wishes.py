@@ -49,7 +49,7 @@ _HINTS = (
     *(b"learning", b"mining", b"tdm", b"llm", b"genai", b"rtifici", b"neural", b"neuronal", b"rativ"),
     *(b"chatgpt", b"midjourney", b"notrain", b"donottrain", b"&#", b"intelligen", b"nteligen", b"lernen"),
     *(b"apprentissage", b"apprendimento", b"aprendiz", b"uczeni", b"fouille", b"miner", b"estrazione"),
-    *(b"eksploracj", b"diffusion", b"sprachmodel", b"guage model", b"guage-model", *PHRASE_WORDS),
+    *(b"eksploracj", b"diffusion", b"sprachmodel", b"language model", b"language-model", *PHRASE_WORDS),
 )
 _HINT_PATTERNS = {hint: re.compile(re.escape(hint)) for hint in _HINTS}
 _SHORT_HINTS = [
