@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, JpegImagePlugin
 
 from laion_etl.download.declared_colours import profile_of_codes
+from laion_etl.download.usable_profile import usable
 
 _MASK = "laion_etl.mask"  # in an image's info: its alpha, of a transparent colour in 16 bits
 _AVIF_COLOURS = re.compile(rb"colrnclx(.{4})", re.DOTALL)  # primaries and curve
@@ -127,7 +128,8 @@ def _in_space(image: Image.Image, space: str) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile and len(profile) >= int.from_bytes(profile[:4], "big") and image.mode in ("RGB", "CMYK", "L"):
+    profile = usable(profile) if profile and image.mode in ("RGB", "CMYK", "L") else None
+    if profile is not None:
         for intent in _INTENTS:
             try:
                 source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

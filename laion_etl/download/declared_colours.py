@@ -12,12 +12,15 @@ import numpy as np
 _ADAPTED_WHITE = (0.9642, 1.0, 0.8249)  # D50, which profiles are relative to
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D65 = (0.3127, 0.3290)
+_C = (0.310, 0.316)  # another white
 _SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 # Primaries by their number in ITU-T H.273: white, red, green, blue.
 _PRIMARIES = {
     1: _SRGB,
+    4: (*_C, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
     6: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    8: (*_C, 0.681, 0.319, 0.243, 0.692, 0.145, 0.049),
     9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
@@ -34,7 +37,8 @@ _UNIT = 100_000  # of gAMA and cHRM
 def profile_of_png(found: Mapping[bytes, bytes]) -> bytes | None:
     """Return the profile that the chunks of a PNG declare apart from iCCP; None where they do not count.
 
-    `found` has the bodies by kind. cICP goes before iCCP, iCCP and sRGB before gAMA and cHRM.
+    `found` has the bodies by kind. cICP goes before iCCP, iCCP and sRGB before gAMA and cHRM,
+    of which the second counts only beside the first.
     """
     code = found.get(b"cICP", b"")
     if len(code) == 4 and code[2:] == b"\0\1" and (made := profile_of_codes(code[0], code[1])) is not None:
@@ -42,9 +46,9 @@ def profile_of_png(found: Mapping[bytes, bytes]) -> bytes | None:
     if b"iCCP" in found or len(found.get(b"sRGB", b"")) == 1:
         return None
     primaries, gamma = _chromaticities(found.get(b"cHRM", b"")), _gamma(found.get(b"gAMA", b""))
-    if primaries is None and (gamma is None or abs(gamma / _USUAL_GAMMA - 1) <= _NEAR):
+    if gamma is None or (primaries is None and abs(gamma / _USUAL_GAMMA - 1) <= _NEAR):
         return None
-    return _profile(primaries or _SRGB, (1 / gamma,) if gamma else _SRGB_CURVE)
+    return _profile(primaries or _SRGB, (1 / gamma,))
 
 
 def profile_of_codes(primaries: int, curve: int) -> bytes | None:

@@ -47,6 +47,9 @@ _HARMLESS = {
     COMMENT: (b"",),
 }
 
+_LEAST_BYTES = {0xE0: 14, 0xEE: 12}  # Pillow does not open a file with fewer
+_CUT_RESOURCE = re.compile(rb"8BIM..\Z", re.DOTALL)  # nor one that ends like this
+
 _PLACE_KEYWORD = re.compile(
     rb"\b(?i:"
     + PLACE
@@ -115,11 +118,11 @@ def _plain_segment(marker: int, data: bytes) -> bool:
         if data.startswith(_EXIF):
             return plain_exif(data[len(_EXIF) :])
         return data.startswith(_XMP) and plain_xmp(data[len(_XMP) :])
-    if not data.startswith(_HARMLESS.get(marker, ())):
+    if not data.startswith(_HARMLESS.get(marker, ())) or len(data) < _LEAST_BYTES.get(marker, 0):
         return False
     if _EXIF in data or _JPEG in data:  # of a thumbnail, which may have its own location
         return False
-    if marker == _APP13 and (_IPTC_LOCATION.search(data) or _EMBEDDED_EXIF.search(data)):
+    if marker == _APP13 and any(one.search(data) for one in (_IPTC_LOCATION, _EMBEDDED_EXIF, _CUT_RESOURCE)):
         return False
     if marker == _APP11 and (_COMPRESSED_BOX in data or _PLACE_IN_CBOR.search(data)):
         return False

@@ -12,6 +12,7 @@ comments, a WebP whose container has the wrong length. A file that lacks pixels 
 
 import io
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 
 from laion_etl.core.funnel import DownloadStatus
 from laion_etl.core.pdq_quality import is_compared
+from laion_etl.download import jpeg_segments
 from laion_etl.download.colours import declare_colours, in_srgb_without_alpha, scale_key
 from laion_etl.download.hashes import pdq_hash, perceptual_hash, turned_pdq_hashes
 from laion_etl.download.image_header import (
@@ -31,12 +33,12 @@ from laion_etl.download.image_header import (
     sniff,
 )
 from laion_etl.download.jpeg_end import is_cut_off, with_end
-from laion_etl.download.jpeg_segments import too_many_scans
 from laion_etl.download.jpeg_structure import lacks_bytes, lacks_scans
-from laion_etl.download.orientation import TURNS, TURNS_SIDES, orientation
+from laion_etl.download.orientation import TURNS, TURNS_SIDES, orientation_of
 from laion_etl.download.png_chunks import MAX_PROFILE_BYTES, without_extras
+from laion_etl.download.png_pixels import lacks_rows, with_right_checksum
 from laion_etl.download.resize import Resize
-from laion_etl.download.webp_chunks import with_clear_canvas, with_right_length
+from laion_etl.download.webp_chunks import ends_in_frame, with_clear_canvas, with_right_length
 from laion_etl.sandbox.pillow_safety import DECODE_ERRORS
 
 if TYPE_CHECKING:  # a decoder does without
@@ -45,6 +47,7 @@ if TYPE_CHECKING:  # a decoder does without
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 ENCODINGS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "avif": "AVIF"}
 
+_NOT_AS_IT_CAME = b""  # in place of a file that is not to be stored
 _HASHED_SIZE = (512, 512)  # the size the reference implementation of PDQ scales to first
 _LONGEST_SIDES = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}  # that their encoders take
 
@@ -103,21 +106,36 @@ def decode(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus
         return DownloadStatus.TOO_FEW_BYTES
     if (refused := sniff(data[:CONTAINER_HEAD_BYTES], avif=settings.rules.avif)) is not None:
         return refused
-    if data.startswith(JPEG) and too_many_scans(data):
+    if data.startswith(JPEG) and jpeg_segments.too_many_scans(data):
         return DownloadStatus.TOO_MANY_SCANS
     if data.startswith(JPEG) and lacks_scans(data):
+        return DownloadStatus.DECODE_FAILED
+    if data.startswith(b"RIFF") and ends_in_frame(data):
         return DownloadStatus.DECODE_FAILED
     with warnings.catch_warnings(action="ignore"):  # Pillow warns about odd metadata
         try:
             return _decoded(_readable(data), data, settings)
         except DECODE_ERRORS:
-            if not data.startswith(JPEG):
-                return DownloadStatus.DECODE_FAILED
-        try:
-            ended = with_end(data)
-            return _decoded(ended, data, settings) if ended else DownloadStatus.DECODE_FAILED
-        except DECODE_ERRORS:
-            return DownloadStatus.DECODE_FAILED
+            mended = _mended_png if data.startswith(PNG) else _mended_jpeg
+            return mended(data, settings) if data.startswith((JPEG, PNG)) else DownloadStatus.DECODE_FAILED
+
+
+def _mended_png(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
+    """Returns the result for a PNG of which only the checksum behind its pixels is wrong."""
+    with suppress(*DECODE_ERRORS):
+        if (mended := with_right_checksum(without_extras(data))) is not None:
+            return _decoded(mended, _NOT_AS_IT_CAME, settings)
+    return DownloadStatus.DECODE_FAILED
+
+
+def _mended_jpeg(data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
+    """Returns the result for a JPEG of which only metadata, or the end marker, are cut off."""
+    with suppress(*DECODE_ERRORS):
+        return _decoded(jpeg_segments.without_extras(data), data, settings)
+    with suppress(*DECODE_ERRORS):
+        if (ended := with_end(jpeg_segments.without_extras(data))) is not None:
+            return _decoded(ended, data, settings)
+    return DownloadStatus.DECODE_FAILED
 
 
 def undecoded(data: bytes, settings: ImageSettings) -> StoredImage | None:
@@ -156,8 +174,10 @@ def _decoded(readable: bytes, data: bytes, settings: ImageSettings) -> StoredIma
         scale_key(image, readable)
         declare_colours(image, readable)
         found = _stored(image, data, settings)
-        cut_off = is_jpeg and is_cut_off(readable, image)
-        return DownloadStatus.DECODE_FAILED if cut_off else found
+        lacks_pixels = is_cut_off if is_jpeg else lacks_rows if image.format == "PNG" else None
+        if lacks_pixels is not None and lacks_pixels(readable, image):
+            return DownloadStatus.DECODE_FAILED
+        return found
 
 
 def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus | None:
@@ -171,7 +191,7 @@ def _refused_by_header(image: Image.Image, rules: ImageRules) -> DownloadStatus 
 def _stored(image: Image.Image, data: bytes, settings: ImageSettings) -> StoredImage | DownloadStatus:
     if image.format == "PNG":
         image.load()  # its Exif may follow the pixels
-    turned = orientation(image.info.get("exif", b""))
+    turned = orientation_of(image)
     original = image.size if turned not in TURNS_SIDES else image.size[::-1]
     change = settings.resize.plan(original)
     plain = change is None and is_plain(data)

@@ -6,7 +6,7 @@ both.
 
 import struct
 
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 UPRIGHT = 1
 TURNS = {  # by Exif orientation: the operation that turns the image upright
@@ -19,14 +19,22 @@ TURNS = {  # by Exif orientation: the operation that turns the image upright
     8: Image.Transpose.ROTATE_90,
 }
 TURNS_SIDES = frozenset({5, 6, 7, 8})  # width and height are swapped
-_EXIF = b"Exif\0\0"
+_EXIF, _EXIF_BYTES = b"Exif\0", 6  # browsers do not look at the sixth
 _ORIENTATION, _SHORT = 0x0112, 3
 _MAX_ENTRIES = 1_000
 
 
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation of an image that was opened: of a JPEG that in its first Exif."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return orientation(image.info.get("exif", b""))
+    metadata = (body for kind, body in image.applist if kind == "APP1" and body.startswith(_EXIF))
+    return orientation(next(metadata, b""))
+
+
 def orientation(exif: bytes) -> int:
     """Return the orientation in the first directory; `UPRIGHT` if there is none, or it cannot be read."""
-    tiff = exif.removeprefix(_EXIF)
+    tiff = exif[_EXIF_BYTES:] if exif.startswith(_EXIF) else exif
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return UPRIGHT

@@ -21,6 +21,7 @@ _COLOURS_BEFORE = frozenset({b"PLTE", b"IDAT"})  # where colours have to be decl
 _KEY_LENGTHS = {b"\0": 2, b"\2": 6}  # of the transparent colour, by colour type: grey, RGB
 _INDEXED = b"\3"
 _MAX_PALETTE = 3 * 256
+_HEADER_BYTES = 13
 _METHODS = slice(10, 12)  # of compression and filtering, in the header
 
 
@@ -57,9 +58,9 @@ def without_extras(data: bytes) -> bytes:
 
     A comment that is damaged, or larger than Pillow allows, does not make the image unreadable, nor does a
     profile or a transparent colour that cannot be read or stands in a wrong place: browsers ignore them.
-    Colours that are declared without a profile get one. Raises ValueError for a chunk without which, its name
-    says, the image cannot be understood, for a palette that is missing, damaged or there twice, for pixels in
-    two places, and for another method of compression.
+    Colours that are declared without a profile get one. Raises ValueError for a chunk in front of the pixels
+    without which, its name says, the image cannot be understood, for a palette that is missing, damaged or
+    there twice, for pixels in two places, and for another method of compression.
     """
     kept, colour_type = [data[:8]], data[25:26]
     found = in_place(chunks(data), colour_type)
@@ -67,18 +68,20 @@ def without_extras(data: bytes) -> bytes:
     # Without both, a file is the image in it, as the specification of APNG says.
     frames = (chunk for chunk in found if chunk.kind in _ANIMATION)
     animates = {chunk.kind for chunk in frames if _is_useful(chunk, colour_type)} == _ANIMATION
+    has_pixels = False
     for chunk in found:
         kind, body, check = chunk
         if kind in _ANIMATION and not animates:
             continue
         if kind == b"iCCP" and profile is not None:
             continue
-        if kind[:1].isupper() and kind not in CRITICAL:
+        if kind[:1].isupper() and kind not in CRITICAL and not has_pixels:
             raise ValueError(f"unknown chunk {kind!r}")
+        has_pixels = has_pixels or kind == b"IDAT"
         if kind in CRITICAL or _is_useful(chunk, colour_type):
             kept += (struct.pack(">I", len(body)), kind, body, check)  # a wrong sum of pixels stays wrong
         if kind == b"IHDR" and profile is not None:
-            kept.append(_written(b"iCCP", b"declared\0\0" + zlib.compress(profile)))
+            kept.append(written(b"iCCP", b"declared\0\0" + zlib.compress(profile)))
     return b"".join(kept)
 
 
@@ -90,11 +93,11 @@ def in_place(found: Iterable[Chunk], colour_type: bytes) -> list[Chunk]:
     """
     kept: list[Chunk] = []
     sizes: dict[bytes, int] = {}
-    previous = b""
+    previous, has_exif = b"", False
     for chunk in found:
         kind, size = chunk.kind, len(chunk.body)
-        if kind == b"IHDR" and chunk.body[_METHODS] != b"\0\0":
-            raise ValueError("unknown method of compression or filtering")
+        if kind == b"IHDR" and (size != _HEADER_BYTES or chunk.body[_METHODS] != b"\0\0"):
+            raise ValueError("header of another length, or unknown method of compression or filtering")
         if kind == b"IDAT" and kind in sizes and previous != b"IDAT":
             raise ValueError("pixels in two places")
         previous = kind
@@ -108,6 +111,10 @@ def in_place(found: Iterable[Chunk], colour_type: bytes) -> list[Chunk]:
             continue
         if kind == b"tRNS" and (is_second or b"IDAT" in sizes):
             continue
+        if kind == b"eXIf" and chunk.is_intact:
+            if has_exif:
+                continue
+            has_exif = True
         # Only the first profile is read: hundreds would all be decompressed.
         if kind == b"iCCP" and not (chunk.is_intact and profile_of(chunk.body)):
             continue
@@ -124,7 +131,8 @@ def _has_palette(kind: bytes, size: int, sizes: Mapping[bytes, int]) -> bool:
     return kind != b"IDAT" or b"PLTE" in sizes
 
 
-def _written(kind: bytes, body: bytes) -> bytes:
+def written(kind: bytes, body: bytes) -> bytes:
+    """Return a chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 

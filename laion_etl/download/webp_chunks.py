@@ -20,6 +20,14 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
         yield kind, body, place
 
 
+def ends_in_frame(data: bytes) -> bool:
+    """Whether a WebP is cut off within a frame of an animation; decoders take the frames in front of it."""
+    end = HEAD_BYTES
+    for _, _, behind in chunks(data):
+        end = behind
+    return data[end : end + 4] == b"ANMF"
+
+
 def with_clear_canvas(data: bytes) -> bytes:
     """Return a WebP whose frame, if it is the only one of an animation, lies on a clear canvas.
 
