@@ -10,7 +10,7 @@ from contextlib import suppress
 import trio
 
 from laion_etl.core.funnel import DownloadStatus
-from laion_etl.download.content_encoding import ContentDecoder, content_decoder
+from laion_etl.download.content_encoding import ContentDecoder, content_decoder, next_part
 from laion_etl.download.deadlines import BROKEN, RequestDeadline, retry_after_s
 from laion_etl.download.header_opt_outs import refuse_opted_out
 from laion_etl.download.host_facts import FactKind, HostFact, failure_fact, read_failure
@@ -193,7 +193,7 @@ class Client:
         sniffed: int | None = 0  # bytes that the last look at the beginning covered; None once it is accepted
         part = b"first"
         while part:
-            part = await connection.part()
+            part = await next_part(connection, decode)
             for data in decode(part) if part else decode.finish():
                 body.add(data)
                 if body.size > self._settings.max_bytes:
@@ -252,7 +252,7 @@ class Client:
         part = b"first"
         decode = content_decoder(_codings(connection, head), MAX_POLICY_FILE_BYTES)
         while part and len(text) < MAX_POLICY_FILE_BYTES:
-            part = await connection.part()
+            part = await next_part(connection, decode, len(text))
             for data in decode(part) if part else decode.finish():
                 text += data[: MAX_POLICY_FILE_BYTES - len(text)]
                 if len(text) >= MAX_POLICY_FILE_BYTES:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from laion_etl.core.funnel import DownloadStatus
+from laion_etl.download.deadlines import BROKEN
+from laion_etl.download.http1 import Connection
 from laion_etl.download.http_head import DECODABLE, bad_response
 from laion_etl.download.link_failed import LinkFailed
 
@@ -43,6 +45,10 @@ class ContentDecoder(Protocol):
     def unfinished(self) -> bool:
         """Whether the compressed data have begun and not ended, so that more must follow."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the compressed data have come to their own end, whatever length was announced."""
+
 
 def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
     """Returns a function that decodes parts of a body into pieces of at most `max_bytes`.
@@ -64,8 +70,22 @@ def content_decoder(codings: Sequence[str], max_bytes: int) -> ContentDecoder:
     return _Twice(_Inflater(max_bytes, raw=layers[1].endswith("deflate")), inner, max_bytes)
 
 
+async def next_part(connection: Connection, decode: ContentDecoder, length: int | None = None) -> bytes:
+    """Returns the next part of a body; b"" also where the length that was announced does not come.
+
+    Some servers announce the length before compression. By the end of the compressed data the body is whole;
+    with `length` only if that is what was announced, because rules could follow.
+    """
+    try:
+        return await connection.part()
+    except (LinkFailed, *BROKEN):
+        if decode.ended and length in (None, connection.framing.length):
+            return b""
+        raise
+
+
 class _AsItIs:
-    unfinished = False
+    unfinished = ended = False
 
     def __call__(self, part: bytes) -> tuple[bytes]:
         return (part,)
@@ -76,6 +96,8 @@ class _AsItIs:
 
 class _NotDecoded:
     """Takes what is plainly not compressed as it is, under the name of a coding that is not decoded."""
+
+    ended = False
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
@@ -148,6 +170,10 @@ class _Inflater:
         began_member = not self._members and self._beginning.startswith(_GZIP_MAGIC)
         return not self._plain and (self._zlib is not None or began_member)
 
+    @property
+    def ended(self) -> bool:
+        return self._members > 0 and self._zlib is None and not self._plain
+
     def _begin(self, data: bytes) -> None:
         """Decides from its first bytes what the data are."""
         gzipped = data.startswith(_GZIP_MAGIC)
@@ -204,6 +230,10 @@ class _Twice:
     @property
     def unfinished(self) -> bool:
         return self._outer.unfinished or self._inner.unfinished
+
+    @property
+    def ended(self) -> bool:
+        return self._outer.ended and self._inner.ended
 
 
 def _has_header(data: bytes) -> bool:

@@ -23,6 +23,7 @@ OVERRIDDEN = "RFC 9112, 6.3: chunks override the length"
 OPTED_OUT = "an owner's wish"
 PADDING = "what follows the compressed data is padding; browsers ignore it"
 RANGES = (b"Bytes 0-%d/%d", b"bytes=0-%d/%d", b"0-%d/%d", b"bytes 0 - %d / %d")
+WHOLE = "the compressed data have their own end"
 UNASKED = "a wrong label is an error for curl; the first bytes say what it is"
 
 
@@ -472,6 +473,30 @@ CODING = [
     Shape("gzip in two headers", coded(b"gzip", TWICE, b"Content-Encoding: gzip"), compressed=True),
     Shape("gzip, identity", coded(b"gzip, identity", ZIPPED), compressed=True),
     Shape("aws-chunked, gzip", coded(b"aws-chunked, gzip", ZIPPED), "exit 61", why=UNASKED, compressed=True),
+    *(
+        Shape(
+            f"gzip under a length of {more} more",
+            head(b"Content-Encoding: gzip", length(ZIPPED + bytes(more))) + ZIPPED,
+            "exit 18",
+            why=WHOLE,
+            compressed=True,
+        )
+        for more in (1, 5_000)
+    ),
+    Shape(
+        "gzip in chunks without the last one",
+        head(b"Content-Encoding: gzip", b"Transfer-Encoding: chunked") + chunks(ZIPPED, last=b""),
+        "exit 18",
+        why=WHOLE,
+        compressed=True,
+    ),
+    Shape(
+        "half of the gzip under its length",
+        head(b"Content-Encoding: gzip", length(ZIPPED)) + ZIPPED[: len(ZIPPED) // 2],
+        "exit 18",
+        "bad_response",
+        compressed=True,
+    ),
     Shape("gzip without its last bytes", coded(b"gzip", ZIPPED[:-8]), compressed=True),
     Shape(
         "gzip with a wrong checksum",

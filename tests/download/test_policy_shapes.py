@@ -82,7 +82,18 @@ CUT_OFF = {
     ),
     "a second gzip member without its end": coded(b"gzip", gzip.compress(OTHERS) + gzip.compress(RULES)[:20]),
 }
+CUT_OFF["gzip under a length that it has neither before nor after"] = head(
+    b"Content-Encoding: gzip", b"Content-Length: 999"
+) + gzip.compress(OTHERS)
 CASES |= {f"cut off: {name}": (raw, S.ROBOTS_UNREACHABLE) for name, raw in CUT_OFF.items()}
+
+FILLING = b"# filling\n" * 99
+for rules, outcome in ((OTHERS, GOOD), (RULES, S.OPTED_OUT_ROBOTS_TXT)):
+    announced = b"Content-Length: %d" % len(rules + FILLING)
+    CASES[f"gzip under the length before compression: {outcome!r:.9}"] = (
+        head(b"Content-Encoding: gzip", announced) + gzip.compress(rules + FILLING),
+        outcome,
+    )
 
 
 @contextmanager
