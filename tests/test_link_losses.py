@@ -117,6 +117,11 @@ def test_every_reason_has_a_cause_and_every_remedy_names_settings_there_are() ->
         *((S.HTTP_ERROR, status, "server_trouble") for status in ("408", "421", "425", "499", "520")),
         *((S.HTTP_ERROR, status, "refused") for status in ("400", "409", "418", "423", "431", "498")),
         (S.HTTP_ERROR, "304", "http_error"),
+        (S.HTTP_ERROR, "204", "http_error"),
+        (S.TOO_MANY_REDIRECTS, "", "too_many_redirects"),
+        (S.TOO_MANY_REDIRECTS, "in a circle", "redirect_loop"),
+        (S.INTERNAL_ERROR, "ValueError: x", "rule_failed"),
+        (S.REFUSED_BY_RULE, "too red", "own_rules"),
         (S.TLS_FAILED, "certificate: Hostname mismatch", "tls_failed"),
         *(
             (S.TLS_FAILED, message, "tls_handshake")
@@ -159,6 +164,18 @@ def test_what_owners_wish_has_no_remedy(store: Store, database: Database) -> Non
     losses = batch_losses(CRAWL, add_batch(0, links, store, database), store)
     assert counts(losses) == {"opted_out": (len(links), None)}
     assert "No setting would win back" in printed(losses)
+
+
+def test_where_no_link_gave_an_image_the_remedies_come_in_the_order_of_their_causes(
+    store: Store, database: Database
+) -> None:
+    links = [("a.example", S.TIMEOUT, "")] * 3 + [("b.example", S.HTTP_ERROR, "429")] * 2
+    links += [("c.example", S.TOO_MANY_REDIRECTS, "in a circle")] * 4
+    losses = batch_losses(CRAWL, add_batch(0, links, store, database), store)
+    assert counts(losses)["redirect_loop"] == (4, None)
+    _, found = printed(losses).split("no gain can be estimated. What may help, the largest cause first: ")
+    assert found.startswith("raise LAION_ETL_DOWNLOAD_FIRST_BYTE_TIMEOUT_S")
+    assert found.index("_TIMEOUT_S") < found.index("lower LAION_ETL_DOWNLOAD_REQUESTS_PER_HOST_S")
 
 
 def test_a_batch_behind_a_proxy(store: Store, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from laion_etl.download.image_header import (
     other_format,
     refused_by_beginning,
 )
-from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.link_failed import IN_A_CIRCLE, LinkFailed
 from laion_etl.download.memory_budget import BufferedBody, MemoryBudget
 from laion_etl.download.nameservers import StubSource, parse_servers, system_servers
 from laion_etl.download.policy_file import MAX_POLICY_FILE_BYTES, PolicyFile
@@ -84,7 +84,9 @@ class Client:
         release the body. Raises LinkFailed with the status and a short message.
         """
         spent_s = 0.0
+        requested: set[tuple[Origin, str]] = set()
         for _ in range(self._settings.max_redirects + 1):
+            requested.add((target.origin, target.path))
             if slot is None:
                 self.pool.check_port(target)
                 if (refusal := self.policy.known_refusal(target)) is not None:
@@ -105,7 +107,10 @@ class Client:
                 self.timings.total.append(spent_s)
                 return found
             target, slot = found, None
-        raise LinkFailed(DownloadStatus.TOO_MANY_REDIRECTS)
+        raise LinkFailed(
+            DownloadStatus.TOO_MANY_REDIRECTS,
+            IN_A_CIRCLE if (target.origin, target.path) in requested else "",
+        )
 
     async def _hop(self, target: RequestUrl, deadline: RequestDeadline) -> BufferedBody | RequestUrl:
         """Makes one request. Returns the body, or the URL of a redirect."""

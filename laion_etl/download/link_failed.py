@@ -2,6 +2,8 @@
 
 from laion_etl.core.funnel import DownloadStatus
 
+IN_A_CIRCLE = "in a circle"  # message of too many redirects that lead back to what was requested
+
 
 class LinkFailed(Exception):  # noqa: N818 - an outcome that is counted, not an error of the program
     """The link failed; the downloader may retry it.

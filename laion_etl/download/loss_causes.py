@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from laion_etl.core.funnel import OPT_OUTS
 from laion_etl.core.funnel import DownloadStatus as S
+from laion_etl.download.link_failed import IN_A_CIRCLE
 
-_NAMED_BY_MESSAGE = frozenset({S.HTTP_ERROR, S.FORMAT_REFUSED, S.TLS_FAILED})
+_NAMED_BY_MESSAGE = frozenset({S.HTTP_ERROR, S.FORMAT_REFUSED, S.TLS_FAILED, S.TOO_MANY_REDIRECTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,11 @@ LOSS_CAUSES = (
         "name yourself and a contact in LAION_ETL_DOWNLOAD_USER_AGENT: some servers refuse unknown agents",
         messages="40[0-35-9]|4[1-9].",
     ),
-    LossCause("http_error", (S.HTTP_ERROR,), "were answered with an error"),
+    LossCause(
+        "http_error",
+        (S.HTTP_ERROR,),
+        "were answered with an error, or with a status that has no image (204, 206 and the like)",
+    ),
     LossCause(
         "connect_failed", (S.CONNECT_FAILED, S.CONNECT_TIMEOUT), "have hosts that accept no connection"
     ),
@@ -92,6 +97,12 @@ LOSS_CAUSES = (
         "have servers with which no encrypted connection could be made: their TLS is too old, or silent",
     ),
     LossCause("bad_response", (S.BAD_RESPONSE,), "got an answer that is cut off, broken or not HTTP"),
+    LossCause(
+        "redirect_loop",
+        (S.TOO_MANY_REDIRECTS,),
+        "are redirected in a circle, mostly by servers that want a cookie first",
+        messages=IN_A_CIRCLE,
+    ),
     LossCause(
         "too_many_redirects",
         (S.TOO_MANY_REDIRECTS,),
@@ -153,8 +164,14 @@ LOSS_CAUSES = (
     ),
     LossCause(
         "own_rules",
-        (S.BLOCKED_HASH, S.REFUSED_BY_RULE, S.INTERNAL_ERROR),
-        "were refused by your own blocklists and rules, or one of your rules failed",
+        (S.BLOCKED_HASH, S.REFUSED_BY_RULE),
+        "were refused by your own blocklists and rules",
+    ),
+    LossCause(
+        "rule_failed",
+        (S.INTERNAL_ERROR,),
+        "made one of your own rules fail",
+        "correct the rule: the column error_message of their rows has its exception",
     ),
     LossCause(
         "port",

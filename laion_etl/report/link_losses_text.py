@@ -10,6 +10,7 @@ from laion_etl.download.loss_causes import LossCause
 from laion_etl.report.link_losses import CauseLoss, LinkLosses
 
 _CAUSES_OF_A_HOST = 3
+_REMEDIES_AT_FIRST = 3
 _NOTABLE_SHARE = 0.001  # of the links; rarer causes are one line
 
 
@@ -54,6 +55,10 @@ def _causes_table(losses: LinkLosses) -> Table:
 
 
 def _remedies(losses: LinkLosses) -> Iterator[str]:
+    if not losses.kept and (found := [one.cause.remedy for one in losses.causes if one.cause.remedy]):
+        yield "No link gave an image, so no gain can be estimated. What may help, the largest cause first:"
+        yield from (f"  {remedy}." for remedy in found[:_REMEDIES_AT_FIRST])
+        return
     helping = sorted((one for one in losses.causes if one.would_win), key=lambda one: -(one.would_win or 0))
     notable = [one for one in helping if (one.would_win or 0) >= _NOTABLE_SHARE * losses.links]
     if not notable:

@@ -8,7 +8,7 @@ import trio
 
 from laion_etl.core.funnel import DownloadStatus as S
 from laion_etl.download.client import Client
-from laion_etl.download.link_failed import LinkFailed
+from laion_etl.download.link_failed import IN_A_CIRCLE, LinkFailed
 from laion_etl.download.request_url import parse_request_url
 from laion_etl.settings import DownloadSettings
 from tests.download.hostile import ANSWERS, GOOD, LONGEST_S, hostile_server
@@ -171,6 +171,22 @@ def test_what_never_ends_ends_at_the_limits_on_time(settings: DownloadSettings) 
 def test_unusual_but_legal_answers_are_delivered(path: str, settings: DownloadSettings) -> None:
     url = f"http://a.hostile.example{path}"
     assert fetch_all([url], settings) == {url: GOOD}
+
+
+@pytest.mark.parametrize(
+    ("path", "redirects", "message"),
+    [("/ping", 1, IN_A_CIRCLE), ("/loop", 1, IN_A_CIRCLE), ("/relative-redirects", 0, "")],
+)
+def test_redirects_in_a_circle_are_named(
+    path: str, redirects: int, message: str, settings: DownloadSettings
+) -> None:
+    async def failure() -> LinkFailed:
+        with pytest.raises(LinkFailed) as raised:
+            await Client(replace(settings, max_redirects=redirects)).fetch(parse_request_url(address(path)))
+        return raised.value
+
+    found = trio.run(failure)
+    assert (found.status, found.message) == (S.TOO_MANY_REDIRECTS, message)
 
 
 def test_a_redirect_to_another_host_is_followed(settings: DownloadSettings) -> None:
