@@ -34,7 +34,7 @@ from laion_etl.database.dedupe_keys import Candidates, DedupeRule, Keys
 from laion_etl.database.kernels import Longs
 from laion_etl.database.key_ranges import key_ranges
 from laion_etl.database.load_stats import StatsChanges
-from laion_etl.database.loaded import load_fingerprint
+from laion_etl.database.loaded import load_fingerprint, loading_fingerprint
 from laion_etl.database.locks import HeldLocks
 from laion_etl.database.pair_texts import PairTexts
 from laion_etl.database.pairs_file import PairsFile
@@ -220,7 +220,8 @@ class Correction:
                 "cannot give lost pairs back to %s of %s: %s; load it again", unit, loser.crawl, error
             )
             return False
-        if load_fingerprint(parsed, self._work.rule) != loser.loading:
+        known = (load_fingerprint(parsed, self._work.rule), loading_fingerprint(parsed, self._work.rule))
+        if loser.loading not in known:
             _log.warning("%s of %s was parsed again; load it too", unit, loser.crawl)
             return False
         return True

@@ -10,6 +10,8 @@ Rows and counts do not depend on the order in which partitions, or their ranges,
 several partitions of a crawl hold belongs to the lowest of them (under rule url: to the one with the best
 caption), so a later loader takes it over where needed, unless its batch is already cut. A load that is
 interrupted may have taken pairs over; if the partition is corrected then, it gives them back.
+
+If a removal rewrites the pairs file, what was loaded from it before is replaced like an earlier version.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from functools import partial
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from laion_etl.core.errors import DatabaseError, NotLoadedError
+from laion_etl.core.errors import DamagedFileError, DatabaseError, NotLoadedError
 from laion_etl.core.funnel import LoadReason
 from laion_etl.core.numba_cache import ensure_compiled
 from laion_etl.core.schemas import parse_stats_name, partition_name
@@ -28,7 +30,7 @@ from laion_etl.database.connection import Database
 from laion_etl.database.corrections import Correction
 from laion_etl.database.dedupe_keys import Candidates, DedupeRule
 from laion_etl.database.load_stats import load_stats_name, parse_counters, stats_to_store
-from laion_etl.database.loaded import check_rules, load_fingerprint
+from laion_etl.database.loaded import check_rules, load_fingerprint, loading_fingerprint
 from laion_etl.database.locks import CORRECTIONS, HeldLocks, run_locked
 from laion_etl.database.pair_texts import PairTexts
 from laion_etl.database.pairs_file import PairsFile
@@ -71,11 +73,25 @@ def load_partition(
     check_rules(crawl, partition, parsed, settings.parse)
     store.begin(load_stats_name(crawl, unit))
     with range_servers(database) as servers:
-        changed = _Load(crawl, partition, rule, parsed, settings, store, servers).changed_partitions()
+        changed = _changed_partitions(crawl, partition, rule, settings, store, servers)
         refresh_stats(changed, servers)
     for partition_no in changed:
         stats_to_store(partition_no, store, database)
     return store.read_stats(load_stats_name(crawl, unit))
+
+
+def _changed_partitions(
+    crawl: str, partition: int, rule: DedupeRule, settings: Settings, store: Store, servers: RangeServers
+) -> list[int]:
+    """Loads a partition, again if a removal has rewritten its pairs meanwhile; returns what has changed."""
+    while True:
+        parsed = store.read_stats(parse_stats_name(crawl, partition))
+        load = _Load(crawl, partition, rule, parsed, settings, store, servers)
+        try:
+            return load.changed_partitions()
+        except DamagedFileError:
+            if not load.is_outdated():
+                raise
 
 
 def _begin(connection: Connection, crawl: str, rule: DedupeRule) -> int:
@@ -168,6 +184,7 @@ class _Load:
         load = ServersLoad(work, self.servers, is_new, self.settings)
         changed = load.run()
         self._correct(work, changed)
+        self._check_file()
         self._save(work)
         return [me.partition_no, *sorted(changed - {me.partition_no})]
 
@@ -177,6 +194,19 @@ class _Load:
             begun = server.run(work.begun)
             if any(begun.get(number) != work.version for number in own):
                 self._correct_on(server, own, work, changed)
+
+    def is_outdated(self) -> bool:
+        """Whether a removal, or parse, has written the pairs file anew since its stats were read."""
+        now = self.store.read_stats(parse_stats_name(self.crawl, self.partition))
+        return loading_fingerprint(now, self.rule) != self._loading
+
+    def _check_file(self) -> None:
+        """Raises DamagedFileError if the pairs file is not the one that was loaded.
+
+        A removal empties rows after it has rewritten files: it finds those written here, or is seen here.
+        """
+        if self.is_outdated():
+            raise DamagedFileError("the pairs are not those that were loaded: they have been written anew")
 
     def _correct_on(self, server: Database, own: list[int], work: LoadWork, changed: set[int]) -> None:
         timeout_s = self.settings.database.bulk_timeout_s
@@ -200,19 +230,19 @@ class _Load:
         keys = {"crawl_no": crawl_no, "partition": self.partition}
         row = connection.execute(query("load.partition"), keys).fetchone()
         if row is None:
-            number = begin_partition(connection, crawl_no, self.partition, self.fingerprint)
+            number = begin_partition(connection, crawl_no, self.partition, self._loading)
             return PartitionRef(number, crawl_no, self.partition), 1, 0, True
         number, fingerprint, loading, version, first_page, planned, planning = row
         if fingerprint == self.fingerprint:
             return int(number)  # another loader has loaded it meanwhile
-        if loading != self.fingerprint:
+        if loading != self._loading:
             if planned or planning:
                 raise DatabaseError(
                     f"cannot load partition {self.partition} of {self.crawl} again: its pairs, or the rules "
                     "of loading, have changed since they were cut into batches; to rebuild the crawl run "
                     f"`laion-etl db forget --crawl {self.crawl}` first"
                 )
-            begun = {"partition_no": number, "loading": self.fingerprint, "pages_end": pages_end}
+            begun = {"partition_no": number, "loading": self._loading, "pages_end": pages_end}
             version, first_page = connection.execute(query("load.begin_version"), begun).fetchone() or (0, 0)
         return PartitionRef(number, crawl_no, self.partition), version, first_page, False
 
@@ -220,6 +250,11 @@ class _Load:
     def fingerprint(self) -> str:
         """The fingerprint the partition will have when it is loaded."""
         return load_fingerprint(self.parsed, self.rule)
+
+    @property
+    def _loading(self) -> str:
+        """What the partition is known by until then."""
+        return loading_fingerprint(self.parsed, self.rule)
 
     @property
     def _pairs(self) -> PairsFile:

@@ -19,6 +19,7 @@ from laion_etl.core.stage_stats import StageStats, fingerprint
 from laion_etl.database.connection import Database
 from laion_etl.database.dedupe_keys import RULES_VERSION, DedupeRule
 from laion_etl.database.queries import query
+from laion_etl.io.outputs import rewritten_as
 from laion_etl.io.planned import plan_fingerprint
 from laion_etl.io.storage import Store
 from laion_etl.settings import ParseSettings, Stage, shaping
@@ -41,6 +42,15 @@ class LoadedCrawl:
 def load_fingerprint(parsed: StageStats, rule: DedupeRule | str) -> str:
     """Returns the fingerprint of a partition once the pairs of these parse stats are loaded."""
     return fingerprint("load", RULES_VERSION, parsed.outputs, str(rule))
+
+
+def loading_fingerprint(parsed: StageStats, rule: DedupeRule | str) -> str:
+    """Returns what a load that has not ended is known by: also by the file, if a removal has rewritten it.
+
+    Its rows have other numbers then, and ranges that were loaded from the file before have what was removed.
+    """
+    loaded, file = load_fingerprint(parsed, rule), rewritten_as(parsed)
+    return loaded if file is None else fingerprint("loading", loaded, file)
 
 
 def check_rules(crawl: str, partition: int, parsed: StageStats, settings: ParseSettings) -> None:

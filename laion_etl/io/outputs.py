@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 from io import BufferedReader
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from laion_etl.core.errors import DamagedFileError, MissingFileError, NewerFormatError
 from laion_etl.core.schemas import scored_stem
@@ -20,6 +20,11 @@ def rewritten(stats: StageStats, output: Output) -> StageStats:
     """
     size_and_digest = {"bytes": output.bytes, "sha256": output.sha256}
     return replace(stats, details={**stats.details, _REWRITTEN: size_and_digest})
+
+
+def rewritten_as(stats: StageStats) -> dict[str, Any] | None:
+    """Return size and SHA-256 of a unit's file as a removal left it; None if none has rewritten it."""
+    return stats.details.get(_REWRITTEN)
 
 
 def only_output(stats: StageStats, uri: str) -> Output:

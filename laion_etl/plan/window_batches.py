@@ -15,12 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from laion_etl.blocklists.removal_requests import Matcher, blanked
 from laion_etl.core.errors import MissingFileError
 from laion_etl.core.quantities import quantity
 from laion_etl.core.schemas import batch_file_name, scored_stem, shard_stem
 from laion_etl.core.stage_stats import Output
 from laion_etl.database.binary_copy import Texts, host_hashes
 from laion_etl.database.servers import RangeServers
+from laion_etl.dataset.removals_meanwhile import Removals
 from laion_etl.io.planned import PlannedBatch
 from laion_etl.io.storage import Store
 from laion_etl.plan.batch_numbers import BatchNumbers, Slot, contents_digest
@@ -50,7 +52,9 @@ class WindowBatches:
         """Write `batches/<crawl>/<batch>.parquet` for each batch of a window.
 
         Rows of BATCH_SCHEMA, at most `batch_size`. Raises InputError if the slot has too few numbers for
-        that, and WindowDoneError if another planner has recorded the window meanwhile.
+        that, and WindowDoneError if another planner has recorded the window meanwhile. What removal requests
+        name is left out of the texts, also if one comes while they are written: a removal finds the files
+        that are there when it begins, and what it records before they are is seen here.
         """
         pairs = read_pairs(window.keys, self.partitions, self.servers, self.timeout_s)
         chosen = [pa.array(rows) for rows in self._assigned(pairs, window.slot)]
@@ -58,12 +62,20 @@ class WindowBatches:
         digests = [contents_digest(ids.take(rows)) for rows in chosen]
         taken = TakenNumbers(self.servers.first, self.of, window)
         given = self.numbers.give(digests, window.slot, self.of.first_number, taken)
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            files = list(pool.map(lambda batch, rows: self._written(batch, pairs.take(rows)), given, chosen))
+        removals = Removals(self.store, pdq_distance=0)  # there are no images yet
+        used: Matcher | None = None
+        files: list[Output] = []
+        while (matcher := removals.matcher()) is not used:
+            files, used = self._files(given, chosen, blanked(pairs, matcher) if matcher else pairs), matcher
         return [
             PlannedBatch(number, len(rows), file)
             for number, rows, file in zip(given, chosen, files, strict=True)
         ]
+
+    def _files(self, given: Sequence[int], chosen: Sequence[pa.Array], pairs: pa.Table) -> list[Output]:
+        """Write the files of batches whose rows are chosen from some pairs."""
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            return list(pool.map(lambda batch, rows: self._written(batch, pairs.take(rows)), given, chosen))
 
     def _assigned(self, pairs: pa.Table, slot: Slot) -> list[Any]:
         if not pairs.num_rows:
