@@ -62,7 +62,7 @@ class WindowBatches:
         digests = [contents_digest(ids.take(rows)) for rows in chosen]
         taken = TakenNumbers(self.servers.first, self.of, window)
         given = self.numbers.give(digests, window.slot, self.of.first_number, taken)
-        removals = Removals(self.store, pdq_distance=0)  # there are no images yet
+        removals = Removals(self.store, pdq_distance=0)  # pairs have no images yet
         used: Matcher | None = None
         files: list[Output] = []
         while (matcher := removals.matcher()) is not used:
